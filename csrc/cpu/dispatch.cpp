@@ -1,0 +1,113 @@
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "kernel.h"
+
+namespace ssg::cpu {
+
+#if defined(SSG_HAVE_AVX512)
+namespace avx512 {
+extern const Kernel kKernel;
+}
+#endif
+#if defined(SSG_HAVE_AVX2)
+namespace avx2 {
+extern const Kernel kKernel;
+}
+#endif
+namespace baseline {
+extern const Kernel kKernel;
+}
+
+namespace {
+
+const Kernel& choose() {
+  const char* asked = std::getenv("SSG_KERNELS_CPU_CAPABILITY");
+  const auto allows = [asked](const char* name) {
+    return asked == nullptr || *asked == '\0' || std::strcmp(asked, name) == 0 ||
+           (std::strcmp(asked, "avx512") == 0 && std::strcmp(name, "baseline") != 0);
+  };
+#if defined(SSG_HAVE_AVX512)
+  if (allows("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    return avx512::kKernel;
+#endif
+#if defined(SSG_HAVE_AVX2)
+  if (allows("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c"))
+    return avx2::kKernel;
+#endif
+  (void)allows;
+  return baseline::kKernel;
+}
+
+template <class T>
+using Run = void (*)(const Plan<T>&, const Step&, const Split&, int64_t, int64_t);
+
+template <class T>
+struct Work {
+  const Plan<T>& plan;
+  const Step& step;
+  Split split;
+  Run<T> run;
+};
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+template <class T>
+Split split_of(const Plan<T>& plan, const Step& step, int64_t strip, int64_t threads) {
+  // What a task keeps in cache: half of a second-level cache, the other half for the logits that stream through.
+  constexpr int64_t kTaskBytes = int64_t{512} << 10;
+  constexpr int64_t kMaxStrips = 16;
+  const int64_t strip_bytes =
+      strip * static_cast<int64_t>(sizeof(T)) * (plan.h.in * plan.w.in + 2 * plan.block_pairs * plan.slots);
+  const int64_t strips = ceil_div(step.vocabulary, strip);
+  Split split;
+  split.strips = std::clamp<int64_t>(kTaskBytes / strip_bytes, 1, kMaxStrips);
+  // Enough tasks for every thread: fewer columns each, and then fewer rows, which costs loading the map again.
+  const int64_t wanted = threads > 1 ? 4 * threads : 1;
+  split.strips = std::clamp<int64_t>(step.batch * strips / wanted, 1, split.strips);
+  split.column_groups = ceil_div(strips, split.strips);
+  const int64_t tasks = step.batch * split.column_groups;
+  if (tasks < wanted) split.row_groups = std::min(plan.blocks, ceil_div(wanted, tasks));
+  return split;
+}
+
+template <class T>
+void run_with(const Plan<T>& plan, const Step& step, int64_t strip, int64_t threads, Parallel parallel, Run<T> run) {
+  const Work<T> work{plan, step, split_of(plan, step, strip, threads), run};
+  // A thread is worth waking for some microseconds of work, in multiply-adds and (weighing more) transferred elements.
+  constexpr int64_t kWorthwhile = 1'000'000;
+  const int64_t tasks = step.batch * work.split.column_groups * work.split.row_groups;
+  const int64_t cost = step.batch * step.vocabulary *
+                       (plan.multiply_adds + 8 * (plan.h.out * plan.w.out + plan.h.in * plan.w.in)) / tasks;
+  const int64_t grain = std::max<int64_t>(1, kWorthwhile / std::max<int64_t>(cost, 1));
+  parallel(
+      tasks, grain,
+      [](const void* context, int64_t begin, int64_t end) {
+        const Work<T>& work = *static_cast<const Work<T>*>(context);
+        work.run(work.plan, work.step, work.split, begin, end);
+      },
+      &work);
+}
+
+}  // namespace
+
+const Kernel& kernel() {
+  static const Kernel& chosen = choose();
+  return chosen;
+}
+
+void run(const StepKey& key, const Step& step, int64_t threads, Parallel parallel) {
+  if (step.batch == 0 || step.vocabulary == 0) return;
+  const Kernel& chosen = kernel();
+  StepKey full = key;
+  full.max_rows = chosen.max_rows;
+  if (step.scalar == Scalar::float64)
+    run_with<double>(*cached_plan<double>(full), step, chosen.strip_float64, threads, parallel, chosen.run_double);
+  else
+    run_with<float>(*cached_plan<float>(full), step, chosen.strip_float32, threads, parallel, chosen.run_float);
+}
+
+}  // namespace ssg::cpu

@@ -1,0 +1,222 @@
+// Vectors of float and double by compiler vector extensions, and the conversions of the logits' dtypes.
+// Included inside one namespace per instruction set; see kernel_impl.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define SSG_INLINE inline __attribute__((always_inline))
+// On a lambda, after its parameters.
+#define SSG_INLINE_LAMBDA __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+#define SSG_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define SSG_VECTOR_BYTES 32
+#else
+#define SSG_VECTOR_BYTES 16
+#endif
+
+namespace ssg::cpu::SSG_NAMESPACE {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+// f(0), f(1), ... with constant arguments, so that arrays of vectors stay in registers.
+template <class F, int... I>
+SSG_INLINE void unroll(const F& f, std::integer_sequence<int, I...>) {
+  (f(std::integral_constant<int, I>{}), ...);
+}
+template <int N, class F>
+SSG_INLINE void unroll(const F& f) {
+  unroll(f, std::make_integer_sequence<int, N>{});
+}
+
+template <class T>
+struct Vector {
+  static constexpr int lanes = SSG_VECTOR_BYTES / sizeof(T);
+  typedef T Native __attribute__((vector_size(SSG_VECTOR_BYTES)));
+  typedef T Unaligned __attribute__((vector_size(SSG_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  Native native;
+
+  static SSG_INLINE Vector zero() { return {Native{}}; }
+  static SSG_INLINE Vector load(const T* from) { return {*reinterpret_cast<const Unaligned*>(from)}; }
+  SSG_INLINE void store(T* to) const { *reinterpret_cast<Unaligned*>(to) = native; }
+  SSG_INLINE Vector plus(const Vector& other) const { return {native + other.native}; }
+  SSG_INLINE Vector minus(const Vector& other) const { return {native - other.native}; }
+  SSG_INLINE Vector times(T scalar) const { return {native * scalar}; }
+  SSG_INLINE void multiply_add(T scalar, const Vector& other) { native += other.native * scalar; }
+  // -inf where `logit` is -inf: a sampler's mask outlives the guidance.
+  SSG_INLINE void keep_minus_infinity(const Vector& logit) {
+    native = logit.native == -std::numeric_limits<T>::infinity() ? logit.native : native;
+  }
+};
+
+// Loads and stores of a strip as logits of type S; `stream` writes past the cache.
+template <class T, class S>
+struct Convert;
+
+// A strip is two vectors: a broadcast coefficient then serves two multiply-adds.
+template <class T>
+struct Strip {
+  static constexpr int lanes = Vector<T>::lanes;
+  static constexpr int width = 2 * lanes;
+  Vector<T> low;
+  Vector<T> high;
+
+  static SSG_INLINE Strip zero() { return {Vector<T>::zero(), Vector<T>::zero()}; }
+  static SSG_INLINE Strip load(const T* from) { return {Vector<T>::load(from), Vector<T>::load(from + lanes)}; }
+  SSG_INLINE void store(T* to) const {
+    low.store(to);
+    high.store(to + lanes);
+  }
+  SSG_INLINE Strip plus(const Strip& other) const { return {low.plus(other.low), high.plus(other.high)}; }
+  SSG_INLINE Strip minus(const Strip& other) const { return {low.minus(other.low), high.minus(other.high)}; }
+  SSG_INLINE Strip times(T scalar) const { return {low.times(scalar), high.times(scalar)}; }
+  SSG_INLINE void multiply_add(T scalar, const Strip& other) {
+    low.multiply_add(scalar, other.low);
+    high.multiply_add(scalar, other.high);
+  }
+  SSG_INLINE void keep_minus_infinity(const Strip& logit) {
+    low.keep_minus_infinity(logit.low);
+    high.keep_minus_infinity(logit.high);
+  }
+};
+
+template <class T>
+SSG_INLINE void stream_line(void* to, const T& value) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(static_cast<__m512i*>(to), reinterpret_cast<const __m512i&>(value));
+#elif defined(__AVX2__)
+  _mm256_stream_si256(static_cast<__m256i*>(to), reinterpret_cast<const __m256i&>(value));
+#elif defined(__x86_64__)
+  _mm_stream_si128(static_cast<__m128i*>(to), reinterpret_cast<const __m128i&>(value));
+#else
+  std::memcpy(to, &value, sizeof(value));
+#endif
+}
+
+SSG_INLINE void store_fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+template <class T>
+struct Convert<T, T> {
+  static SSG_INLINE Strip<T> load(const T* from) { return Strip<T>::load(from); }
+  static SSG_INLINE void store(T* to, const Strip<T>& value) { value.store(to); }
+  static SSG_INLINE void stream(T* to, const Strip<T>& value) {
+    stream_line(to, value.low.native);
+    stream_line(to + Strip<T>::lanes, value.high.native);
+  }
+};
+
+typedef uint32_t Words __attribute__((vector_size(SSG_VECTOR_BYTES)));
+typedef uint16_t Halves __attribute__((vector_size(SSG_VECTOR_BYTES / 2)));
+typedef uint16_t UnalignedHalves __attribute__((vector_size(SSG_VECTOR_BYTES / 2), aligned(2), may_alias));
+typedef uint16_t TwoHalves __attribute__((vector_size(SSG_VECTOR_BYTES)));
+
+// A C cast between vectors of one size keeps the bits.
+SSG_INLINE Vector<float>::Native as_floats(Words words) { return (Vector<float>::Native)words; }
+SSG_INLINE Words as_words(Vector<float>::Native floats) { return (Words)floats; }
+
+SSG_INLINE Vector<float>::Native widen(BFloat16, Halves halves) {
+  return as_floats(__builtin_convertvector(halves, Words) << 16);
+}
+
+// Round to nearest even; a NaN keeps its sign and becomes quiet.
+SSG_INLINE Halves narrow(BFloat16, Vector<float>::Native value) {
+  const Words words = as_words(value);
+  const Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
+  const Words quiet = (words >> 16) | 0x40;
+  return __builtin_convertvector(value != value ? quiet : rounded, Halves);
+}
+
+#if defined(__AVX512F__)
+SSG_INLINE Vector<float>::Native widen(Float16, Halves halves) {
+  // The unmasked intrinsic warns of an uninitialised value in gcc 12.
+  return reinterpret_cast<Vector<float>::Native>(_mm512_maskz_cvtph_ps(0xffff, reinterpret_cast<__m256i>(halves)));
+}
+SSG_INLINE Halves narrow(Float16, Vector<float>::Native value) {
+  return reinterpret_cast<Halves>(
+      _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+#elif defined(__F16C__)
+SSG_INLINE Vector<float>::Native widen(Float16, Halves halves) {
+  return reinterpret_cast<Vector<float>::Native>(_mm256_cvtph_ps(reinterpret_cast<__m128i>(halves)));
+}
+SSG_INLINE Halves narrow(Float16, Vector<float>::Native value) {
+  return reinterpret_cast<Halves>(
+      _mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+#elif defined(__aarch64__)
+SSG_INLINE Vector<float>::Native widen(Float16, Halves halves) {
+  return reinterpret_cast<Vector<float>::Native>(vcvt_f32_f16(reinterpret_cast<float16x4_t>(halves)));
+}
+SSG_INLINE Halves narrow(Float16, Vector<float>::Native value) {
+  return reinterpret_cast<Halves>(vcvt_f16_f32(reinterpret_cast<float32x4_t>(value)));
+}
+#else
+// Without conversion instructions: the exponent is moved by multiplying with a power of two, which is exact.
+SSG_INLINE Vector<float>::Native widen(Float16, Halves halves) {
+  const Words words = __builtin_convertvector(halves, Words);
+  const Words magnitude = words & 0x7fff;
+  const Words special = (magnitude << 13) | 0x7f800000;  // infinities and NaN
+  const Words finite = as_words(as_floats(magnitude << 13) * 0x1p112f);
+  return as_floats((magnitude >= 0x7c00 ? special : finite) | ((words & 0x8000) << 16));
+}
+SSG_INLINE Halves narrow(Float16, Vector<float>::Native value) {
+  const Words words = as_words(value);
+  const Words sign = (words >> 16) & 0x8000;
+  const Words magnitude = words & 0x7fffffff;
+  // Subnormal halves: adding 0.5 puts the half's last bit at the float's last bit, where the addition rounds.
+  const Words subnormal = as_words(as_floats(magnitude) + 0.5f) - 0x3f000000;
+  const Words normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  const Words overflow = Words{} + 0x7c00;
+  Words half = magnitude < 0x38800000 ? subnormal : normal;
+  half = magnitude >= 0x477ff000 ? overflow : half;
+  half = magnitude > 0x7f800000 ? Words{} + 0x7e00 : half;
+  return __builtin_convertvector(half | sign, Halves);
+}
+#endif
+
+template <class H>
+struct ConvertHalf {
+  static constexpr int lanes = Strip<float>::lanes;
+  static SSG_INLINE Strip<float> load(const H* from) {
+    return {{widen(H{}, *reinterpret_cast<const UnalignedHalves*>(from))},
+            {widen(H{}, *reinterpret_cast<const UnalignedHalves*>(from + lanes))}};
+  }
+  static SSG_INLINE void store(H* to, const Strip<float>& value) {
+    *reinterpret_cast<UnalignedHalves*>(to) = narrow(H{}, value.low.native);
+    *reinterpret_cast<UnalignedHalves*>(to + lanes) = narrow(H{}, value.high.native);
+  }
+  static SSG_INLINE void stream(H* to, const Strip<float>& value) {
+    const Halves halves[2] = {narrow(H{}, value.low.native), narrow(H{}, value.high.native)};
+    TwoHalves line;
+    std::memcpy(&line, halves, sizeof(line));
+    stream_line(to, line);
+  }
+};
+
+template <>
+struct Convert<float, BFloat16> : ConvertHalf<BFloat16> {};
+template <>
+struct Convert<float, Float16> : ConvertHalf<Float16> {};
+
+}  // namespace ssg::cpu::SSG_NAMESPACE

@@ -1,0 +1,99 @@
+"""Hands the build to CMake; what is built, and how, stands in CMakeLists.txt.
+
+SSG_BUILD_EXT=0 makes the pure-Python wheel, SSG_BUILD_EXT=1 insists on the extension; unset, it is built where a C++
+compiler is found. CMAKE_ARGS is handed on to CMake.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+TORCH_MISSING = (
+    "ssg-kernels compiles against the headers of your torch and found none: run `pip install torch` first, then "
+    "install ssg-kernels again (with --no-build-isolation if your installer hides the environment; SSG_BUILD_EXT=0 "
+    "installs the pure-Python package)."
+)
+COMPILER_MISSING = (
+    "warning: no C++ compiler found, so this is the pure-Python ssg-kernels: the same results, slowly "
+    "(install g++ or clang++, or set CXX, for the fast kernels)"
+)
+
+
+def has_compiler() -> bool:
+    return bool(os.environ.get("CXX")) or any(map(shutil.which, ("c++", "g++", "clang++")))
+
+
+def find_torch() -> Path | None:
+    """The torch package's folder, without importing it, and from inside an isolated build too: there the import path is
+    the installer's, while sysconfig still names the environment that is installed into."""
+    spec = importlib.util.find_spec("torch")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    for packages in (
+        sysconfig.get_path("purelib"),
+        sysconfig.get_path("platlib"),
+        site.getusersitepackages(),
+    ):
+        folders.append(Path(packages, "torch"))
+    return next((folder for folder in folders if (folder / "include").is_dir()), None)
+
+
+def find_tool(name: str, folder_attribute: str) -> str:
+    """The PyPI package's program where there is one (its wrapper on PATH may belong to another environment)."""
+    if importlib.util.find_spec(name):
+        tool = shutil.which(name, path=getattr(importlib.import_module(name), folder_attribute))
+        if tool:
+            return tool
+    return shutil.which(name) or sys.exit(
+        f"ssg-kernels is built with {name}, found nowhere: pip install {name}"
+    )
+
+
+class CMakeBuild(build_ext):
+    def run(self) -> None:
+        in_place = self.inplace or self.editable_mode
+        package = ROOT / "ssg_kernels" if in_place else Path(self.build_lib).resolve() / "ssg_kernels"
+        build = ROOT / "build" / "dev" if in_place else Path(self.build_temp).resolve()
+        cmake = find_tool("cmake", "CMAKE_BIN_DIR")
+        configure = [
+            *(cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja"),
+            f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja', 'BIN_DIR')}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DSSG_TORCH_DIR={find_torch()}",
+            *shlex.split(os.environ.get("CMAKE_ARGS", "")),
+        ]
+        for command in (
+            configure,
+            [cmake, "--build", build],
+            [cmake, "--install", build, "--prefix", package],
+        ):
+            if subprocess.run(command).returncode != 0:
+                sys.exit("ssg-kernels: the build failed, see above (SSG_BUILD_EXT=0 installs pure Python)")
+
+
+wanted = os.environ.get("SSG_BUILD_EXT", "")
+if wanted not in ("", "0", "1"):
+    sys.exit(f"SSG_BUILD_EXT must be 0 or 1, got {wanted!r}")
+build_extension = wanted == "1" or (wanted == "" and has_compiler())
+builds_something = not {"sdist", "egg_info", "clean"}.intersection(sys.argv)
+if builds_something and not build_extension and wanted == "":
+    print(COMPILER_MISSING, file=sys.stderr)
+if builds_something and build_extension and find_torch() is None:
+    sys.exit(TORCH_MISSING)
+
+setup(
+    ext_modules=[Extension("ssg_kernels._C", sources=[], py_limited_api=True)] if build_extension else [],
+    cmdclass={"build_ext": CMakeBuild},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if build_extension else {},
+)

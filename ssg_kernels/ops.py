@@ -1,0 +1,147 @@
+"""The documented functions over the operators `torch.ops.ssg`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import SupportsFloat
+
+import torch
+from torch import Tensor
+
+from ssg_kernels import _schema
+
+__all__ = ["guided_logits", "guided_logits_cfg"]
+
+# operator -> (which of its strengths are floats, whether it writes into `out`) -> overload
+_OPS = {
+    operator: {
+        (tuple(strength in overload.floats for strength in strengths), overload.is_out): overload.op
+        for overload in _schema.OVERLOADS
+        if overload.operator == operator
+    }
+    for operator, strengths in _schema.STRENGTHS.items()
+}
+
+
+def guided_logits(
+    logits: Tensor,
+    prev_logits: Tensor,
+    size: Sequence[int],
+    prev_size: Sequence[int],
+    beta: Tensor | SupportsFloat,
+    prior: str = "dse",
+    interpolation: str = "bilinear",
+    rescale: bool = False,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    r"""Scaled spatial guidance of one scale's logits, in one pass (Eq. 8 and Alg. 2 of the paper):
+
+    .. math:: \ell_k^{SSG} = \ell_k + \beta_k (\ell_k - P \ell_{k-1})
+
+    with P the prior, which carries the previous scale's grid to this one. A logit of -inf stays -inf, whatever the
+    prior says there; other infinities and NaN stay inside their own sample and vocabulary column.
+
+    Args:
+        logits: raw logits of this scale, (B, L, V) with L = h*w, token t at row t // w and column t % w; float32,
+            bfloat16, float16 or float64, of any strides. The half types are computed in float32 and rounded once.
+        prev_logits: raw (unguided) logits of the previous scale, (B, L', V) with L' = h'*w', of the same dtype and
+            device.
+        size: (h, w) of this scale.
+        prev_size: (h', w') of the previous one; h' <= h and w' <= w.
+        beta: the strength, a float or a real tensor of shape () or (B,) on the device of the logits. Under
+            ``torch.compile`` neither recompiles when its value changes.
+        prior: ``"dse"`` (Alg. 1: the interpolated previous logits, their low DCT coefficients replaced by those of the
+            previous logits), ``"dse_zero_pad"`` (zeros for the high coefficients) or ``"spatial"`` (the interpolated
+            logits themselves).
+        interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"area"``, as in
+            :func:`torch.nn.functional.interpolate` with ``align_corners=False``, computed as on float64.
+        rescale: multiply the previous logits' coefficients by sqrt(hw / (h'w')), so that a constant map stays that
+            constant. The default copies them, as the paper does.
+        out: a tensor to write into, (B, L, V) of the same dtype and device with a contiguous vocabulary; it may be
+            `logits` itself. Not differentiable.
+
+    Returns:
+        (B, L, V) of the dtype of the logits: a new contiguous tensor, or `out`.
+
+    Raises:
+        ValueError, RuntimeError: an argument is none of the above; the message names it, its value and what was
+            expected.
+
+    Differentiable any number of times, in reverse and in forward mode, with respect to both logits and a tensor beta.
+    """
+    beta = _as_strength("guided_logits", "beta", beta, logits)
+    floats = (not isinstance(beta, Tensor),)
+    arguments = (logits, prev_logits, size, prev_size, beta, prior, interpolation, rescale)
+    if out is None:
+        return _OPS["guided_logits"][floats, False](*arguments)
+    return _OPS["guided_logits"][floats, True](*arguments, out=out)
+
+
+def guided_logits_cfg(
+    logits: Tensor,
+    prev_logits: Tensor,
+    size: Sequence[int],
+    prev_size: Sequence[int],
+    beta: Tensor | SupportsFloat,
+    cfg: Tensor | SupportsFloat,
+    prev_cfg: Tensor | SupportsFloat,
+    prior: str = "dse",
+    interpolation: str = "bilinear",
+    rescale: bool = False,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    r"""Classifier-free and scaled spatial guidance in the same pass: :func:`guided_logits` of the merged logits
+
+    .. math:: m_k = (1 + t) c_k - t u_k, \qquad m_{k-1} = (1 + t') c_{k-1} - t' u_{k-1}
+
+    of both scales, with c the conditional and u the unconditional half. Where the conditional logit is -inf, so is
+    the result. A scale s in the form s*c + (1-s)*u is t = s - 1.
+
+    Args:
+        logits: (2B, L, V), the conditional half first.
+        prev_logits: (2B, L', V), likewise.
+        size: (h, w) of this scale.
+        prev_size: (h', w') of the previous one; h' <= h and w' <= w.
+        beta: the strength of the guidance by the prior, a float or a real tensor of shape () or (B,).
+        cfg: t, like beta.
+        prev_cfg: t', like beta. The previous scale's t guides the merged logits; this scale's t is the same as guiding
+            both halves and merging then.
+        prior, interpolation, rescale: as for :func:`guided_logits`.
+        out: as for :func:`guided_logits`; it may be the conditional half ``logits[:B]`` itself.
+
+    Returns:
+        (B, L, V) of the dtype of the logits: a new contiguous tensor, or `out`.
+
+    Raises:
+        ValueError, RuntimeError: an argument is none of the above; the message names it, its value and what was
+            expected.
+
+    Differentiable like :func:`guided_logits`, with respect to cfg and prev_cfg too.
+    """
+    beta = _as_strength("guided_logits_cfg", "beta", beta, logits)
+    cfg = _as_strength("guided_logits_cfg", "cfg", cfg, logits)
+    prev_cfg = _as_strength("guided_logits_cfg", "prev_cfg", prev_cfg, logits)
+    floats = (not isinstance(beta, Tensor), not isinstance(cfg, Tensor), not isinstance(prev_cfg, Tensor))
+    arguments = (logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, prior, interpolation, rescale)
+    if out is None:
+        return _OPS["guided_logits_cfg"][floats, False](*arguments)
+    return _OPS["guided_logits_cfg"][floats, True](*arguments, out=out)
+
+
+def _as_strength(name: str, argument: str, value: Tensor | SupportsFloat, logits: Tensor) -> Tensor | float:
+    if isinstance(value, Tensor):
+        return value
+    if not isinstance(value, float):
+        try:
+            value = float(value)
+        except TypeError:
+            raise TypeError(
+                f"{name}: {argument} must be a float or a tensor of shape () or (B,), got {type(value).__name__}"
+            ) from None
+    if torch.compiler.is_compiling():
+        # A float argument of an operator is part of the compiled code; a product with a tensor is data.
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        return logits.new_ones((), dtype=dtype) * value
+    return value

@@ -1,0 +1,206 @@
+"""The contract: Alg. 1 and Alg. 2 of the SSG paper, line by line, in plain PyTorch.
+
+Logits are token-major, (B, L, V) with L = h*w and token t at row t // w, column t % w. float64 is computed in float64;
+float32, bfloat16 and float16 in float32, rounded once at the end. Every function is differentiable by autograd.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssg_kernels import _checks
+
+
+def interpolate(x: Tensor, size: Sequence[int], mode: str) -> Tensor:
+    """Maps (..., h', w') to (..., h, w) as `F.interpolate(x, size, mode=mode, align_corners=False)` does on float64."""
+    (prev_h, prev_w), (h, w) = x.shape[-2:], size
+    if mode == "nearest":
+        rows, columns = _nearest_sources(prev_h, h, x.device), _nearest_sources(prev_w, w, x.device)
+        return x[..., rows[:, None], columns]
+    rows, columns = (
+        _interpolation_weights(prev_h, h, mode).to(x),
+        _interpolation_weights(prev_w, w, mode).to(x),
+    )
+    return rows @ x @ columns.mT
+
+
+def _nearest_sources(n: int, m: int, device: torch.device) -> Tensor:
+    """The source of each of m targets, floor(i*n/m) in exact integers: float32 coordinates get some of them wrong."""
+    return torch.arange(m, device=device) * n // m
+
+
+def _interpolation_weights(n: int, m: int, mode: str) -> Tensor:
+    """The (m, n) weights with which `F.interpolate` takes n samples to m, read off the unit vectors in float64."""
+    unit = torch.eye(n, dtype=torch.float64)
+    align_corners = None if mode == "area" else False
+    return F.interpolate(unit[None, :, :, None], (m, 1), mode=mode, align_corners=align_corners)[
+        0, :, :, 0
+    ].mT
+
+
+def dct(x: Tensor) -> Tensor:
+    """Orthonormal 2-D DCT-II of x over its last two dimensions."""
+    return _dct_matrix(x.shape[-2]).to(x) @ x @ _dct_matrix(x.shape[-1]).to(x).mT
+
+
+def idct(x: Tensor) -> Tensor:
+    """The inverse of `dct`."""
+    return _dct_matrix(x.shape[-2]).to(x).mT @ x @ _dct_matrix(x.shape[-1]).to(x)
+
+
+def _dct_matrix(n: int) -> Tensor:
+    """C[k, i] = sqrt((1 if k == 0 else 2) / n) * cos(pi * k * (2i + 1) / 2n), in float64."""
+    k = torch.arange(n)[:, None]
+    i = torch.arange(n)
+    # cos has period 4n in k * (2i + 1): reducing the integer first keeps the angle exact.
+    angle = (k * (2 * i + 1) % (4 * n)).double() * (math.pi / (2 * n))
+    return torch.cos(angle) * torch.where(k == 0, 1, 2).double().div(n).sqrt()
+
+
+def dse_prior(
+    prev_logits: Tensor,
+    size: Sequence[int],
+    prev_size: Sequence[int],
+    prior: str = "dse",
+    interpolation: str = "bilinear",
+    rescale: bool = False,
+) -> Tensor:
+    """Alg. 1: the prior of a scale of `size` from the raw logits of the previous one.
+
+    Args:
+        prev_logits: (B, L', V), any of float32, bfloat16, float16, float64, on any device.
+        size: (h, w) of this scale.
+        prev_size: (h', w') of the previous one, h' <= h and w' <= w.
+        prior: "dse", "dse_zero_pad" (zeros for the interpolated signal's high coefficients) or "spatial" (the
+            interpolated signal itself).
+        interpolation: "nearest", "bilinear", "bicubic" or "area".
+        rescale: multiply the spliced coefficients by sqrt(hw / (h'w')), so that a constant map stays that constant.
+
+    Returns:
+        (B, L, V) in the dtype of prev_logits.
+    """
+    _checks.prior_source("dse_prior", prev_logits, size, prev_size, prior, interpolation)
+    result = _prior(_accurate(prev_logits), size, prev_size, prior, interpolation, rescale)
+    return result.to(prev_logits.dtype)
+
+
+def guided_logits(
+    logits: Tensor,
+    prev_logits: Tensor,
+    size: Sequence[int],
+    prev_size: Sequence[int],
+    beta: Tensor | float,
+    prior: str = "dse",
+    interpolation: str = "bilinear",
+    rescale: bool = False,
+) -> Tensor:
+    """Alg. 2: logits + beta * (logits - prior), (B, L, V); a logit of -inf stays -inf.
+
+    `beta` is a float or a tensor of shape () or (B,); the other arguments are those of `dse_prior`.
+    """
+    _checks.guided_logits(logits, prev_logits, size, prev_size, beta, prior, interpolation)
+    guided = _guide(
+        _accurate(logits), _accurate(prev_logits), size, prev_size, beta, prior, interpolation, rescale
+    )
+    return _keep_masked(guided, logits).to(logits.dtype)
+
+
+def guided_logits_cfg(
+    logits: Tensor,
+    prev_logits: Tensor,
+    size: Sequence[int],
+    prev_size: Sequence[int],
+    beta: Tensor | float,
+    cfg: Tensor | float,
+    prev_cfg: Tensor | float,
+    prior: str = "dse",
+    interpolation: str = "bilinear",
+    rescale: bool = False,
+) -> Tensor:
+    """Alg. 2 on logits merged by classifier-free guidance, (1 + t) * conditional - t * unconditional.
+
+    `logits` (2B, L, V) and `prev_logits` (2B, L', V) hold the conditional half first; t is `cfg` for the former and
+    `prev_cfg` for the latter, a float or a tensor of shape () or (B,) like `beta`. The result is (B, L, V); where the
+    conditional logit is -inf it is -inf.
+    """
+    _checks.guided_logits_cfg(logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, prior, interpolation)
+    guided = _guide(
+        _merge(_accurate(logits), cfg),
+        _merge(_accurate(prev_logits), prev_cfg),
+        size,
+        prev_size,
+        beta,
+        prior,
+        interpolation,
+        rescale,
+    )
+    conditional, _ = logits.chunk(2)
+    return _keep_masked(guided, conditional).to(logits.dtype)
+
+
+def _prior(
+    prev_logits: Tensor,
+    size: Sequence[int],
+    prev_size: Sequence[int],
+    prior: str,
+    interpolation: str,
+    rescale: bool,
+) -> Tensor:
+    (h, w), (prev_h, prev_w) = size, prev_size
+    prev_maps = _to_maps(prev_logits, prev_size)
+    interpolated = interpolate(prev_maps, size, interpolation)
+    if prior == "spatial":
+        return _to_tokens(interpolated)
+    prev_spectrum = dct(prev_maps)
+    spectrum = dct(interpolated) if prior == "dse" else torch.zeros_like(interpolated)
+    gain = math.sqrt(h * w / (prev_h * prev_w)) if rescale else 1.0
+    spectrum[..., :prev_h, :prev_w] = gain * prev_spectrum
+    return _to_tokens(idct(spectrum))
+
+
+def _guide(
+    logits: Tensor,
+    prev_logits: Tensor,
+    size: Sequence[int],
+    prev_size: Sequence[int],
+    beta: Tensor | float,
+    prior: str,
+    interpolation: str,
+    rescale: bool,
+) -> Tensor:
+    residual = logits - _prior(prev_logits, size, prev_size, prior, interpolation, rescale)
+    return logits + _per_sample(beta, logits) * residual
+
+
+def _merge(logits: Tensor, cfg: Tensor | float) -> Tensor:
+    conditional, unconditional = logits.chunk(2)
+    t = _per_sample(cfg, logits)
+    return (1 + t) * conditional - t * unconditional
+
+
+def _keep_masked(guided: Tensor, logits: Tensor) -> Tensor:
+    """Samplers mask tokens with -inf: those stay masked, whatever the prior or the merge says there."""
+    return guided.masked_fill(logits == -math.inf, -math.inf)
+
+
+def _per_sample(strength: Tensor | float, like: Tensor) -> Tensor:
+    return torch.as_tensor(strength, dtype=like.dtype, device=like.device).reshape(-1, 1, 1)
+
+
+def _accurate(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _to_maps(x: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, h*w, V) to (B, V, h, w)."""
+    return x.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
+
+
+def _to_tokens(x: Tensor) -> Tensor:
+    """(B, V, h, w) to (B, h*w, V)."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -1,0 +1,69 @@
+"""What every test runs under: a seed of its own, poisoned allocations, a backend where it asks for one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import zlib
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+_COMMON = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
+# The default repeats itself; HYPOTHESIS_PROFILE=thorough looks further, somewhere else each time.
+settings.register_profile("default", max_examples=100, derandomize=True, database=None, **_COMMON)
+settings.register_profile("thorough", max_examples=5000, print_blob=True, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "unpoisoned: leave fresh allocations unfilled (sparse or very large tensors)"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _seed(request: pytest.FixtureRequest) -> None:
+    torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(autouse=True)
+def _poison(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fills what torch allocates, from C++ too, with NaN: an element that nobody wrote equals nothing."""
+    if request.node.get_closest_marker("unpoisoned"):
+        yield
+        return
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    count = torch.get_num_threads()
+    yield
+    torch.set_num_threads(count)
+
+
+@pytest.fixture
+def extension() -> None:
+    """Skips where the compiled kernels were not built; fails there under SSG_REQUIRE_EXTENSION=1."""
+    if importlib.util.find_spec("ssg_kernels._C"):
+        return
+    if os.environ.get("SSG_REQUIRE_EXTENSION") == "1":
+        pytest.fail("ssg_kernels._C is not built, and SSG_REQUIRE_EXTENSION=1 asks for it")
+    pytest.skip("ssg_kernels._C is not built")
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Forces each backend that serves CPU tensors in turn."""
+    if request.param == "cpu":
+        request.getfixturevalue("extension")
+    monkeypatch.setenv("SSG_KERNELS_BACKEND", request.param)
+    return request.param

@@ -1,0 +1,628 @@
+// The CPU kernel over odd shapes, to be run under the address and undefined-behaviour sanitizers: every buffer is
+// allocated exactly to size, every value is compared with the dense operator in double.
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include "cpu/kernel.h"
+
+namespace {
+
+using ssg::Grid;
+using ssg::Interpolation;
+using ssg::Prior;
+using ssg::StepKey;
+using ssg::cpu::Scalar;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr Scalar kScalars[] = {Scalar::float32, Scalar::float64, Scalar::bfloat16, Scalar::float16};
+constexpr Prior kPriors[] = {Prior::dse, Prior::dse_zero_pad, Prior::spatial};
+constexpr Interpolation kInterpolations[] = {Interpolation::nearest, Interpolation::bilinear, Interpolation::bicubic,
+                                             Interpolation::area};
+
+struct Counts {
+  std::atomic<int> passed;
+  std::atomic<int> failed;
+};
+Counts* counts = nullptr;  // shared with the process of each instruction set
+
+// ---- numbers of each dtype
+// -------------------------------------------------------------------------------------------
+
+struct Number {
+  const char* name;
+  int64_t bytes;
+  int mantissa_bits;
+  int min_exponent;
+};
+
+const Number& number(Scalar scalar) {
+  static const Number numbers[] = {
+      {"float32", 4, 23, -126}, {"float64", 8, 52, -1022}, {"bfloat16", 2, 7, -126}, {"float16", 2, 10, -14}};
+  return numbers[static_cast<int>(scalar)];
+}
+
+double ulp(double x, Scalar scalar) {
+  const Number& n = number(scalar);
+  const int exponent = x == 0.0 ? n.min_exponent : std::max(std::ilogb(x), n.min_exponent);
+  return std::ldexp(1.0, exponent - n.mantissa_bits);
+}
+
+// To the nearest number of the dtype, ties to even, straight from double.
+double rounded(double x, Scalar scalar) {
+  if (scalar == Scalar::float64 || !std::isfinite(x)) return x;
+  const double unit = ulp(x, scalar);
+  return std::nearbyint(x / unit) * unit;
+}
+
+double decode(const char* from, Scalar scalar) {
+  uint16_t half;
+  float single;
+  double value;
+  switch (scalar) {
+    case Scalar::float32: std::memcpy(&single, from, sizeof(single)); return single;
+    case Scalar::float64: std::memcpy(&value, from, sizeof(value)); return value;
+    default: std::memcpy(&half, from, sizeof(half));
+  }
+  const Number& n = number(scalar);
+  const int exponent_bits = 15 - n.mantissa_bits;
+  const int mantissa = half & ((1 << n.mantissa_bits) - 1);
+  const int exponent = (half >> n.mantissa_bits) & ((1 << exponent_bits) - 1);
+  if (exponent == (1 << exponent_bits) - 1)
+    value = mantissa == 0 ? kInfinity : std::numeric_limits<double>::quiet_NaN();
+  else
+    value = std::ldexp(mantissa + (exponent > 0 ? 1 << n.mantissa_bits : 0),
+                       std::max(exponent, 1) - 1 + n.min_exponent - n.mantissa_bits);
+  return half >> 15 != 0 ? -value : value;
+}
+
+// `value` must be a number of the dtype already.
+void encode(char* to, double value, Scalar scalar) {
+  const float single = static_cast<float>(value);
+  switch (scalar) {
+    case Scalar::float32: std::memcpy(to, &single, sizeof(single)); return;
+    case Scalar::float64: std::memcpy(to, &value, sizeof(value)); return;
+    default: break;
+  }
+  const Number& n = number(scalar);
+  const int exponent_bits = 15 - n.mantissa_bits;
+  int bits;
+  if (std::isnan(value)) {
+    bits = 0x7fff;
+  } else if (std::isinf(value)) {
+    bits = ((1 << exponent_bits) - 1) << n.mantissa_bits;
+  } else {
+    const int exponent = value == 0.0 ? n.min_exponent : std::max(std::ilogb(value), n.min_exponent);
+    // The implicit bit, where there is one, counts the exponent up from that of the subnormal numbers.
+    bits = static_cast<int>(std::ldexp(std::abs(value), n.mantissa_bits - exponent)) +
+           ((exponent - n.min_exponent) << n.mantissa_bits);
+  }
+  const uint16_t half = static_cast<uint16_t>(bits | (std::signbit(value) ? 0x8000 : 0));
+  std::memcpy(to, &half, sizeof(half));
+}
+
+// ---- buffers
+// ---------------------------------------------------------------------------------------------------------
+
+enum class Layout { contiguous, padded, tokens_first, one_sample, one_token };
+
+// (batch, tokens, vocabulary) logits in an allocation that ends with their last element. What lies between them is NaN.
+class Buffer {
+ public:
+  Buffer(Scalar scalar, int64_t batch, int64_t tokens, int64_t vocabulary, Layout layout, int64_t offset)
+      : scalar_(scalar), batch_(batch), tokens_(tokens), vocabulary_(vocabulary) {
+    const int64_t gap = layout == Layout::contiguous ? 0 : 3;
+    token_stride_ = vocabulary + gap;
+    batch_stride_ = tokens * token_stride_ + gap;
+    if (layout == Layout::tokens_first) {
+      batch_stride_ = vocabulary + gap;
+      token_stride_ = batch * batch_stride_;
+    }
+    if (layout == Layout::one_sample) batch_stride_ = 0;
+    if (layout == Layout::one_token) token_stride_ = 0;
+    const int64_t elements =
+        batch == 0 ? 0 : offset + (batch - 1) * batch_stride_ + (tokens - 1) * token_stride_ + vocabulary;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 64, static_cast<size_t>(elements * number(scalar).bytes)) != 0) std::abort();
+    memory_.reset(static_cast<char*>(memory));
+    bytes_ = static_cast<size_t>(elements * number(scalar).bytes);
+    std::memset(memory, 0xff, bytes_);
+    data_ = memory_.get() + offset * number(scalar).bytes;
+  }
+
+  char* at(int64_t b, int64_t t, int64_t v) const {
+    return data_ + (b * batch_stride_ + t * token_stride_ + v) * number(scalar_).bytes;
+  }
+  double get(int64_t b, int64_t t, int64_t v) const { return decode(at(b, t, v), scalar_); }
+  void set(int64_t b, int64_t t, int64_t v, double value) const { encode(at(b, t, v), value, scalar_); }
+
+  template <class F>
+  void each(const F& f) const {
+    for (int64_t b = 0; b < batch_; ++b)
+      for (int64_t t = 0; t < tokens_; ++t)
+        for (int64_t v = 0; v < vocabulary_; ++v) f(b, t, v);
+  }
+
+  ssg::cpu::Logits view() const { return {data_, batch_stride_, token_stride_}; }
+  std::string bytes() const { return {memory_.get(), bytes_}; }
+  void restore(const std::string& bytes) const {
+    if (bytes_ > 0) std::memcpy(memory_.get(), bytes.data(), bytes_);
+  }
+
+  // The bytes between the elements, the elements blanked out.
+  std::string rest() const {
+    std::string rest = bytes();
+    each([&](int64_t b, int64_t t, int64_t v) {
+      rest.replace(static_cast<size_t>(at(b, t, v) - memory_.get()), static_cast<size_t>(number(scalar_).bytes),
+                   static_cast<size_t>(number(scalar_).bytes), '\0');
+    });
+    return rest;
+  }
+
+ private:
+  struct Free {
+    void operator()(char* memory) const { std::free(memory); }
+  };
+  Scalar scalar_;
+  int64_t batch_;
+  int64_t tokens_;
+  int64_t vocabulary_;
+  int64_t batch_stride_;
+  int64_t token_stride_;
+  size_t bytes_;
+  std::unique_ptr<char, Free> memory_;
+  char* data_;
+};
+
+// ---- threads
+// ---------------------------------------------------------------------------------------------------------
+
+int64_t workers = 1;
+bool one_by_one = false;  // each task alone, to whichever thread comes first; else a run of tasks for each thread
+int64_t last_tasks = 0;
+
+void parallel(int64_t tasks, int64_t, ssg::cpu::Body body, const void* context) {
+  last_tasks = tasks;
+  if (workers == 1) return body(context, 0, tasks);
+  std::atomic<int64_t> next{0};
+  std::vector<std::thread> threads;
+  for (int64_t worker = 0; worker < workers; ++worker)
+    threads.emplace_back([&, worker] {
+      if (one_by_one) {
+        for (int64_t task; (task = next++) < tasks;) body(context, task, task + 1);
+      } else if (worker * tasks / workers < (worker + 1) * tasks / workers) {
+        body(context, worker * tasks / workers, (worker + 1) * tasks / workers);
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+}
+
+// ---- one case
+// --------------------------------------------------------------------------------------------------------
+
+struct Case {
+  StepKey key;
+  Scalar scalar = Scalar::float32;
+  int64_t batch = 1;
+  int64_t vocabulary = 1;
+  int64_t sources = 1;
+  bool prior_alone = false;
+  bool in_place = false;
+  Layout layout = Layout::contiguous;       // of this scale's logits, and of the output
+  Layout prev_layout = Layout::contiguous;  // of the previous ones
+  int64_t offset = 0;                       // of every buffer's data from a multiple of 64 bytes, in elements
+  int64_t threads = 1;
+  bool one_by_one = false;
+  bool special = false;  // some infinities and NaN
+
+  Grid out() const { return key.transposed ? key.prev_size : key.size; }
+  Grid in() const { return key.transposed ? key.size : key.prev_size; }
+
+  std::string describe() const {
+    char text[400];
+    std::snprintf(text, sizeof(text),
+                  "%s, %dx%d -> %dx%d, prior %d, interpolation %d, rescale %d, transposed %d, B %d, V %d, sources %d, "
+                  "prior alone %d, in place %d, layouts %d %d, offset %d, threads %d, one by one %d, special %d",
+                  number(scalar).name, static_cast<int>(key.prev_size.h), static_cast<int>(key.prev_size.w),
+                  static_cast<int>(key.size.h), static_cast<int>(key.size.w), static_cast<int>(key.prior),
+                  static_cast<int>(key.interpolation), key.rescale, key.transposed, static_cast<int>(batch),
+                  static_cast<int>(vocabulary), static_cast<int>(sources), prior_alone, in_place,
+                  static_cast<int>(layout), static_cast<int>(prev_layout), static_cast<int>(offset),
+                  static_cast<int>(threads), one_by_one, special);
+    return text;
+  }
+};
+
+const ssg::Matrix& dense(const StepKey& key) {
+  static std::map<std::tuple<int64_t, int64_t, int64_t, int64_t, Prior, Interpolation, bool, bool>, ssg::Matrix> cache;
+  ssg::Matrix& m = cache[{key.size.h, key.size.w, key.prev_size.h, key.prev_size.w, key.prior, key.interpolation,
+                          key.rescale, key.transposed}];
+  if (m.rows == 0)
+    m = dense_operator(prior_terms(key.size, key.prev_size, key.prior, key.interpolation, key.rescale, key.transposed));
+  return m;
+}
+
+// Random numbers whose values do not depend on the standard library.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : engine_(seed) {}
+  int64_t below(int64_t n) { return static_cast<int64_t>(engine_() % static_cast<uint64_t>(n)); }
+  bool coin() { return below(2) == 1; }
+  double uniform() { return static_cast<double>(engine_() >> 11) * 0x1p-53; }
+  // The sum of four uniforms, of variance one: near enough to a normal distribution, and quick.
+  double normal() { return (uniform() + uniform() + uniform() + uniform() - 2.0) * std::sqrt(3.0); }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+struct Halves {
+  int64_t equal = 0;
+  int64_t all = 0;
+};
+std::map<Scalar, Halves> halves;
+int64_t row_grouped_cases = 0;
+
+std::string check(const Case& c, Random& random) {
+  const int64_t out_tokens = c.out().tokens();
+  const int64_t in_tokens = c.in().tokens();
+  std::vector<Buffer> current;
+  std::vector<Buffer> previous;
+  for (int64_t s = 0; s < c.sources; ++s) {
+    if (!c.prior_alone) current.emplace_back(c.scalar, c.batch, out_tokens, c.vocabulary, c.layout, c.offset);
+    previous.emplace_back(c.scalar, c.batch, in_tokens, c.vocabulary, c.prev_layout, c.offset);
+  }
+  const auto fill = [&](const Buffer& buffer) {
+    buffer.each(
+        [&](int64_t b, int64_t t, int64_t v) { buffer.set(b, t, v, rounded(4.0 * random.normal(), c.scalar)); });
+  };
+  for (const Buffer& buffer : current) fill(buffer);
+  for (const Buffer& buffer : previous) fill(buffer);
+  if (c.special && c.batch > 0) {
+    for (int64_t i = 0; i < 3 && !c.prior_alone; ++i) {
+      const int64_t b = random.below(c.batch);
+      const int64_t t = random.below(out_tokens);
+      const int64_t v = random.below(c.vocabulary);
+      for (const Buffer& buffer : current) buffer.set(b, t, v, -kInfinity);
+    }
+    previous[0].set(random.below(c.batch), random.below(in_tokens), random.below(c.vocabulary),
+                    random.coin() ? -kInfinity : std::numeric_limits<double>::quiet_NaN());
+  }
+  // Exactly as many weights as are read, on the heap.
+  const std::unique_ptr<double[]> weights(new double[static_cast<size_t>(2 * c.sources * c.batch)]);
+  for (int64_t i = 0; i < 2 * c.sources * c.batch; ++i)
+    weights[static_cast<size_t>(i)] = static_cast<float>(6.0 * random.uniform() - 3.0);
+
+  // What must come out, in double; and what it is summed from, which sets the scale of a handful of values.
+  const auto index = [&](int64_t b, int64_t t, int64_t v) {
+    return static_cast<size_t>((b * out_tokens + t) * c.vocabulary + v);
+  };
+  std::vector<double> expected(static_cast<size_t>(c.batch * out_tokens * c.vocabulary));
+  std::vector<char> tainted(static_cast<size_t>(c.batch * c.vocabulary));  // columns with a NaN or an infinity
+  double largest_term = 0.0;
+  const ssg::Matrix& matrix = dense(c.key);
+  for (int64_t b = 0; b < c.batch; ++b) {
+    const double* weight = weights.get() + b * 2 * c.sources;
+    std::vector<double> merged(static_cast<size_t>(in_tokens * c.vocabulary));
+    for (int64_t t = 0; t < in_tokens; ++t)
+      for (int64_t v = 0; v < c.vocabulary; ++v) {
+        double& sum = merged[static_cast<size_t>(t * c.vocabulary + v)];
+        for (int64_t s = 0; s < c.sources; ++s) {
+          const double term = weight[c.sources + s] * previous[static_cast<size_t>(s)].get(b, t, v);
+          sum += term;
+          if (std::isfinite(term)) largest_term = std::max(largest_term, std::abs(term));
+        }
+        if (!std::isfinite(sum)) tainted[static_cast<size_t>(b * c.vocabulary + v)] = 1;
+      }
+    for (int64_t t = 0; t < out_tokens; ++t) {
+      double* row = expected.data() + index(b, t, 0);
+      for (int64_t v = 0; v < c.vocabulary; ++v)
+        for (size_t s = 0; s < current.size(); ++s) {
+          const double term = weight[s] * current[s].get(b, t, v);
+          row[v] = s == 1 && std::isinf(row[v]) ? row[v] : row[v] + term;
+          if (s == 0 && std::isinf(current[0].get(b, t, v))) row[v] = -kInfinity;
+          if (std::isfinite(term)) largest_term = std::max(largest_term, std::abs(term));
+        }
+      for (int64_t i = 0; i < in_tokens; ++i) {
+        const double coefficient = matrix(t, i);
+        const double* x = merged.data() + i * c.vocabulary;
+        for (int64_t v = 0; v < c.vocabulary; ++v)
+          if (std::isfinite(x[v])) row[v] += coefficient * x[v];
+      }
+    }
+  }
+
+  const Buffer fresh(c.scalar, c.in_place ? 0 : c.batch, out_tokens, c.vocabulary, c.layout, c.offset);
+  const Buffer& out = c.in_place ? current[0] : fresh;
+  std::vector<std::string> inputs;
+  for (const auto* buffers : {&current, &previous})
+    for (const Buffer& buffer : *buffers) inputs.push_back(buffer.bytes());
+  const std::string before = out.bytes();
+  const std::string rest = out.rest();
+
+  ssg::cpu::Step step;
+  step.scalar = c.scalar;
+  step.batch = c.batch;
+  step.vocabulary = c.vocabulary;
+  step.sources = c.sources;
+  for (size_t s = 0; s < current.size(); ++s) step.current[s] = current[s].view();
+  for (size_t s = 0; s < previous.size(); ++s) step.previous[s] = previous[s].view();
+  step.out = out.view();
+  step.weights = weights.get();
+  const auto run = [&](int64_t threads) {
+    workers = threads;
+    one_by_one = c.one_by_one;
+    ssg::cpu::run(c.key, step, threads, parallel);
+  };
+  run(c.threads);
+  const ssg::cpu::Kernel& kernel = ssg::cpu::kernel();
+  const int64_t strip = c.scalar == Scalar::float64 ? kernel.strip_float64 : kernel.strip_float32;
+  if (c.batch > 0 && last_tasks > c.batch * ((c.vocabulary + strip - 1) / strip)) ++row_grouped_cases;
+
+  if (out.rest() != rest) return "wrote between the elements of the output";
+  size_t buffer_index = 0;
+  for (const auto* buffers : {&current, &previous})
+    for (const Buffer& buffer : *buffers) {
+      if (!(c.in_place && &buffer == &out) && buffer.bytes() != inputs[buffer_index]) return "wrote to an input";
+      ++buffer_index;
+    }
+  if (c.threads > 1) {
+    const std::string result = out.bytes();
+    out.restore(before);
+    run(1);
+    if (out.bytes() != result) return "one thread gives other bits";
+  }
+
+  double largest = 0.0;
+  for (double value : expected)
+    if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
+  if (expected.size() < 16) largest = std::max(largest, largest_term);
+  const bool is_half = number(c.scalar).bytes == 2;
+  const double bound = (c.scalar == Scalar::float64 ? 1e-12 : 2e-6) * largest;
+  Halves& half = halves[c.scalar];
+  std::string error;
+  out.each([&](int64_t b, int64_t t, int64_t v) {
+    const double value = out.get(b, t, v);
+    const double wanted = expected[index(b, t, v)];
+    const bool is_tainted = tainted[static_cast<size_t>(b * c.vocabulary + v)] != 0;
+    if (is_tainted && !std::isinf(wanted)) return;
+    const bool close = std::isinf(wanted)
+                           ? value == wanted
+                           : std::abs(value - wanted) <= bound + (is_half ? 0.5 * ulp(wanted, c.scalar) : 0.0);
+    if (is_half && std::isfinite(wanted)) {
+      ++half.all;
+      half.equal += value == rounded(wanted, c.scalar);
+    }
+    if (close || !error.empty()) return;
+    char text[200];
+    std::snprintf(text, sizeof(text), "(%d, %d, %d) is %.9g, expected %.9g within %.3g", static_cast<int>(b),
+                  static_cast<int>(t), static_cast<int>(v), value, wanted, bound);
+    error = text;
+  });
+  return error;
+}
+
+void report(const std::string& what, const std::string& error) {
+  if (error.empty()) {
+    ++counts->passed;
+    return;
+  }
+  if (++counts->failed <= 20) std::printf("FAILED %s: %s: %s\n", ssg::cpu::kernel().name, what.c_str(), error.c_str());
+}
+
+void test(const Case& c, Random& random) { report(c.describe(), check(c, random)); }
+
+// ---- which cases
+// -----------------------------------------------------------------------------------------------------
+
+struct Sizes {
+  Grid prev;
+  Grid size;
+};
+
+const std::vector<Sizes> kSizes = {
+    {{1, 1}, {1, 1}}, {{1, 1}, {2, 2}},  {{1, 1}, {1, 5}},  {{1, 1}, {7, 1}},   {{2, 2}, {3, 2}},   {{2, 2}, {2, 5}},
+    {{2, 2}, {3, 3}}, {{3, 2}, {6, 4}},  {{1, 4}, {3, 9}},  {{5, 1}, {11, 2}},  {{4, 4}, {4, 4}},   {{5, 3}, {5, 3}},
+    {{4, 5}, {4, 7}}, {{6, 4}, {9, 4}},  {{5, 5}, {6, 6}},  {{4, 4}, {8, 8}},   {{7, 7}, {9, 9}},   {{6, 8}, {9, 12}},
+    {{8, 6}, {9, 7}}, {{3, 9}, {5, 15}}, {{9, 5}, {13, 8}}, {{8, 8}, {12, 12}}, {{10, 9}, {11, 13}}};
+
+// Everything but the dtype, the vocabulary and where the logits come from, at random.
+Case random_case(Random& random) {
+  Case c;
+  const Sizes& sizes = kSizes[static_cast<size_t>(random.below(static_cast<int64_t>(kSizes.size())))];
+  c.key.prev_size = sizes.prev;
+  c.key.size = sizes.size;
+  c.key.prior = kPriors[random.below(3)];
+  c.key.interpolation = kInterpolations[random.below(4)];
+  c.key.rescale = random.coin();
+  c.key.transposed = random.coin();
+  c.scalar = kScalars[random.below(4)];
+  c.vocabulary = 1 + random.below(70);
+  c.batch = 1 + random.below(3);
+  c.layout = static_cast<Layout>(random.below(3));
+  c.prev_layout = static_cast<Layout>(random.below(5));
+  c.offset = std::vector<int64_t>{0, 1, 3, 8}[static_cast<size_t>(random.below(4))];
+  c.threads = std::vector<int64_t>{1, 1, 2, 5}[static_cast<size_t>(random.below(4))];
+  c.one_by_one = random.coin();
+  c.special = random.below(4) == 0;
+  return c;
+}
+
+// mode 0: the prior alone; 1: one source; 2: a conditional and an unconditional one.
+void set_mode(Case& c, int mode, Random& random) {
+  c.prior_alone = mode == 0;
+  c.sources = mode == 2 ? 2 : 1;
+  c.in_place = mode != 0 && random.coin();
+}
+
+void every_vocabulary(Random& random) {
+  std::vector<int64_t> vocabularies = {96, 127, 128, 129, 160, 255, 256, 320, 513};
+  for (int64_t v = 1; v <= 67; ++v) vocabularies.push_back(v);
+  for (int64_t vocabulary : vocabularies)
+    for (Scalar scalar : kScalars)
+      for (int mode = 0; mode < 3; ++mode) {
+        Case c = random_case(random);
+        c.vocabulary = vocabulary;
+        c.scalar = scalar;
+        set_mode(c, mode, random);
+        test(c, random);
+      }
+}
+
+void every_size(Random& random) {
+  for (const Sizes& sizes : kSizes)
+    for (Prior prior : kPriors)
+      for (Interpolation interpolation : kInterpolations)
+        for (bool transposed : {false, true}) {
+          Case c = random_case(random);
+          c.key.prev_size = sizes.prev;
+          c.key.size = sizes.size;
+          c.key.prior = prior;
+          c.key.interpolation = interpolation;
+          c.key.transposed = transposed;
+          set_mode(c, static_cast<int>(random.below(3)), random);
+          test(c, random);
+        }
+}
+
+void samplers_steps(Random& random) {
+  for (const Sizes& sizes : std::vector<Sizes>{{{13, 13}, {16, 16}}, {{18, 13}, {24, 18}}, {{16, 8}, {22, 11}}})
+    for (Scalar scalar : kScalars)
+      for (int64_t threads : {1, 3}) {
+        Case c = random_case(random);
+        c.key = StepKey{};
+        c.key.prev_size = sizes.prev;
+        c.key.size = sizes.size;
+        c.key.transposed = threads == 3 && scalar == Scalar::float32;
+        c.scalar = scalar;
+        c.batch = 1;
+        c.vocabulary = threads == 1 ? 70 : 9;
+        c.threads = threads;
+        set_mode(c, 1 + static_cast<int>(random.below(2)), random);
+        test(c, random);
+      }
+}
+
+void empty_batch(Random& random) {
+  for (Scalar scalar : kScalars)
+    for (int mode = 0; mode < 3; ++mode) {
+      Case c = random_case(random);
+      c.batch = 0;
+      c.scalar = scalar;
+      c.special = false;
+      set_mode(c, mode, random);
+      test(c, random);
+    }
+}
+
+// Long rows: several strips to a task, and outputs of megabytes, which are written past the cache where they are
+// aligned.
+void large_outputs(Random& random) {
+  for (Scalar scalar : kScalars)
+    for (bool odd : {false, true}) {
+      Case c;
+      c.key.prev_size = {2, 1};
+      c.key.size = {3, 2};
+      c.scalar = scalar;
+      c.sources = odd ? 2 : 1;
+      c.threads = odd ? 3 : 1;
+      c.vocabulary = (int64_t{9} << 20) / 6 / number(scalar).bytes;
+      c.vocabulary -= c.vocabulary % 64;
+      if (odd) {
+        // A row's stride stays a multiple of 64 bytes, its end lies inside a vector.
+        c.vocabulary -= 3;
+        c.layout = Layout::padded;
+        c.batch = 1;
+      }
+      test(c, random);
+    }
+}
+
+void invalid_keys() {
+  StepKey bigger;
+  bigger.size = {2, 2};
+  bigger.prev_size = {3, 1};
+  StepKey empty;
+  empty.size = {2, 2};
+  StepKey no_rows;
+  no_rows.size = no_rows.prev_size = {2, 2};
+  no_rows.max_rows = 0;
+  for (const StepKey& key : {bigger, empty, no_rows}) {
+    std::string error = "a plan was made";
+    try {
+      ssg::make_plan<float>(key);
+    } catch (const std::invalid_argument&) {
+      error.clear();
+    }
+    report("a key without meaning", error);
+  }
+}
+
+void shares_of_halves() {
+  for (const auto& [scalar, half] : halves)
+    if (half.all > 0)
+      report(std::string("rounded results of ") + number(scalar).name,
+             static_cast<double>(half.equal) >= 0.99 * static_cast<double>(half.all)
+                 ? ""
+                 : std::to_string(half.equal) + " of " + std::to_string(half.all) + " equal the rounded double result");
+}
+
+// In a process of its own, since a process chooses its kernel once.
+int run_all(const char* capability) {
+  setenv("SSG_KERNELS_CPU_CAPABILITY", capability, 1);
+  if (std::strcmp(ssg::cpu::kernel().name, capability) != 0) {
+    std::printf("%s: not on this machine, or not in this build\n", capability);
+    return 0;
+  }
+  Random random(20260730);
+  invalid_keys();
+  empty_batch(random);
+  every_vocabulary(random);
+  every_size(random);
+  samplers_steps(random);
+  large_outputs(random);
+  shares_of_halves();
+  report("row groups", row_grouped_cases > 0 ? "" : "no case split the rows of a strip");
+  std::printf("%s: done\n", capability);
+  return 0;
+}
+
+}  // namespace
+
+int main() {
+  void* shared = mmap(nullptr, sizeof(Counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) return 1;
+  counts = new (shared) Counts{};
+  bool crashed = false;
+  std::vector<pid_t> children;
+  for (const char* capability : {"avx512", "avx2", "baseline"}) {
+    const pid_t child = fork();
+    if (child < 0) return 1;
+    if (child == 0) std::exit(run_all(capability));
+    children.push_back(child);
+  }
+  for (pid_t child : children) {
+    int status = 0;
+    crashed |= waitpid(child, &status, 0) != child || status != 0;
+  }
+  if (crashed) std::printf("a process ended early: see the sanitizer's report\n");
+  std::printf("%d passed, %d failed\n", counts->passed.load(), counts->failed.load());
+  return crashed || counts->failed.load() > 0 || counts->passed.load() == 0 ? 1 : 0;
+}
