@@ -67,7 +67,7 @@ class CMakeBuild(build_ext):
         build = ROOT / "build" / "dev" if in_place else Path(self.build_temp).resolve()
         cmake = find_tool("cmake", "CMAKE_BIN_DIR")
         configure = [
-            *(cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja"),
+            *(cmake, "--fresh", "-S", ROOT, "-B", build, "-G", "Ninja"),
             f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja', 'BIN_DIR')}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DSSG_TORCH_DIR={find_torch()}",

@@ -369,8 +369,8 @@ Tensor guide(const char* name, Tensor logits, Tensor prev_logits, const Options&
     const Rows written(*given_out, out, 0, step.batch);
     if (written.overlaps(Rows(prev_logits, prev, 0, prev.size[0])))
       fail(name, ": out must not overlap prev_logits");
-    const bool same = given_out->const_data_ptr() == logits.const_data_ptr() &&
-                      std::equal(out.stride, out.stride + 3, facts.stride);
+    bool same = given_out->const_data_ptr() == logits.const_data_ptr();
+    for (int d = 0; d < 3; ++d) same = same && (out.size[d] <= 1 || out.stride[d] == facts.stride[d]);
     const int64_t first_other = same ? step.batch : 0;
     if (written.overlaps(Rows(logits, facts, first_other, facts.size[0] - first_other)))
       fail(name, ": out must be logits itself or not overlap it");

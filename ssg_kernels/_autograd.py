@@ -1,8 +1,8 @@
 """Derivatives of the operators, in reverse and in forward mode, any number of times.
 
-The guided operators are linear in both logits and affine in each strength: every derivative is made of elementwise
-products and of `_prior_linear`, whose derivatives are `_prior_linear` again. Where the result was set to -inf they
-are 0.
+The guided operators are linear in both logits and affine in each strength: every derivative is made of
+elementwise products and of `_prior_linear`, whose derivatives are `_prior_linear` again. Where the result was
+set to -inf they are 0.
 
 `torch.library.register_autograd` would not do: its Function is skipped where nothing requires grad, and a
 forward-mode tangent is lost there without a word.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,54 +24,20 @@ from torch.autograd import forward_ad
 from ssg_kernels import _schema
 
 
-class _Map(NamedTuple):
-    """The linear map P of a prior, from (B, L', V) to (B, L, V)."""
-
-    size: list[int]
-    prev_size: list[int]
-    prior: str = "dse"
-    interpolation: str = "bilinear"
-    rescale: bool = False
-
-    def __call__(self, x: Tensor, scale: Tensor | None = None, *, transpose: bool = False) -> Tensor:
-        """scale * P x, or scale * P^T x."""
-        scale = x.new_ones(()) if scale is None else scale
-        return torch.ops.ssg._prior_linear.default(x, scale, *self, transpose)
-
-
 class Derivative(torch.autograd.Function):
-    """What the Functions below share: `forward(op, keyset, modes, *arguments of the operator)`."""
+    """What the Functions below share: `forward(compute, *arguments of the operator)`."""
 
     @classmethod
     def apply(cls, *arguments: Any) -> Tensor:
-        # Function.apply would start at the outermost functorch transform again; this key is reached at one level, with
-        # that level's tensors, and differentiates at that level.
+        # Function.apply would begin at the outermost functorch transform again; this key is reached at one
+        # level, with the tensors of that level.
+        arguments = unwrap_dead_wrappers(arguments)
         with enable_single_level_autograd_function():
-            return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(arguments))  # type: ignore[misc]
+            return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
 
     @staticmethod
-    def forward(op: OpOverload, keyset: Any, modes: tuple[bool, bool], *arguments: Any) -> Tensor:
-        # A Function turns both modes off; the functorch levels below this one still need them.
-        grad_enabled, forward_enabled = modes
-        with (
-            torch.set_grad_enabled(grad_enabled),
-            forward_ad._set_fwd_grad_enabled(forward_enabled),
-            _AutoDispatchBelowAutograd(),
-        ):
-            return op.redispatch(keyset & _after_autograd_keyset, *arguments)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        raise NotImplementedError
-
-
-def _save(ctx: Any, *tensors: Any) -> None:
-    """Saves the tensors among them, None for the rest."""
-    saved = tuple(x if isinstance(x, Tensor) else None for x in tensors)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*saved)
-    if forward_ad._current_level >= 0:
-        ctx.save_for_forward(*saved)
+    def forward(compute: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        return compute(*arguments)
 
 
 class GuidedLogits(Derivative):
@@ -79,101 +45,96 @@ class GuidedLogits(Derivative):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        logits, prev_logits, size, prev_size, beta, *options = inputs[3:]
-        ctx.map = _Map(size, prev_size, *options)
-        ctx.beta = beta
-        wants_beta = ctx.needs_input_grad[7] or forward_ad._current_level >= 0
-        _save(ctx, logits, prev_logits if wants_beta else None, beta)
+        _, logits, prev_logits, size, prev_size, beta, *options = inputs
+        ctx.map = (size, prev_size, *options)
+        needs_beta = ctx.needs_input_grad[5] or forward_ad._current_level >= 0
+        _save(ctx, (logits, prev_logits if needs_beta else None), (beta,))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        grads: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
-        if grad is None:
-            return tuple(grads)
-        logits, prev_logits, saved_beta = ctx.saved_tensors
-        beta = _Strength(ctx.beta if saved_beta is None else saved_beta, logits)
-        masked = logits == -math.inf
-        grad = grad.masked_fill(masked, 0)
-        if ctx.needs_input_grad[3]:
-            grads[3] = _scaled(grad, 1 + beta.per_sample)
-        if ctx.needs_input_grad[4]:
-            grads[4] = ctx.map(grad, -beta.scale, transpose=True)
-        if ctx.needs_input_grad[7]:
-            residual = _accurate(logits) - ctx.map(_accurate(prev_logits))
-            grads[7] = beta.grad(_accurate(grad) * residual.masked_fill(masked, 0))
-        return tuple(grads)
+        _, needs_logits, needs_prev_logits, _, _, needs_beta, *needs_options = ctx.needs_input_grad
+        grad_logits = grad_prev_logits = grad_beta = None
+        if grad is not None:
+            (logits, prev_logits), (beta,) = _saved(ctx)
+            masked = logits == -math.inf
+            grad = grad.masked_fill(masked, 0)
+            if needs_logits:
+                grad_logits = (_accurate(grad) * (1 + beta.per_sample)).to(grad.dtype)
+            if needs_prev_logits:
+                grad_prev_logits = _map(ctx, grad, -beta.scale, transpose=True)
+            if needs_beta:
+                residual = _accurate(logits) - _map(ctx, _accurate(prev_logits))
+                grad_beta = beta.grad(_accurate(grad) * residual.masked_fill(masked, 0))
+        return None, grad_logits, grad_prev_logits, None, None, grad_beta, *[None] * len(needs_options)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        d_logits, d_prev_logits, d_beta = tangents[3], tangents[4], tangents[7]
-        logits, prev_logits, saved_beta = ctx.saved_tensors
-        beta = _Strength(ctx.beta if saved_beta is None else saved_beta, logits)
+        _, d_logits, d_prev_logits, _, _, d_beta, *_ = tangents
+        (logits, prev_logits), (beta,) = _saved(ctx)
         terms = []
         if d_logits is not None:
             terms.append((1 + beta.per_sample) * _accurate(d_logits))
         if d_prev_logits is not None:
-            terms.append(ctx.map(_accurate(d_prev_logits), -beta.scale))
+            terms.append(_map(ctx, _accurate(d_prev_logits), -beta.scale))
         if d_beta is not None:
-            residual = _accurate(logits) - ctx.map(_accurate(prev_logits))
+            residual = _accurate(logits) - _map(ctx, _accurate(prev_logits))
             terms.append(_Strength(d_beta, logits).per_sample * residual)
         return _tangent(terms, logits)
 
 
 class GuidedLogitsCfg(Derivative):
-    """guided = (1 + beta) * m - beta * P prev_m with m = c + cfg * (c - u) of each scale."""
+    """guided = (1 + beta) * m - beta * P prev_m with m = (1 + cfg) * c - cfg * u of each scale."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        logits, prev_logits, size, prev_size, *rest = inputs[3:]
-        ctx.map = _Map(size, prev_size, *rest[3:])
-        ctx.strengths = rest[:3]
-        wants_strengths = any(ctx.needs_input_grad[7:10]) or forward_ad._current_level >= 0
-        _save(ctx, logits, prev_logits if wants_strengths else None, *rest[:3])
+        _, logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, *options = inputs
+        ctx.map = (size, prev_size, *options)
+        needs_strengths = any(ctx.needs_input_grad[5:8]) or forward_ad._current_level >= 0
+        _save(ctx, (logits, prev_logits if needs_strengths else None), (beta, cfg, prev_cfg))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        grads: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
-        if grad is None:
-            return tuple(grads)
-        needs = ctx.needs_input_grad
-        (logits, prev_logits), (beta, cfg, prev_cfg) = _saved_cfg(ctx)
-        conditional, unconditional = logits.chunk(2)
-        masked = conditional == -math.inf
-        # Several factors follow: in the accurate dtype, so that the gradients are rounded once.
-        grad = _accurate(grad.masked_fill(masked, 0))
-        if needs[3] or needs[8]:
+        _, needs_logits, needs_prev_logits, _, _, *needs_strengths = ctx.needs_input_grad
+        needs_beta, needs_cfg, needs_prev_cfg, *needs_options = needs_strengths
+        grad_logits = grad_prev_logits = grad_beta = grad_cfg = grad_prev_cfg = None
+        if grad is not None:
+            (logits, prev_logits), (beta, cfg, prev_cfg) = _saved(ctx)
+            masked = logits.chunk(2)[0] == -math.inf
+            # Several factors follow: all in the accurate dtype, so that the gradients are rounded once.
+            grad = _accurate(grad.masked_fill(masked, 0))
             grad_merged = grad * (1 + beta.per_sample)
-        if needs[3]:
-            grads[3] = _to_halves(grad_merged, cfg).to(logits.dtype)
-        if needs[4]:
-            grads[4] = _to_halves(ctx.map(grad, -beta.scale, transpose=True), prev_cfg).to(logits.dtype)
-        if needs[7]:
-            residual = _merge(logits, cfg) - ctx.map(_merge(prev_logits, prev_cfg))
-            grads[7] = beta.grad(grad * residual.masked_fill(masked, 0))
-        if needs[8]:
-            difference = _accurate(conditional) - _accurate(unconditional)
-            grads[8] = cfg.grad(grad_merged * difference.masked_fill(masked, 0))
-        if needs[9]:
-            prior_difference = ctx.map(_difference(prev_logits), -beta.scale)
-            grads[9] = prev_cfg.grad(grad * prior_difference.masked_fill(masked, 0))
-        return tuple(grads)
+            if needs_logits:
+                grad_logits = _to_halves(grad_merged, cfg).to(logits.dtype)
+            if needs_prev_logits:
+                grad_prev_merged = _map(ctx, grad, -beta.scale, transpose=True)
+                grad_prev_logits = _to_halves(grad_prev_merged, prev_cfg).to(logits.dtype)
+            if needs_beta:
+                residual = _merge(logits, cfg) - _map(ctx, _merge(prev_logits, prev_cfg))
+                grad_beta = beta.grad(grad * residual.masked_fill(masked, 0))
+            if needs_cfg:
+                grad_cfg = cfg.grad(grad_merged * _difference(logits).masked_fill(masked, 0))
+            if needs_prev_cfg:
+                prior_difference = _map(ctx, _difference(prev_logits), -beta.scale)
+                grad_prev_cfg = prev_cfg.grad(grad * prior_difference.masked_fill(masked, 0))
+        grads = (None, grad_logits, grad_prev_logits, None, None, grad_beta, grad_cfg, grad_prev_cfg)
+        return *grads, *[None] * len(needs_options)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        d_logits, d_prev_logits, d_beta, d_cfg, d_prev_cfg = (tangents[i] for i in (3, 4, 7, 8, 9))
-        (logits, prev_logits), (beta, cfg, prev_cfg) = _saved_cfg(ctx)
+        _, d_logits, d_prev_logits, _, _, d_beta, d_cfg, d_prev_cfg, *_ = tangents
+        (logits, prev_logits), (beta, cfg, prev_cfg) = _saved(ctx)
         terms = []
         if d_logits is not None:
             terms.append((1 + beta.per_sample) * _merge(d_logits, cfg))
         if d_prev_logits is not None:
-            terms.append(ctx.map(_merge(d_prev_logits, prev_cfg), -beta.scale))
+            terms.append(_map(ctx, _merge(d_prev_logits, prev_cfg), -beta.scale))
         if d_beta is not None:
-            residual = _merge(logits, cfg) - ctx.map(_merge(prev_logits, prev_cfg))
+            residual = _merge(logits, cfg) - _map(ctx, _merge(prev_logits, prev_cfg))
             terms.append(_Strength(d_beta, logits).per_sample * residual)
         if d_cfg is not None:
             terms.append((1 + beta.per_sample) * _Strength(d_cfg, logits).per_sample * _difference(logits))
         if d_prev_cfg is not None:
-            prior_difference = ctx.map(_difference(prev_logits), -beta.scale)
+            prior_difference = _map(ctx, _difference(prev_logits), -beta.scale)
             terms.append(_Strength(d_prev_cfg, logits).per_sample * prior_difference)
         return _tangent(terms, logits.chunk(2)[0])
 
@@ -183,34 +144,55 @@ class PriorLinear(Derivative):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, scale, *options, ctx.transpose = inputs[3:]
-        ctx.map = _Map(*options)
-        wants_scale = ctx.needs_input_grad[4] or forward_ad._current_level >= 0
-        _save(ctx, x if wants_scale else None, scale)
+        _, x, scale, *options, ctx.transpose = inputs
+        ctx.map = tuple(options)
+        needs_scale = ctx.needs_input_grad[2] or forward_ad._current_level >= 0
+        _save(ctx, (x if needs_scale else None,), (scale,))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        grads: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
-        if grad is None:
-            return tuple(grads)
-        x, scale = ctx.saved_tensors
-        if ctx.needs_input_grad[3]:
-            grads[3] = ctx.map(grad, scale, transpose=not ctx.transpose)
-        if ctx.needs_input_grad[4]:
-            unscaled = ctx.map(_accurate(x), transpose=ctx.transpose)
-            grads[4] = _Strength(scale, x).grad(_accurate(grad) * unscaled)
-        return tuple(grads)
+        _, needs_x, needs_scale, *needs_options = ctx.needs_input_grad
+        grad_x = grad_scale = None
+        if grad is not None:
+            x, scale = ctx.saved_tensors
+            if needs_x:
+                grad_x = _map(ctx, grad, scale, transpose=not ctx.transpose)
+            if needs_scale:
+                unscaled = _map(ctx, _accurate(x), transpose=ctx.transpose)
+                grad_scale = _Strength(scale, x).grad(_accurate(grad) * unscaled)
+        return None, grad_x, grad_scale, *[None] * len(needs_options)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        d_x, d_scale = tangents[3], tangents[4]
+        _, d_x, d_scale, *_ = tangents
         x, scale = ctx.saved_tensors
         terms = []
         if d_x is not None:
-            terms.append(ctx.map(_accurate(d_x), scale, transpose=ctx.transpose))
+            terms.append(_map(ctx, _accurate(d_x), scale, transpose=ctx.transpose))
         if d_scale is not None:
-            terms.append(ctx.map(_accurate(x), d_scale, transpose=ctx.transpose))
+            terms.append(_map(ctx, _accurate(x), d_scale, transpose=ctx.transpose))
         return sum(terms[1:], terms[0]).to(x.dtype) if terms else None
+
+
+def _save(ctx: Any, maps: tuple[Tensor | None, ...], strengths: tuple[Tensor | float, ...]) -> None:
+    tensors = (*maps, *(value if isinstance(value, Tensor) else None for value in strengths))
+    ctx.floats = [None if isinstance(value, Tensor) else value for value in strengths]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors)
+    if forward_ad._current_level >= 0:
+        ctx.save_for_forward(*tensors)
+
+
+def _saved(ctx: Any) -> tuple[tuple[Tensor, Tensor], tuple[_Strength, ...]]:
+    logits, prev_logits, *tensors = ctx.saved_tensors
+    values = (y if x is None else x for x, y in zip(tensors, ctx.floats, strict=True))
+    return (logits, prev_logits), tuple(_Strength(value, logits) for value in values)
+
+
+def _map(ctx: Any, x: Tensor, scale: Tensor | None = None, *, transpose: bool = False) -> Tensor:
+    """scale * P x or scale * P^T x, with P the linear map of the prior from (B, L', V) to (B, L, V)."""
+    scale = x.new_ones(()) if scale is None else scale
+    return torch.ops.ssg._prior_linear.default(x, scale, *ctx.map, transpose)
 
 
 class _Strength:
@@ -237,12 +219,6 @@ class _Strength:
         return products.sum(dim=(1, 2) if self._value.ndim else None).to(self._value.dtype)
 
 
-def _saved_cfg(ctx: Any) -> tuple[tuple[Tensor, Tensor], tuple[_Strength, ...]]:
-    logits, prev_logits, *saved = ctx.saved_tensors
-    values = (value if tensor is None else tensor for value, tensor in zip(ctx.strengths, saved, strict=True))
-    return (logits, prev_logits), tuple(_Strength(value, logits) for value in values)
-
-
 def _merge(x: Tensor, cfg: _Strength) -> Tensor:
     conditional, unconditional = _accurate(x).chunk(2)
     return (1 + cfg.per_sample) * conditional - cfg.per_sample * unconditional
@@ -256,10 +232,6 @@ def _difference(x: Tensor) -> Tensor:
 def _to_halves(merged: Tensor, cfg: _Strength) -> Tensor:
     """The adjoint of `_merge`."""
     return torch.cat([(1 + cfg.per_sample) * merged, -cfg.per_sample * merged])
-
-
-def _scaled(x: Tensor, factor: Tensor | float) -> Tensor:
-    return x * factor if isinstance(factor, float) else (_accurate(x) * factor).to(x.dtype)
 
 
 def _tangent(terms: list[Tensor], logits: Tensor) -> Tensor | None:
@@ -281,13 +253,23 @@ def _autograd_kernel(op: OpOverload, derivative: type[Derivative]) -> Callable[.
     defaults = [argument.default_value for argument in op._schema.arguments]
 
     def kernel(keyset: Any, *arguments: Any) -> Tensor:
+        keyset = keyset & _after_autograd_keyset
         grad_enabled = torch.is_grad_enabled()
         if forward_ad._current_level < 0 and not (grad_enabled and _any_requires_grad(*arguments)):
-            return redispatch(keyset & _after_autograd_keyset, *arguments)
+            return redispatch(keyset, *arguments)
+        forward_enabled = torch._C._is_fwd_grad_enabled()
+
+        def compute(*arguments: Any) -> Tensor:
+            # A Function turns both modes off; the functorch levels below this one still need them.
+            with (
+                torch.set_grad_enabled(grad_enabled),
+                forward_ad._set_fwd_grad_enabled(forward_enabled),
+                _AutoDispatchBelowAutograd(),
+            ):
+                return redispatch(keyset, *arguments)
+
         # The dispatcher leaves out trailing arguments that equal their defaults.
-        arguments += tuple(defaults[len(arguments) :])
-        modes = (grad_enabled, torch._C._is_fwd_grad_enabled())
-        return derivative.apply(op, keyset, modes, *arguments)
+        return derivative.apply(compute, *arguments, *defaults[len(arguments) :])
 
     return kernel
 

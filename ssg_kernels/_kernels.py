@@ -1,4 +1,4 @@
-"""The operators computed by the reference: where no compiled kernel serves the device, and where it is asked for."""
+"""The operators computed by the reference: where no compiled kernel serves, and where it is asked for."""
 
 from __future__ import annotations
 

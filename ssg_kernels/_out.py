@@ -1,4 +1,4 @@
-"""The overloads that write into `out`: versions for autograd, refusal of derivatives, and their functional form."""
+"""The overloads that write into `out`: versions for autograd, no derivatives, and the functional form."""
 
 from __future__ import annotations
 

@@ -62,8 +62,8 @@ class Overload:
 
 def _overloads(operator: str) -> list[Overload]:
     strengths = STRENGTHS[operator]
-    # A call through the packet tries them in this order, and a float parameter would swallow a 0-d tensor (and wait for
-    # its device): tensors before floats, position by position, fails at the float before that happens.
+    # A call through the packet tries them in this order, and a float parameter would swallow a 0-d tensor
+    # (and wait for its device): tensors before floats, position by position, fails before that happens.
     kinds = product((False, True), repeat=len(strengths))
     choices = [tuple(s for s, is_float in zip(strengths, kind, strict=True) if is_float) for kind in kinds]
     return [Overload(operator, floats, is_out) for floats in choices for is_out in (False, True)]
@@ -80,8 +80,8 @@ REFERENCES = (
 )
 
 _PRIOR_LINEAR_ARGUMENTS = (
-    "(Tensor x, Tensor scale, SymInt[2] size, SymInt[2] prev_size, str prior, str interpolation, bool rescale, "
-    "bool transpose) -> Tensor"
+    "(Tensor x, Tensor scale, SymInt[2] size, SymInt[2] prev_size, str prior, str interpolation, "
+    "bool rescale, bool transpose) -> Tensor"
 )
 _TAGS = (torch.Tag.pt2_compliant_tag,)
 

@@ -1,7 +1,7 @@
 """How DTensor may shard the operators: over the batch and over the vocabulary, without communication.
 
-`torch.distributed.tensor` is too heavy to import for those who do not use it: the rules are registered when it is
-imported.
+`torch.distributed.tensor` is too heavy to import for those who do not use it: the rules are registered when
+it is imported.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _prior_linear_rule(*arguments: Any) -> list[tuple[list[Any], list[Any]]]:
 def _acceptable(
     arguments: Sequence[Any], is_tensor: Sequence[bool], maps: int, shards_batch: bool
 ) -> list[tuple[list[Any], list[Any]]]:
-    """Placements of the output and of the arguments: (B, T, V) logits first, then strengths of shape () or (B,)."""
+    """Placements of the output and of the arguments: `maps` (B, T, V) first, then strengths, () or (B,)."""
     from torch.distributed.tensor import Replicate, Shard
 
     def placements(of_map: Any, of_strengths: Any) -> tuple[list[Any], list[Any]]:

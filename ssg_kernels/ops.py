@@ -39,36 +39,39 @@ def guided_logits(
 
     .. math:: \ell_k^{SSG} = \ell_k + \beta_k (\ell_k - P \ell_{k-1})
 
-    with P the prior, which carries the previous scale's grid to this one. A logit of -inf stays -inf, whatever the
-    prior says there; other infinities and NaN stay inside their own sample and vocabulary column.
+    with P the prior, which carries the previous scale's grid to this one. A logit of -inf stays -inf,
+    whatever the prior says there; other infinities and NaN stay inside their own sample and vocabulary
+    column.
 
     Args:
-        logits: raw logits of this scale, (B, L, V) with L = h*w, token t at row t // w and column t % w; float32,
-            bfloat16, float16 or float64, of any strides. The half types are computed in float32 and rounded once.
-        prev_logits: raw (unguided) logits of the previous scale, (B, L', V) with L' = h'*w', of the same dtype and
-            device.
+        logits: raw logits of this scale, (B, L, V) with L = h*w, token t at row t // w and column t % w;
+            float32, bfloat16, float16 or float64, of any strides. The half types are computed in float32 and
+            rounded once.
+        prev_logits: raw (unguided) logits of the previous scale, (B, L', V) with L' = h'*w', of the same
+            dtype and device.
         size: (h, w) of this scale.
         prev_size: (h', w') of the previous one; h' <= h and w' <= w.
         beta: the strength, a float or a real tensor of shape () or (B,) on the device of the logits. Under
             ``torch.compile`` neither recompiles when its value changes.
-        prior: ``"dse"`` (Alg. 1: the interpolated previous logits, their low DCT coefficients replaced by those of the
-            previous logits), ``"dse_zero_pad"`` (zeros for the high coefficients) or ``"spatial"`` (the interpolated
-            logits themselves).
+        prior: ``"dse"`` (Alg. 1: the interpolated previous logits, their low DCT coefficients replaced by
+            those of the previous logits), ``"dse_zero_pad"`` (zeros for the high coefficients) or
+            ``"spatial"`` (the interpolated logits themselves).
         interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"area"``, as in
             :func:`torch.nn.functional.interpolate` with ``align_corners=False``, computed as on float64.
-        rescale: multiply the previous logits' coefficients by sqrt(hw / (h'w')), so that a constant map stays that
-            constant. The default copies them, as the paper does.
-        out: a tensor to write into, (B, L, V) of the same dtype and device with a contiguous vocabulary; it may be
-            `logits` itself. Not differentiable.
+        rescale: multiply the previous logits' coefficients by sqrt(hw / (h'w')), so that a constant map stays
+            that constant. The default copies them, as the paper does.
+        out: a tensor to write into, (B, L, V) of the same dtype and device with a contiguous vocabulary; it
+            may be `logits` itself. Not differentiable.
 
     Returns:
         (B, L, V) of the dtype of the logits: a new contiguous tensor, or `out`.
 
     Raises:
-        ValueError, RuntimeError: an argument is none of the above; the message names it, its value and what was
-            expected.
+        ValueError, RuntimeError: an argument is none of the above; the message names it, its value and what
+            was expected.
 
-    Differentiable any number of times, in reverse and in forward mode, with respect to both logits and a tensor beta.
+    Differentiable any number of times, in reverse and in forward mode, with respect to both logits and a
+    tensor beta.
     """
     beta = _as_strength("guided_logits", "beta", beta, logits)
     floats = (not isinstance(beta, Tensor),)
@@ -92,12 +95,12 @@ def guided_logits_cfg(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    r"""Classifier-free and scaled spatial guidance in the same pass: :func:`guided_logits` of the merged logits
+    r"""Classifier-free and scaled spatial guidance in one pass: :func:`guided_logits` of the merged logits
 
     .. math:: m_k = (1 + t) c_k - t u_k, \qquad m_{k-1} = (1 + t') c_{k-1} - t' u_{k-1}
 
-    of both scales, with c the conditional and u the unconditional half. Where the conditional logit is -inf, so is
-    the result. A scale s in the form s*c + (1-s)*u is t = s - 1.
+    of both scales, with c the conditional and u the unconditional half. Where the conditional logit is -inf,
+    so is the result. A scale s in the form s*c + (1-s)*u is t = s - 1.
 
     Args:
         logits: (2B, L, V), the conditional half first.
@@ -106,8 +109,8 @@ def guided_logits_cfg(
         prev_size: (h', w') of the previous one; h' <= h and w' <= w.
         beta: the strength of the guidance by the prior, a float or a real tensor of shape () or (B,).
         cfg: t, like beta.
-        prev_cfg: t', like beta. The previous scale's t guides the merged logits; this scale's t is the same as guiding
-            both halves and merging then.
+        prev_cfg: t', like beta. The previous scale's t guides the merged logits; this scale's t is the same
+            as guiding both halves and merging then.
         prior, interpolation, rescale: as for :func:`guided_logits`.
         out: as for :func:`guided_logits`; it may be the conditional half ``logits[:B]`` itself.
 
@@ -115,8 +118,8 @@ def guided_logits_cfg(
         (B, L, V) of the dtype of the logits: a new contiguous tensor, or `out`.
 
     Raises:
-        ValueError, RuntimeError: an argument is none of the above; the message names it, its value and what was
-            expected.
+        ValueError, RuntimeError: an argument is none of the above; the message names it, its value and what
+            was expected.
 
     Differentiable like :func:`guided_logits`, with respect to cfg and prev_cfg too.
     """
@@ -137,8 +140,9 @@ def _as_strength(name: str, argument: str, value: Tensor | SupportsFloat, logits
         try:
             value = float(value)
         except TypeError:
+            kind = type(value).__name__
             raise TypeError(
-                f"{name}: {argument} must be a float or a tensor of shape () or (B,), got {type(value).__name__}"
+                f"{name}: {argument} must be a float or a tensor of shape () or (B,), got {kind}"
             ) from None
     if torch.compiler.is_compiling():
         # A float argument of an operator is part of the compiled code; a product with a tensor is data.

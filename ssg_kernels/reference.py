@@ -1,7 +1,7 @@
 """The contract: Alg. 1 and Alg. 2 of the SSG paper, line by line, in plain PyTorch.
 
-Logits are token-major, (B, L, V) with L = h*w and token t at row t // w, column t % w. float64 is computed in float64;
-float32, bfloat16 and float16 in float32, rounded once at the end. Every function is differentiable by autograd.
+Logits are token-major, (B, L, V) with L = h*w and token t at row t // w, column t % w. float64 is computed in
+float64; float32, bfloat16 and float16 in float32, rounded once at the end. Autograd differentiates all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ssg_kernels import _checks
 
 
 def interpolate(x: Tensor, size: Sequence[int], mode: str) -> Tensor:
-    """Maps (..., h', w') to (..., h, w) as `F.interpolate(x, size, mode=mode, align_corners=False)` does on float64."""
+    """Maps (..., h', w') to (..., h, w) as `F.interpolate(align_corners=False)` does on float64 input."""
     (prev_h, prev_w), (h, w) = x.shape[-2:], size
     if mode == "nearest":
         rows, columns = _nearest_sources(prev_h, h, x.device), _nearest_sources(prev_w, w, x.device)
@@ -30,17 +30,15 @@ def interpolate(x: Tensor, size: Sequence[int], mode: str) -> Tensor:
 
 
 def _nearest_sources(n: int, m: int, device: torch.device) -> Tensor:
-    """The source of each of m targets, floor(i*n/m) in exact integers: float32 coordinates get some of them wrong."""
+    """The source of each of m targets, floor(i*n/m) in exact integers: `F.interpolate` gets some wrong."""
     return torch.arange(m, device=device) * n // m
 
 
 def _interpolation_weights(n: int, m: int, mode: str) -> Tensor:
-    """The (m, n) weights with which `F.interpolate` takes n samples to m, read off the unit vectors in float64."""
-    unit = torch.eye(n, dtype=torch.float64)
+    """The (m, n) weights with which `F.interpolate` takes n samples to m, read off the unit vectors."""
+    unit = torch.eye(n, dtype=torch.float64)[None, :, :, None]
     align_corners = None if mode == "area" else False
-    return F.interpolate(unit[None, :, :, None], (m, 1), mode=mode, align_corners=align_corners)[
-        0, :, :, 0
-    ].mT
+    return F.interpolate(unit, (m, 1), mode=mode, align_corners=align_corners)[0, :, :, 0].mT
 
 
 def dct(x: Tensor) -> Tensor:
@@ -79,7 +77,8 @@ def dse_prior(
         prior: "dse", "dse_zero_pad" (zeros for the interpolated signal's high coefficients) or "spatial" (the
             interpolated signal itself).
         interpolation: "nearest", "bilinear", "bicubic" or "area".
-        rescale: multiply the spliced coefficients by sqrt(hw / (h'w')), so that a constant map stays that constant.
+        rescale: multiply the spliced coefficients by sqrt(hw / (h'w')), so that a constant map stays that
+            constant.
 
     Returns:
         (B, L, V) in the dtype of prev_logits.
@@ -124,9 +123,9 @@ def guided_logits_cfg(
 ) -> Tensor:
     """Alg. 2 on logits merged by classifier-free guidance, (1 + t) * conditional - t * unconditional.
 
-    `logits` (2B, L, V) and `prev_logits` (2B, L', V) hold the conditional half first; t is `cfg` for the former and
-    `prev_cfg` for the latter, a float or a tensor of shape () or (B,) like `beta`. The result is (B, L, V); where the
-    conditional logit is -inf it is -inf.
+    `logits` (2B, L, V) and `prev_logits` (2B, L', V) hold the conditional half first; t is `cfg` for the
+    former and `prev_cfg` for the latter, a float or a tensor of shape () or (B,) like `beta`. The result is
+    (B, L, V); where the conditional logit is -inf it is -inf.
     """
     _checks.guided_logits_cfg(logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, prior, interpolation)
     guided = _guide(

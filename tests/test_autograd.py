@@ -13,7 +13,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 import ssg_kernels
 from ssg_kernels import reference
 
-pytestmark = pytest.mark.usefixtures("backend")
+on_each_backend = pytest.mark.usefixtures("backend")
 
 SIZE, PREV_SIZE = (3, 4), (2, 3)
 OPTIONS = [
@@ -45,6 +45,7 @@ def guide_cfg(*options: object) -> Function:
     )
 
 
+@on_each_backend
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("shape", [(), (2,)])
 def test_gradients(shape: tuple[int, ...], options: tuple) -> None:
@@ -52,6 +53,7 @@ def test_gradients(shape: tuple[int, ...], options: tuple) -> None:
     assert gradcheck(guide(*options), inputs, check_forward_ad=True, check_batched_grad=True)
 
 
+@on_each_backend
 @pytest.mark.parametrize("options", OPTIONS[1:3])
 @pytest.mark.parametrize("shapes", [((), (2,), ()), ((2,), (), (2,))])
 def test_gradients_cfg(shapes: tuple, options: tuple) -> None:
@@ -69,25 +71,42 @@ def test_gradients_of_float_strengths() -> None:
         )
 
 
+@on_each_backend
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_prior_linear_is_the_prior(options: tuple, transpose: bool) -> None:
+    """scale * P x and scale * P^T x, with P from the reference: the prior of the unit vectors."""
+    matrix = reference.dse_prior(torch.eye(6, dtype=torch.float64)[None], SIZE, PREV_SIZE, *options)[0]
+    matrix = matrix.mT if transpose else matrix
+    x = make(2, matrix.shape[1], 5).detach()
+    for scale in (torch.tensor(0.5), torch.rand(2, dtype=torch.float64)):
+        ours = torch.ops.ssg._prior_linear(x, scale, SIZE, PREV_SIZE, *options, transpose)
+        torch.testing.assert_close(ours, scale.double().reshape(-1, 1, 1) * (matrix @ x))
+
+
 @pytest.mark.parametrize("transpose", [False, True])
 @pytest.mark.parametrize("shape", [(), (2,)])
-def test_gradients_of_prior_linear(shape: tuple[int, ...], transpose: bool) -> None:
+def test_derivatives_of_prior_linear(shape: tuple[int, ...], transpose: bool) -> None:
     def function(x: Tensor, scale: Tensor) -> Tensor:
         return torch.ops.ssg._prior_linear(x, scale, SIZE, PREV_SIZE, "dse", "bicubic", True, transpose)
 
-    inputs = (make(2, 12 if transpose else 6, 2), make(*shape))
+    inputs = (make(2, 12 if transpose else 6, 1), make(*shape))
     assert gradcheck(function, inputs, check_forward_ad=True, check_batched_grad=True)
     assert gradgradcheck(function, inputs, check_fwd_over_rev=True)
 
 
 def test_second_derivatives() -> None:
-    assert gradgradcheck(guide(), (*logits_of(2, 1), make(2)), check_fwd_over_rev=True)
+    assert gradgradcheck(guide(), (*logits_of(2, 1), make(2)), check_fwd_over_rev=True, fast_mode=True)
     strengths = (make(), make(2), make())
     assert gradgradcheck(
-        guide_cfg("dse", "bilinear", True), (*logits_of(4, 1), *strengths), check_fwd_over_rev=True
+        guide_cfg("dse", "bilinear", True),
+        (*logits_of(4, 1), *strengths),
+        check_fwd_over_rev=True,
+        fast_mode=True,
     )
 
 
+@on_each_backend
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_gradients_have_one_rounding(dtype: torch.dtype) -> None:
     """The gradients of the half types are those of the float64 reference, rounded once."""
@@ -133,6 +152,7 @@ def masked_inputs(is_cfg: bool) -> list[Tensor]:
     return [logits.requires_grad_(), prev_logits.requires_grad_(), *strengths]
 
 
+@on_each_backend
 @pytest.mark.parametrize("is_cfg", [False, True])
 def test_masked_logits_have_no_gradient(is_cfg: bool) -> None:
     function = guide_cfg() if is_cfg else guide()
@@ -152,6 +172,7 @@ def test_masked_logits_have_no_gradient(is_cfg: bool) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+@on_each_backend
 @pytest.mark.parametrize("is_cfg", [False, True])
 def test_masked_logits_have_no_tangent(is_cfg: bool) -> None:
     inputs = [x.detach() for x in masked_inputs(is_cfg)]
@@ -170,6 +191,7 @@ def directional(function: Function, inputs: tuple[Tensor, ...], tangents: tuple[
     return (8 * (steps[2] - steps[1]) - (steps[3] - steps[0])) / 12
 
 
+@on_each_backend
 @pytest.mark.parametrize("batch", [2, 4])
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
 def test_forward_mode(mode: type, batch: int) -> None:
@@ -210,6 +232,7 @@ def test_forward_mode_in_other_dtypes(dtype: torch.dtype) -> None:
     torch.testing.assert_close(tangent.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-5)
 
 
+@on_each_backend
 def test_func_transforms() -> None:
     logits, prev_logits, beta = (x.detach() for x in (*logits_of(2, 1), make(2)))
 
@@ -242,6 +265,7 @@ def test_func_transforms() -> None:
         torch.testing.assert_close(hessian, exact)
 
 
+@on_each_backend
 def test_per_sample_gradients() -> None:
     logits, prev_logits = (x.detach() for x in logits_of(3))
 
@@ -262,6 +286,7 @@ def test_no_graph_without_need() -> None:
             assert not guide()(logits, prev_logits, 0.5).requires_grad
 
 
+@on_each_backend
 @pytest.mark.parametrize("argument", ["logits", "prev_logits", "beta", "out"])
 def test_out_refuses_derivatives(argument: str) -> None:
     logits, prev_logits = (x.detach() for x in logits_of(2))
@@ -281,6 +306,7 @@ def test_out_refuses_derivatives(argument: str) -> None:
                 ssg_kernels.guided_logits(size=SIZE, prev_size=PREV_SIZE, **call)
 
 
+@on_each_backend
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_out_is_seen_by_autograd(mode: type) -> None:
     """What a backward pass has saved must not be overwritten unnoticed."""

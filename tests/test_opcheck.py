@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -89,3 +91,21 @@ def test_meta(overload: Overload) -> None:
     assert result.shape == (2, TOKENS, VOCABULARY)
     assert result.is_contiguous()
     assert result.device.type == "meta"
+
+
+@pytest.mark.usefixtures("extension")
+@pytest.mark.parametrize("operator", _schema.STRENGTHS)
+def test_inference_runs_no_python(operator: str) -> None:
+    """In inference mode a call goes from torch's dispatcher to the compiled kernel, past everything in Python."""
+    overload = Overload(operator, (), is_out=False)
+    args = arguments(overload, "contiguous", OPTIONS[0], False)
+    call, calls = overload.op._op, []
+    with torch.inference_mode():
+        sys.setprofile(
+            lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None
+        )
+        try:
+            call(*args)
+        finally:
+            sys.setprofile(None)
+    assert calls == []

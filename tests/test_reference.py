@@ -68,7 +68,9 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
     st.booleans(),
     st.integers(0, 2**32 - 1),
 )
-def test_prior_is_that_of_scipy_and_interpolate(rows, columns, prior, interpolation, rescale, seed):
+def test_prior_is_that_of_scipy_and_interpolate(
+    rows: tuple[int, int], columns: tuple[int, int], prior: str, interpolation: str, rescale: bool, seed: int
+) -> None:
     (prev_h, h), (prev_w, w) = rows, columns
     prev_logits = normal(2, prev_h * prev_w, 3, dtype=torch.float64, seed=seed)
     arguments = (prev_logits, (h, w), (prev_h, prev_w), prior, interpolation, rescale)
@@ -76,7 +78,7 @@ def test_prior_is_that_of_scipy_and_interpolate(rows, columns, prior, interpolat
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_prior_on_every_step_of_the_schedules(interpolation):
+def test_prior_on_every_step_of_the_schedules(interpolation: str) -> None:
     for prev_size, size in every_step():
         prev_logits = normal(1, prev_size[0] * prev_size[1], 2, dtype=torch.float64)
         for rescale in (False, True):
@@ -85,7 +87,7 @@ def test_prior_on_every_step_of_the_schedules(interpolation):
 
 
 @given(calls(largest=12, dtypes=(torch.float64,)))
-def test_guided_logits_are_alg_2_on_the_merged_logits(call: Call):
+def test_guided_logits_are_alg_2_on_the_merged_logits(call: Call) -> None:
     logits, prev_logits, strengths = call.logits(), call.prev_logits(), call.strengths()
     function = reference.guided_logits_cfg if call.is_cfg else reference.guided_logits
     actual = function(logits, prev_logits, call.size, call.prev_size, *strengths, *call.options)
@@ -115,7 +117,7 @@ def column(*values: float) -> Tensor:
         ("spatial", True, 3.0),
     ],
 )
-def test_one_to_four_tokens(prior, rescale, expected):
+def test_one_to_four_tokens(prior: str, rescale: bool, expected: float) -> None:
     actual = reference.dse_prior(column(3.0), (2, 2), (1, 1), prior, "bilinear", rescale)
     assert_close(actual, column(*[expected] * 4))
     guided = reference.guided_logits(
@@ -124,7 +126,7 @@ def test_one_to_four_tokens(prior, rescale, expected):
     assert_close(guided, column(*[v + 0.5 * (v - expected) for v in (1.0, 2.0, 3.0, 4.0)]))
 
 
-def test_one_axis_by_hand():
+def test_one_axis_by_hand() -> None:
     # 1x2 -> 1x4, map (a, b) = (0, 1), bilinear: 0, 1/4, 3/4, 1. DCT of the map: (a+b)/sqrt2, (a-b)/sqrt2.
     low = ((0 + 1) / math.sqrt(2), (0 - 1) / math.sqrt(2))
     wide = (0.0, 0.25, 0.75, 1.0)
@@ -140,7 +142,7 @@ def test_one_axis_by_hand():
     assert_close(reference.dse_prior(column(0.0, 1.0), (1, 4), (1, 2), "spatial"), column(*wide))
 
 
-def test_tokens_are_row_major():
+def test_tokens_are_row_major() -> None:
     # Nearest from 2x3 to 4x3 repeats rows, not columns.
     actual = reference.dse_prior(column(0, 1, 2, 3, 4, 5), (4, 3), (2, 3), "spatial", "nearest")
     assert actual.flatten().tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]
@@ -156,7 +158,9 @@ def test_tokens_are_row_major():
         ((2, 2), (6, 2), math.sqrt(1 / 3)),
     ],
 )
-def test_a_constant_map_keeps_its_value_only_when_rescaled(prev_size, size, amplitude, interpolation):
+def test_a_constant_map_keeps_its_value_only_when_rescaled(
+    prev_size: tuple[int, int], size: tuple[int, int], amplitude: float, interpolation: str
+) -> None:
     prev_logits = torch.ones(1, prev_size[0] * prev_size[1], 2, dtype=torch.float64)
     ones = torch.ones(1, size[0] * size[1], 2, dtype=torch.float64)
     for prior in ("dse", "dse_zero_pad"):
@@ -174,7 +178,9 @@ def test_a_constant_map_keeps_its_value_only_when_rescaled(prev_size, size, ampl
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("rescale", [False, True])
-def test_equal_sizes_make_the_previous_logits_the_prior(prior, interpolation, rescale):
+def test_equal_sizes_make_the_previous_logits_the_prior(
+    prior: str, interpolation: str, rescale: bool
+) -> None:
     prev_logits = normal(2, 5 * 7, 3, dtype=torch.float64)
     assert_close(reference.dse_prior(prev_logits, (5, 7), (5, 7), prior, interpolation, rescale), prev_logits)
 
@@ -183,14 +189,14 @@ def test_equal_sizes_make_the_previous_logits_the_prior(prior, interpolation, re
 @pytest.mark.parametrize(
     ("n", "m"), [(2, 82), (14, 46), (26, 44), (28, 46), (30, 58), (13, 16), (3, 111), (7, 7)]
 )
-def test_nearest_takes_exact_indices(n, m, dtype):
+def test_nearest_takes_exact_indices(n: int, m: int, dtype: torch.dtype) -> None:
     tokens = torch.arange(n, dtype=dtype).reshape(1, n, 1)
     expected = [i * n // m for i in range(m)]
     assert reference.dse_prior(tokens, (m, 1), (n, 1), "spatial", "nearest").flatten().tolist() == expected
     assert reference.dse_prior(tokens, (1, m), (1, n), "spatial", "nearest").flatten().tolist() == expected
 
 
-def test_cfg_by_hand():
+def test_cfg_by_hand() -> None:
     # t = 1.5 and t' = 2: 2.5 * 4 - 1.5 * 2 = 7 on every token; 3 * 1 - 2 * 3 = -3 before, -1.5 as the prior.
     logits = torch.cat([column(4.0, 4.0, 4.0, 4.0), column(2.0, 2.0, 2.0, 2.0)])
     prev_logits = torch.cat([column(1.0), column(3.0)])
@@ -198,7 +204,7 @@ def test_cfg_by_hand():
     assert_close(actual, column(*[7 + 0.5 * (7 + 1.5)] * 4))
 
 
-def test_cfg_takes_a_t_per_sample():
+def test_cfg_takes_a_t_per_sample() -> None:
     logits, prev_logits = normal(4, 9, 3, dtype=torch.float64), normal(4, 4, 3, dtype=torch.float64)
     t, prev_t, beta = (torch.tensor(pair) for pair in ([0.5, 3.0], [0.25, 2.0], [0.125, 1.0]))
     together = reference.guided_logits_cfg(logits, prev_logits, (3, 3), (2, 2), beta, t, prev_t)
@@ -210,7 +216,7 @@ def test_cfg_takes_a_t_per_sample():
 
 
 @pytest.mark.parametrize("beta", [0.5, 0.0, -1.0])
-def test_masked_logits_stay_masked(beta):
+def test_masked_logits_stay_masked(beta: float) -> None:
     logits, prev_logits = normal(2, 9, 4, dtype=torch.float64), normal(2, 4, 4, dtype=torch.float64)
     logits[0, 3, 1] = logits[1, :, 2] = -INF
     prev_logits[1, 0, 2] = torch.nan
@@ -227,7 +233,7 @@ def test_masked_logits_stay_masked(beta):
 
 @pytest.mark.parametrize("bad", [torch.nan, INF, -INF])
 @pytest.mark.parametrize("prior", PRIORS)
-def test_what_is_not_finite_stays_in_its_column(bad, prior):
+def test_what_is_not_finite_stays_in_its_column(bad: float, prior: str) -> None:
     logits, prev_logits = normal(2, 9, 4, dtype=torch.float64), normal(2, 4, 4, dtype=torch.float64)
     arguments = ((3, 3), (2, 2), 0.5, prior)
     clean = reference.guided_logits(logits, prev_logits, *arguments)
@@ -240,7 +246,7 @@ def test_what_is_not_finite_stays_in_its_column(bad, prior):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_half_precision_is_rounded_once(dtype):
+def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
     logits, prev_logits = normal(2, 256, 16, dtype=dtype), normal(2, 169, 16, dtype=dtype)
     arguments = ((16, 16), (13, 13), 0.75)
     actual = reference.guided_logits(logits, prev_logits, *arguments)
@@ -248,7 +254,7 @@ def test_half_precision_is_rounded_once(dtype):
     assert_accurate(actual, reference.guided_logits(logits.double(), prev_logits.double(), *arguments))
 
 
-def test_gradients():
+def test_gradients() -> None:
     logits = normal(2, 9, 2, dtype=torch.float64).requires_grad_()
     prev_logits = normal(2, 4, 2, dtype=torch.float64).requires_grad_()
     beta = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)

@@ -102,7 +102,7 @@ def test_guided_logits_cfg(mesh: DeviceMesh, sharding: str) -> None:
 
 
 def test_other_shardings_are_gathered(mesh: DeviceMesh) -> None:
-    """Over the tokens nothing can be computed alone, nor over a batch of which each half is one half of cfg."""
+    """Over the tokens no shard can be computed alone, nor over the batch of cfg, which holds two halves."""
     from torch.distributed.tensor import Replicate, Shard
     from torch.distributed.tensor.debug import CommDebugMode
 

@@ -57,14 +57,16 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 Split split_of(const Plan<T>& plan, const Step& step, int64_t strip, int64_t threads) {
-  // What a task keeps in cache: half of a second-level cache, the other half for the logits that stream through.
+  // What a task keeps in cache: half of a second-level cache, the other half for the logits that stream through. A large
+  // map takes more of it, since runs of a single strip would waste the pages and lines that every row touches.
   constexpr int64_t kTaskBytes = int64_t{512} << 10;
+  constexpr int64_t kLargeTaskBytes = int64_t{960} << 10;
   constexpr int64_t kMaxStrips = 16;
-  const int64_t strip_bytes =
-      strip * static_cast<int64_t>(sizeof(T)) * (plan.h.in * plan.w.in + 2 * plan.block_pairs * plan.slots);
+  const int64_t slots = plan.form == Form::dense ? 0 : 2 * plan.block_pairs * plan.slots;
+  const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * (plan.h.in * plan.w.in + slots);
   const int64_t strips = ceil_div(step.vocabulary, strip);
   Split split;
-  split.strips = std::clamp<int64_t>(kTaskBytes / strip_bytes, 1, kMaxStrips);
+  split.strips = std::clamp<int64_t>(kTaskBytes / strip_bytes, 2 * strip_bytes <= kLargeTaskBytes ? 2 : 1, kMaxStrips);
   // Enough tasks for every thread: fewer columns each, and then fewer rows, which costs loading the map again.
   const int64_t wanted = threads > 1 ? 4 * threads : 1;
   split.strips = std::clamp<int64_t>(step.batch * strips / wanted, 1, split.strips);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 
 #include "kernel.h"
@@ -70,12 +71,16 @@ class Task {
     // An even number of cache lines per row would map a column's rows to a few cache sets.
     row_stride_ = (plan.w.in | 1) * strip;
     map_stride_ = plan.h.in * row_stride_;
-    slots_stride_ = 2 * plan.block_pairs * plan.slots * strip;
+    // The dense form has one row, and its slots are the map itself.
+    const bool dense = plan.form == Form::dense;
+    slots_stride_ = dense ? map_stride_ : 2 * plan.block_pairs * plan.slots * strip;
     const int64_t staged = (Sources + 1) * plan.w.out * strip;
-    map_ = static_cast<T*>(scratch().get(static_cast<size_t>(split.strips * (map_stride_ + slots_stride_)) * sizeof(T) +
+    const int64_t maps = split.strips * map_stride_;
+    const int64_t slots = dense ? 0 : split.strips * slots_stride_;
+    map_ = static_cast<T*>(scratch().get(static_cast<size_t>(maps + slots) * sizeof(T) +
                                          static_cast<size_t>(staged) * sizeof(S)));
-    slots_ = map_ + split.strips * map_stride_;
-    staged_ = reinterpret_cast<S*>(slots_ + split.strips * slots_stride_);
+    slots_ = dense ? map_ : map_ + maps;
+    staged_ = reinterpret_cast<S*>(map_ + maps + slots);
     const int64_t bytes = step.batch * plan.h.out * plan.w.out * step.vocabulary * static_cast<int64_t>(sizeof(S));
     const auto aligned = [](int64_t elements) { return elements * static_cast<int64_t>(sizeof(S)) % 64 == 0; };
     stream_ = strip * sizeof(S) % 64 == 0 && bytes >= kStreamBytes &&
@@ -91,8 +96,10 @@ class Task {
       const int64_t columns = std::min(split_.strips * strip, step_.vocabulary - column);
       full_ = columns / strip;
       partial_ = columns % strip;
-      for (int64_t s = 0; s < 2 * step_.sources; ++s)
-        weight_[s] = static_cast<T>(step_.weights[batch * 2 * step_.sources + s]);
+      for (int64_t s = 0; s < 2 * step_.sources; ++s) {
+        const double weight = step_.weights[batch * 2 * step_.sources + s];
+        weight_[s] = weight == weight ? static_cast<T>(weight) : std::numeric_limits<T>::quiet_NaN();
+      }
       for (int64_t s = 0; s < step_.sources; ++s) {
         if (Sources > 0) current_[s] = at(step_.current[s], batch, column);
         previous_[s] = at(step_.previous[s], batch, column);
@@ -114,7 +121,7 @@ class Task {
       const int64_t last = (row_group + 1) * plan_.blocks / split_.row_groups;
       for (int64_t block = first; block < last; ++block) {
         prefetch_previous(block);
-        fill_slots(block);
+        if (plan_.form == Form::separable) fill_slots(block);
         for (int64_t pair = block * plan_.block_pairs; pair < block_end(block); ++pair) {
           const T* slots = slots_ + 2 * (pair - block * plan_.block_pairs) * plan_.slots * strip;
           write_row(pair, slots);
@@ -346,44 +353,58 @@ class Task {
     }
   }
 
-  template <bool Stream>
-  SSG_INLINE void prefetch_token(const Row& row, int64_t token, int64_t offset) const {
-    for (int s = 0; s < Sources; ++s) prefetch<0>(row.current[s] + token * row.current_stride[s] + offset, strip * sizeof(S));
-    if constexpr (!Stream) prefetch<1>(row.out + token * row.out_stride + offset, strip * sizeof(S));
-  }
+  // Where the tokens of some output pairs lie, and those of their mirrors.
+  template <int N>
+  struct Tokens {
+    int64_t at[2 * N];
+    void set(const Axis& axis, int64_t first, int64_t count, int64_t shift, int64_t stride) {
+      for (int64_t r = 0; r < count; ++r) {
+        at[2 * r] = (shift + first + r) * stride;
+        at[2 * r + 1] = (shift + axis.mirror(first + r)) * stride;
+      }
+    }
+  };
 
   template <bool Stream>
-  SSG_INLINE void finish(const Row& row, int64_t column, int64_t offset, Strip<T> value) const {
-    S* to = row.out + column * row.out_stride + offset;
+  SSG_INLINE void finish(const Row& row, int64_t from, int64_t from_other, int64_t to, Strip<T> value) const {
     if constexpr (Sources > 0) {
-      const S* from = row.current[0] + column * row.current_stride[0] + offset;
-      const Strip<T> logit = Convert<T, S>::load(from);
+      const Strip<T> logit = Convert<T, S>::load(row.current[0] + from);
       value.multiply_add(weight_[0], logit);
-      if constexpr (Sources == 2) {
-        const S* other = row.current[1] + column * row.current_stride[1] + offset;
-        value.multiply_add(weight_[1], Convert<T, S>::load(other));
-      }
+      if constexpr (Sources == 2) value.multiply_add(weight_[1], Convert<T, S>::load(row.current[1] + from_other));
       value.keep_minus_infinity(logit);
     }
     if constexpr (Stream)
-      Convert<T, S>::stream(to, value);
+      Convert<T, S>::stream(row.out + to, value);
     else
-      Convert<T, S>::store(to, value);
+      Convert<T, S>::store(row.out + to, value);
   }
 
   template <bool Stream, int R>
   void write_chunk(const Row& row, const Chunk& chunk, const T* slots, int64_t count, const Chunk* next,
                    int64_t to_next) const {
+    const Axis& w = plan_.w;
+    Tokens<R> from[2];
+    Tokens<R> to;
+    Tokens<kMaxRows> fetch[2];
+    Tokens<kMaxRows> fetch_out;
+    const int64_t fetched = next == nullptr ? 0 : 2 * next->rows;
+    for (int s = 0; s < Sources; ++s) {
+      from[s].set(w, chunk.begin, R, 0, row.current_stride[s]);
+      if (fetched > 0) fetch[s].set(w, next->begin, next->rows, to_next, row.current_stride[s]);
+    }
+    to.set(w, chunk.begin, R, 0, row.out_stride);
+    if (fetched > 0) fetch_out.set(w, next->begin, next->rows, to_next, row.out_stride);
+
     const Taps<T>& taps = plan_.w_taps;
     const int32_t* index = taps.index.data() + chunk.begin * taps.count();
     const T* tap_coefficient = taps.coefficient.data() + chunk.begin * taps.count();
     const T* coefficient = plan_.w_coefficients.data() + chunk.offset;
     for (int64_t g = 0; g < count; ++g, slots += slots_stride_) {
-      if (next != nullptr)
-        for (int64_t c = next->begin; c < next->begin + next->rows; ++c) {
-          prefetch_token<Stream>(row, to_next + c, g * strip);
-          prefetch_token<Stream>(row, to_next + plan_.w.mirror(c), g * strip);
-        }
+      const int64_t offset = g * strip;
+      for (int64_t c = 0; c < fetched; ++c) {
+        for (int s = 0; s < Sources; ++s) prefetch<0>(row.current[s] + fetch[s].at[c] + offset, strip * sizeof(S));
+        if constexpr (!Stream) prefetch<1>(row.out + fetch_out.at[c] + offset, strip * sizeof(S));
+      }
       Strip<T> p[R];
       Strip<T> q[R];
       unroll<R>([&](auto r) SSG_INLINE_LAMBDA { p[r] = q[r] = Strip<T>::zero(); });
@@ -400,10 +421,13 @@ class Task {
           q[r].multiply_add(tap_coefficient[at], Strip<T>::load(slots + index[at] * strip));
         });
       unroll<R>([&](auto r) SSG_INLINE_LAMBDA {
-        const int64_t column = chunk.begin + r;
-        const int64_t mirror = plan_.w.mirror(column);
-        finish<Stream>(row, column, g * strip, p[r].plus(q[r]));
-        if (mirror != column) finish<Stream>(row, mirror, g * strip, p[r].minus(q[r]));
+        const int left = 2 * r;
+        const int right = 2 * r + 1;
+        finish<Stream>(row, from[0].at[left] + offset, from[1].at[left] + offset, to.at[left] + offset, p[r].plus(q[r]));
+        // The middle output has no mirror.
+        if (to.at[right] != to.at[left])
+          finish<Stream>(row, from[0].at[right] + offset, from[1].at[right] + offset, to.at[right] + offset,
+                         p[r].minus(q[r]));
       });
     }
   }

@@ -129,58 +129,46 @@ struct Convert<T, T> {
 typedef uint32_t Words __attribute__((vector_size(SSG_VECTOR_BYTES)));
 typedef uint16_t Halves __attribute__((vector_size(SSG_VECTOR_BYTES / 2)));
 typedef uint16_t UnalignedHalves __attribute__((vector_size(SSG_VECTOR_BYTES / 2), aligned(2), may_alias));
-typedef uint16_t TwoHalves __attribute__((vector_size(SSG_VECTOR_BYTES)));
+typedef uint32_t UnalignedWords __attribute__((vector_size(SSG_VECTOR_BYTES), aligned(2), may_alias));
 
 // A C cast between vectors of one size keeps the bits.
 SSG_INLINE Vector<float>::Native as_floats(Words words) { return (Vector<float>::Native)words; }
 SSG_INLINE Words as_words(Vector<float>::Native floats) { return (Words)floats; }
 
-SSG_INLINE Vector<float>::Native widen(BFloat16, Halves halves) {
-  return as_floats(__builtin_convertvector(halves, Words) << 16);
-}
-
-// Round to nearest even; a NaN keeps its sign and becomes quiet.
-SSG_INLINE Halves narrow(BFloat16, Vector<float>::Native value) {
-  const Words words = as_words(value);
-  const Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
-  const Words quiet = (words >> 16) | 0x40;
-  return __builtin_convertvector(value != value ? quiet : rounded, Halves);
-}
-
 #if defined(__AVX512F__)
-SSG_INLINE Vector<float>::Native widen(Float16, Halves halves) {
+SSG_INLINE Vector<float>::Native widen(Halves halves) {
   // The unmasked intrinsic warns of an uninitialised value in gcc 12.
   return reinterpret_cast<Vector<float>::Native>(_mm512_maskz_cvtph_ps(0xffff, reinterpret_cast<__m256i>(halves)));
 }
-SSG_INLINE Halves narrow(Float16, Vector<float>::Native value) {
+SSG_INLINE Halves narrow(Vector<float>::Native value) {
   return reinterpret_cast<Halves>(
       _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 #elif defined(__F16C__)
-SSG_INLINE Vector<float>::Native widen(Float16, Halves halves) {
+SSG_INLINE Vector<float>::Native widen(Halves halves) {
   return reinterpret_cast<Vector<float>::Native>(_mm256_cvtph_ps(reinterpret_cast<__m128i>(halves)));
 }
-SSG_INLINE Halves narrow(Float16, Vector<float>::Native value) {
+SSG_INLINE Halves narrow(Vector<float>::Native value) {
   return reinterpret_cast<Halves>(
       _mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 #elif defined(__aarch64__)
-SSG_INLINE Vector<float>::Native widen(Float16, Halves halves) {
+SSG_INLINE Vector<float>::Native widen(Halves halves) {
   return reinterpret_cast<Vector<float>::Native>(vcvt_f32_f16(reinterpret_cast<float16x4_t>(halves)));
 }
-SSG_INLINE Halves narrow(Float16, Vector<float>::Native value) {
+SSG_INLINE Halves narrow(Vector<float>::Native value) {
   return reinterpret_cast<Halves>(vcvt_f16_f32(reinterpret_cast<float32x4_t>(value)));
 }
 #else
 // Without conversion instructions: the exponent is moved by multiplying with a power of two, which is exact.
-SSG_INLINE Vector<float>::Native widen(Float16, Halves halves) {
+SSG_INLINE Vector<float>::Native widen(Halves halves) {
   const Words words = __builtin_convertvector(halves, Words);
   const Words magnitude = words & 0x7fff;
   const Words special = (magnitude << 13) | 0x7f800000;  // infinities and NaN
   const Words finite = as_words(as_floats(magnitude << 13) * 0x1p112f);
   return as_floats((magnitude >= 0x7c00 ? special : finite) | ((words & 0x8000) << 16));
 }
-SSG_INLINE Halves narrow(Float16, Vector<float>::Native value) {
+SSG_INLINE Halves narrow(Vector<float>::Native value) {
   const Words words = as_words(value);
   const Words sign = (words >> 16) & 0x8000;
   const Words magnitude = words & 0x7fffffff;
@@ -195,28 +183,48 @@ SSG_INLINE Halves narrow(Float16, Vector<float>::Native value) {
 }
 #endif
 
-template <class H>
-struct ConvertHalf {
+template <>
+struct Convert<float, Float16> {
   static constexpr int lanes = Strip<float>::lanes;
-  static SSG_INLINE Strip<float> load(const H* from) {
-    return {{widen(H{}, *reinterpret_cast<const UnalignedHalves*>(from))},
-            {widen(H{}, *reinterpret_cast<const UnalignedHalves*>(from + lanes))}};
+  static SSG_INLINE Strip<float> load(const Float16* from) {
+    return {{widen(*reinterpret_cast<const UnalignedHalves*>(from))},
+            {widen(*reinterpret_cast<const UnalignedHalves*>(from + lanes))}};
   }
-  static SSG_INLINE void store(H* to, const Strip<float>& value) {
-    *reinterpret_cast<UnalignedHalves*>(to) = narrow(H{}, value.low.native);
-    *reinterpret_cast<UnalignedHalves*>(to + lanes) = narrow(H{}, value.high.native);
+  static SSG_INLINE void store(Float16* to, const Strip<float>& value) {
+    *reinterpret_cast<UnalignedHalves*>(to) = narrow(value.low.native);
+    *reinterpret_cast<UnalignedHalves*>(to + lanes) = narrow(value.high.native);
   }
-  static SSG_INLINE void stream(H* to, const Strip<float>& value) {
-    const Halves halves[2] = {narrow(H{}, value.low.native), narrow(H{}, value.high.native)};
-    TwoHalves line;
+  static SSG_INLINE void stream(Float16* to, const Strip<float>& value) {
+    const Halves halves[2] = {narrow(value.low.native), narrow(value.high.native)};
+    Words line;
     std::memcpy(&line, halves, sizeof(line));
     stream_line(to, line);
   }
 };
 
+// A strip of bfloat16 keeps its even columns in `low` and its odd ones in `high`: no lane ever moves, and the columns do not
+// know of each other.
 template <>
-struct Convert<float, BFloat16> : ConvertHalf<BFloat16> {};
-template <>
-struct Convert<float, Float16> : ConvertHalf<Float16> {};
+struct Convert<float, BFloat16> {
+  static SSG_INLINE Strip<float> load(const BFloat16* from) {
+    const Words words = *reinterpret_cast<const UnalignedWords*>(from);
+    return {{as_floats(words << 16)}, {as_floats(words & 0xffff0000)}};
+  }
+  static SSG_INLINE void store(BFloat16* to, const Strip<float>& value) {
+    *reinterpret_cast<UnalignedWords*>(to) = narrow(value);
+  }
+  static SSG_INLINE void stream(BFloat16* to, const Strip<float>& value) { stream_line(to, narrow(value)); }
+
+ private:
+  // Round to nearest even. A NaN stays one because its low half is clear: it stems from a widened bfloat16, from an
+  // operation on infinities, or from a weight, which the task makes canonical.
+  static SSG_INLINE Words rounded(Vector<float> value) {
+    const Words words = as_words(value.native);
+    return words + 0x7fff + ((words >> 16) & 1);
+  }
+  static SSG_INLINE Words narrow(const Strip<float>& value) {
+    return (rounded(value.low) >> 16) | (rounded(value.high) & 0xffff0000);
+  }
+};
 
 }  // namespace ssg::cpu::SSG_NAMESPACE
