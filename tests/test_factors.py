@@ -94,10 +94,21 @@ def test_every_step_of_schedules(interpolation: str) -> None:
                 np.tensordot(np.tensordot(h, maps, 1), w, (1, 1)).swapaxes(1, 2)
                 for h, w in host.prior_terms(size, prev_size, *options)
             )
-            assert np.abs(actual - expected).max() <= EXACT * np.abs(expected).max(), (prev_size, size, options)
+            assert np.abs(actual - expected).max() <= EXACT * np.abs(expected).max(), (
+                prev_size,
+                size,
+                options,
+            )
 
 
-SMALL = [((1, 1), (1, 1)), ((1, 1), (2, 2)), ((2, 2), (3, 2)), ((3, 2), (6, 4)), ((4, 5), (4, 7)), ((1, 6), (5, 9))]
+SMALL = [
+    ((1, 1), (1, 1)),
+    ((1, 1), (2, 2)),
+    ((2, 2), (3, 2)),
+    ((3, 2), (6, 4)),
+    ((4, 5), (4, 7)),
+    ((1, 6), (5, 9)),
+]
 
 
 @pytest.mark.parametrize("rescale", [False, True])

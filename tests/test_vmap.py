@@ -35,17 +35,17 @@ def check(inputs: tuple, in_dims: tuple, out_dim: int = 0) -> None:
     torch.testing.assert_close(ours, torch.stack([guide(*call) for call in calls], out_dim))
 
 
-@pytest.mark.parametrize("beta", [(), (BATCH,), None])
+@pytest.mark.parametrize("beta", [(), (BATCH,)])
 @pytest.mark.parametrize("is_mapped", [m for m in itertools.product((True, False), repeat=3) if any(m)])
-def test_subsets(is_mapped: tuple[bool, ...], beta: tuple[int, ...] | None) -> None:
-    in_dims = [0 if m else None for m in is_mapped]
-    logits, prev_logits = mapped((BATCH, 6, 4), in_dims[0]), mapped((BATCH, 4, 4), in_dims[1])
-    if beta is None:
-        in_dims[2] = None
-        if in_dims == [None, None, None]:
-            pytest.skip("nothing is mapped")
-    strength = 0.7 if beta is None else mapped(beta, in_dims[2])
-    check((logits, prev_logits, strength), tuple(in_dims))
+def test_subsets(is_mapped: tuple[bool, ...], beta: tuple[int, ...]) -> None:
+    in_dims = tuple(0 if m else None for m in is_mapped)
+    shapes = ((BATCH, 6, 4), (BATCH, 4, 4), beta)
+    check(tuple(mapped(shape, dim) for shape, dim in zip(shapes, in_dims, strict=True)), in_dims)
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0, None), (0, None, None), (None, 0, None)])
+def test_subsets_with_a_float(in_dims: tuple) -> None:
+    check((mapped((BATCH, 6, 4), in_dims[0]), mapped((BATCH, 4, 4), in_dims[1]), 0.7), in_dims)
 
 
 @pytest.mark.parametrize("is_mapped", [m for m in itertools.product((True, False), repeat=5) if any(m)])
