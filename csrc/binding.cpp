@@ -240,6 +240,20 @@ struct Rows {
       }
   }
 
+  // Whether two of its own rows share memory, as those of an expanded tensor do.
+  bool repeats() const {
+    if (batch == 0) return false;
+    if ((tokens == 1 || token_bytes >= row_bytes) &&
+        (batch == 1 || batch_bytes >= (tokens - 1) * token_bytes + row_bytes))
+      return false;
+    std::vector<std::array<uintptr_t, 3>> rows;
+    append_to(rows, 0);
+    std::sort(rows.begin(), rows.end());
+    for (size_t r = 1; r < rows.size(); ++r)
+      if (rows[r][0] < rows[r - 1][1]) return true;
+    return false;
+  }
+
   bool overlaps(const Rows& other) const {
     if (batch == 0 || other.batch == 0 || end() <= other.base || other.end() <= base) return false;
     std::vector<std::array<uintptr_t, 3>> rows;
@@ -367,6 +381,7 @@ Tensor guide(const char* name, Tensor logits, Tensor prev_logits, const Options&
            " tensor on cpu with a contiguous vocabulary, got ", shape_text(given_out->sizes()), " ",
            dtype_text(out.dtype), " on ", device_text(*given_out));
     const Rows written(*given_out, out, 0, step.batch);
+    if (written.repeats()) fail(name, ": out must not share memory between its elements");
     if (written.overlaps(Rows(prev_logits, prev, 0, prev.size[0])))
       fail(name, ": out must not overlap prev_logits");
     bool same = given_out->const_data_ptr() == logits.const_data_ptr();

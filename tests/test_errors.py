@@ -284,7 +284,8 @@ def test_out_must_not_overlap_prev_logits(backend: str, operator: str) -> None:
 def test_out_whose_elements_share_memory(backend: str) -> None:
     call = arguments("guided_logits")
     call["out"] = torch.zeros(1, 12, 8).expand(2, 12, 8)
-    message_of(ssg_kernels.guided_logits, call)
+    expected = "guided_logits: out must not share memory between its elements"
+    assert message_of(ssg_kernels.guided_logits, call) == expected
     assert not call["out"].any()
 
 

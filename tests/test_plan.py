@@ -191,7 +191,8 @@ def test_dense_only_where_separable_costs_more(
     pairs_w = (out_w + 1) // 2 if symmetric_w else out_w
     # Without taps, and every slot of every row written once, about a multiply-add each.
     separable = len(terms) * (pairs_h * in_h * in_w + out_h * pairs_w * in_w + out_h * in_w)
-    assert plan.multiply_adds <= separable + in_h * in_w + out_h * out_w
+    # The choice overlooks the odd middle output and the one pass of the dense form's inputs.
+    assert plan.multiply_adds <= separable + 1.5 * in_h * in_w
 
 
 @pytest.mark.parametrize(
