@@ -46,6 +46,36 @@ SSG_INLINE void unroll(const F& f) {
   unroll(f, std::make_integer_sequence<int, N>{});
 }
 
+typedef float Floats __attribute__((vector_size(SSG_VECTOR_BYTES)));
+typedef double Doubles __attribute__((vector_size(SSG_VECTOR_BYTES)));
+
+// scalar * x + sum
+#if defined(__AVX512F__)
+SSG_INLINE Floats fused(float scalar, Floats x, Floats sum) {
+  return (Floats)_mm512_fmadd_ps(_mm512_set1_ps(scalar), (__m512)x, (__m512)sum);
+}
+SSG_INLINE Doubles fused(double scalar, Doubles x, Doubles sum) {
+  return (Doubles)_mm512_fmadd_pd(_mm512_set1_pd(scalar), (__m512d)x, (__m512d)sum);
+}
+#elif defined(__FMA__)
+SSG_INLINE Floats fused(float scalar, Floats x, Floats sum) {
+  return (Floats)_mm256_fmadd_ps(_mm256_set1_ps(scalar), (__m256)x, (__m256)sum);
+}
+SSG_INLINE Doubles fused(double scalar, Doubles x, Doubles sum) {
+  return (Doubles)_mm256_fmadd_pd(_mm256_set1_pd(scalar), (__m256d)x, (__m256d)sum);
+}
+#elif defined(__aarch64__)
+SSG_INLINE Floats fused(float scalar, Floats x, Floats sum) {
+  return (Floats)vfmaq_n_f32((float32x4_t)sum, (float32x4_t)x, scalar);
+}
+SSG_INLINE Doubles fused(double scalar, Doubles x, Doubles sum) {
+  return (Doubles)vfmaq_n_f64((float64x2_t)sum, (float64x2_t)x, scalar);
+}
+#else
+SSG_INLINE Floats fused(float scalar, Floats x, Floats sum) { return x * scalar + sum; }
+SSG_INLINE Doubles fused(double scalar, Doubles x, Doubles sum) { return x * scalar + sum; }
+#endif
+
 template <class T>
 struct Vector {
   static constexpr int lanes = SSG_VECTOR_BYTES / sizeof(T);
@@ -59,7 +89,8 @@ struct Vector {
   SSG_INLINE Vector plus(const Vector& other) const { return {native + other.native}; }
   SSG_INLINE Vector minus(const Vector& other) const { return {native - other.native}; }
   SSG_INLINE Vector times(T scalar) const { return {native * scalar}; }
-  SSG_INLINE void multiply_add(T scalar, const Vector& other) { native += other.native * scalar; }
+  // Fused by name where the processor can: left to the compiler, two paths through one formula may round differently.
+  SSG_INLINE void multiply_add(T scalar, const Vector& other) { native = fused(scalar, other.native, native); }
   // -inf where `logit` is -inf: a sampler's mask outlives the guidance.
   SSG_INLINE void keep_minus_infinity(const Vector& logit) {
     native = logit.native == -std::numeric_limits<T>::infinity() ? logit.native : native;
