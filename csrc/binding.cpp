@@ -1,5 +1,5 @@
-// The only file that knows torch: it checks the calls, allocates, and registers the CPU kernels on LibTorch's stable ABI.
-// The schemas are defined in ssg_kernels/_schema.py; the texts of the errors are those of ssg_kernels/_checks.py.
+// The only file that knows torch: it checks the calls, allocates, and registers the CPU kernels on LibTorch's stable
+// ABI. The schemas are defined in ssg_kernels/_schema.py; the texts of the errors are those of ssg_kernels/_checks.py.
 
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
@@ -8,12 +8,14 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdlib>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
+#include <string_view>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "cpu/kernel.h"
@@ -25,7 +27,51 @@ using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using Ints = std::vector<int64_t>;
+using torch::stable::detail::from;
+
+// Arguments off the stack of a boxed call. Torch's own conversions to std::vector and std::string would cost a small
+// call a tenth of its time.
+
+class Ints {
+ public:
+  explicit Ints(StableIValue value) {
+    const auto list = torch::stable::detail::to<StableListHandle>(value);
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_list_size(list, &size_));
+    for (size_t i = 0; i < std::min(size_, kept_); ++i) {
+      StableIValue item = 0;
+      STABLE_TORCH_ERROR_CODE_CHECK(torch_list_get_item(list, i, &item));
+      values_[i] = torch::stable::detail::to<int64_t>(item);
+    }
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_delete_list(list));
+  }
+  size_t size() const { return size_; }
+  int64_t operator[](size_t i) const { return i < kept_ ? values_[i] : 0; }
+  std::vector<int64_t> vector() const { return {values_, values_ + std::min(size_, kept_)}; }
+
+ private:
+  static constexpr size_t kept_ = 4;  // two, and what an error message shows of more
+  size_t size_ = 0;
+  int64_t values_[kept_] = {};
+};
+
+class Text {
+ public:
+  explicit Text(StableIValue value) : handle_(torch::stable::detail::to<StringHandle>(value)) {}
+  Text(const Text&) = delete;
+  Text& operator=(const Text&) = delete;
+  ~Text() { torch_delete_string(handle_); }
+  std::string_view view() const {
+    const char* data = nullptr;
+    size_t length = 0;
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_string_c_str(handle_, &data));
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_string_length(handle_, &length));
+    return {data, length};
+  }
+  std::string string() const { return std::string(view()); }
+
+ private:
+  StringHandle handle_;
+};
 
 // Errors
 
@@ -107,8 +153,7 @@ ssg::cpu::Scalar scalar_of(const char* name, const char* argument, ScalarType ty
     case ScalarType::Double: return ssg::cpu::Scalar::float64;
     case ScalarType::BFloat16: return ssg::cpu::Scalar::bfloat16;
     case ScalarType::Half: return ssg::cpu::Scalar::float16;
-    default:
-      fail(name, ": ", argument, " must be float32, bfloat16, float16 or float64, got ", dtype_text(type));
+    default: fail(name, ": ", argument, " must be float32, bfloat16, float16 or float64, got ", dtype_text(type));
   }
 }
 
@@ -119,7 +164,7 @@ ssg::Grid grid_of(const char* name, const char* argument, const Ints& size) {
 }
 
 template <class Value, size_t N>
-Value choice_of(const char* name, const char* argument, const std::string& given,
+Value choice_of(const char* name, const char* argument, std::string_view given,
                 const std::array<const char*, N>& names) {
   for (size_t i = 0; i < N; ++i)
     if (given == names[i]) return static_cast<Value>(i);
@@ -128,12 +173,12 @@ Value choice_of(const char* name, const char* argument, const std::string& given
   fail(name, ": ", argument, " must be one of ", expected.str(), ", got '", given, "'");
 }
 
-ssg::Prior prior_of(const char* name, const std::string& prior) {
-  return choice_of<ssg::Prior>(name, "prior", prior, std::array{"dse", "dse_zero_pad", "spatial"});
+ssg::Prior prior_of(const char* name, const Text& prior) {
+  return choice_of<ssg::Prior>(name, "prior", prior.view(), std::array{"dse", "dse_zero_pad", "spatial"});
 }
 
-ssg::Interpolation interpolation_of(const char* name, const std::string& interpolation) {
-  return choice_of<ssg::Interpolation>(name, "interpolation", interpolation,
+ssg::Interpolation interpolation_of(const char* name, const Text& interpolation) {
+  return choice_of<ssg::Interpolation>(name, "interpolation", interpolation.view(),
                                        std::array{"nearest", "bilinear", "bicubic", "area"});
 }
 
@@ -157,8 +202,7 @@ class Strength {
     const ScalarType type = tensor.scalar_type();
     if (type == ScalarType::ComplexHalf || type == ScalarType::ComplexFloat || type == ScalarType::ComplexDouble)
       fail(name, ": ", argument, " must be a real tensor, got ", dtype_text(type));
-    if (!on_cpu(tensor))
-      fail(name, ": ", argument, " must be on the device of logits, cpu, got ", device_text(tensor));
+    if (!on_cpu(tensor)) fail(name, ": ", argument, " must be on the device of logits, cpu, got ", device_text(tensor));
     if (dim == 0) {
       value_ = at(tensor, type, 0);
     } else {
@@ -198,13 +242,15 @@ class Strength {
 
 // Memory
 
-Tensor empty(const std::vector<int64_t>& sizes, ScalarType dtype) {
-  std::vector<int64_t> strides(sizes.size(), 1);
-  for (size_t d = sizes.size() - 1; d-- > 0;) strides[d] = strides[d + 1] * std::max<int64_t>(sizes[d + 1], 1);
+using Shape = std::array<int64_t, 3>;
+
+Tensor empty(const Shape& sizes, ScalarType dtype) {
+  const Shape strides = {std::max<int64_t>(sizes[1], 1) * std::max<int64_t>(sizes[2], 1),
+                         std::max<int64_t>(sizes[2], 1), 1};
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), aoti_torch_device_type_cpu(), 0, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(3, sizes.data(), strides.data(),
+                                                         torch::stable::detail::to<int32_t>(from(dtype)),
+                                                         aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }
 
@@ -297,16 +343,34 @@ bool asks_for_reference() {
 
 template <class... Args>
 Tensor call(const char* op, const Args&... args) {
-  std::array<StableIValue, sizeof...(Args)> stack{torch::stable::detail::from(args)...};
+  std::array<StableIValue, sizeof...(Args)> stack{from(args)...};
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
+// A tensor of shape (B,), for the reference.
 Tensor as_tensor(const Strength& strength, int64_t batch) {
-  Tensor tensor = empty({batch}, ScalarType::Double);
+  AtenTensorHandle handle = nullptr;
+  const int64_t stride = 1;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &batch, &stride, aoti_torch_dtype_float64(),
+                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  Tensor tensor(handle);
   for (int64_t b = 0; b < batch; ++b) static_cast<double*>(tensor.mutable_data_ptr())[b] = strength[b];
   return tensor;
 }
+
+// [batch][2 * sources], on the stack for the usual batches.
+class Weights {
+ public:
+  explicit Weights(int64_t count) {
+    if (static_cast<size_t>(count) > few_.size()) many_.resize(static_cast<size_t>(count));
+  }
+  double* data() { return many_.empty() ? few_.data() : many_.data(); }
+
+ private:
+  std::array<double, 64> few_;
+  std::vector<double> many_;
+};
 
 void copy_into(const Tensor& out, const Tensor& result) { torch::stable::copy_(const_cast<Tensor&>(out), result); }
 
@@ -321,10 +385,10 @@ void run_kernel(const ssg::StepKey& key, const ssg::cpu::Step& step) {
 // The guided operators
 
 struct Options {
-  const Ints& size;
-  const Ints& prev_size;
-  const std::string& prior;
-  const std::string& interpolation;
+  Ints size;
+  Ints prev_size;
+  Text prior;
+  Text interpolation;
   bool rescale;
 };
 
@@ -368,10 +432,9 @@ Tensor guide(const char* name, Tensor logits, Tensor prev_logits, const Options&
 
   constexpr std::array<const char*, 3> names = {"beta", "cfg", "prev_cfg"};
   size_t next = 0;
-  const std::array<Strength, sizeof...(Strengths)> strength = {
-      Strength(name, names[next++], strengths, step.batch)...};
+  const std::array<Strength, sizeof...(Strengths)> strength = {Strength(name, names[next++], strengths, step.batch)...};
 
-  const std::vector<int64_t> shape = {step.batch, facts.size[1], step.vocabulary};
+  const Shape shape = {step.batch, facts.size[1], step.vocabulary};
   if (given_out != nullptr) {
     const Facts out(*given_out);
     const bool fits = out.dim == 3 && out.dtype == facts.dtype && on_cpu(*given_out) &&
@@ -382,8 +445,7 @@ Tensor guide(const char* name, Tensor logits, Tensor prev_logits, const Options&
            dtype_text(out.dtype), " on ", device_text(*given_out));
     const Rows written(*given_out, out, 0, step.batch);
     if (written.repeats()) fail(name, ": out must not share memory between its elements");
-    if (written.overlaps(Rows(prev_logits, prev, 0, prev.size[0])))
-      fail(name, ": out must not overlap prev_logits");
+    if (written.overlaps(Rows(prev_logits, prev, 0, prev.size[0]))) fail(name, ": out must not overlap prev_logits");
     bool same = given_out->const_data_ptr() == logits.const_data_ptr();
     for (int d = 0; d < 3; ++d) same = same && (out.size[d] <= 1 || out.stride[d] == facts.stride[d]);
     const int64_t first_other = same ? step.batch : 0;
@@ -392,14 +454,16 @@ Tensor guide(const char* name, Tensor logits, Tensor prev_logits, const Options&
   }
 
   if (asks_for_reference()) {
-    Tensor result;
+    Tensor result = logits;
     if constexpr (is_cfg)
-      result = call("ssg::_reference_guided_logits_cfg", logits, prev_logits, options.size, options.prev_size,
-                    as_tensor(strength[0], step.batch), as_tensor(strength[1], step.batch),
-                    as_tensor(strength[2], step.batch), options.prior, options.interpolation, options.rescale);
+      result = call("ssg::_reference_guided_logits_cfg", logits, prev_logits, options.size.vector(),
+                    options.prev_size.vector(), as_tensor(strength[0], step.batch), as_tensor(strength[1], step.batch),
+                    as_tensor(strength[2], step.batch), options.prior.string(), options.interpolation.string(),
+                    options.rescale);
     else
-      result = call("ssg::_reference_guided_logits", logits, prev_logits, options.size, options.prev_size,
-                    as_tensor(strength[0], step.batch), options.prior, options.interpolation, options.rescale);
+      result = call("ssg::_reference_guided_logits", logits, prev_logits, options.size.vector(),
+                    options.prev_size.vector(), as_tensor(strength[0], step.batch), options.prior.string(),
+                    options.interpolation.string(), options.rescale);
     if (given_out == nullptr) return result;
     copy_into(*given_out, result);
     return *given_out;
@@ -419,18 +483,18 @@ Tensor guide(const char* name, Tensor logits, Tensor prev_logits, const Options&
                                 step.batch * facts.size[1] * step.vocabulary * item_bytes(facts.dtype));
 
   // guided = (1 + beta) m - beta P m_prev, with m = (1 + t) cond - t uncond under cfg.
-  std::vector<double> weights;
-  weights.reserve(static_cast<size_t>(2 * step.sources * step.batch));
+  Weights weights(2 * step.sources * step.batch);
+  double* weight = weights.data();
   for (int64_t b = 0; b < step.batch; ++b) {
     const double beta = strength[0][b];
     if constexpr (is_cfg) {
       const double t = strength[1][b];
       const double prev_t = strength[2][b];
-      for (double weight : {(1 + beta) * (1 + t), -(1 + beta) * t, -beta * (1 + prev_t), beta * prev_t})
-        weights.push_back(weight);
+      for (double value : {(1 + beta) * (1 + t), -(1 + beta) * t, -beta * (1 + prev_t), beta * prev_t})
+        *weight++ = value;
     } else {
-      weights.push_back(1 + beta);
-      weights.push_back(-beta);
+      *weight++ = 1 + beta;
+      *weight++ = -beta;
     }
   }
   step.weights = weights.data();
@@ -438,37 +502,43 @@ Tensor guide(const char* name, Tensor logits, Tensor prev_logits, const Options&
   return out;
 }
 
-template <class Beta>
-Tensor guided_logits(Tensor logits, Tensor prev_logits, Ints size, Ints prev_size, Beta beta, std::string prior,
-                     std::string interpolation, bool rescale) {
-  return guide("guided_logits", logits, prev_logits, {size, prev_size, prior, interpolation, rescale}, nullptr, beta);
+template <class... Strengths, size_t... I>
+std::tuple<Strengths...> strengths_from(const StableIValue* stack, std::index_sequence<I...>) {
+  return {torch::stable::detail::to<Strengths>(stack[I])...};
 }
 
-template <class Beta>
-Tensor guided_logits_out(Tensor logits, Tensor prev_logits, Ints size, Ints prev_size, Beta beta, std::string prior,
-                         std::string interpolation, bool rescale, Tensor out) {
-  return guide("guided_logits", logits, prev_logits, {size, prev_size, prior, interpolation, rescale}, &out, beta);
-}
-
-template <class Beta, class Cfg, class PrevCfg>
-Tensor guided_logits_cfg(Tensor logits, Tensor prev_logits, Ints size, Ints prev_size, Beta beta, Cfg cfg,
-                         PrevCfg prev_cfg, std::string prior, std::string interpolation, bool rescale) {
-  return guide("guided_logits_cfg", logits, prev_logits, {size, prev_size, prior, interpolation, rescale}, nullptr,
-               beta, cfg, prev_cfg);
-}
-
-template <class Beta, class Cfg, class PrevCfg>
-Tensor guided_logits_cfg_out(Tensor logits, Tensor prev_logits, Ints size, Ints prev_size, Beta beta, Cfg cfg,
-                             PrevCfg prev_cfg, std::string prior, std::string interpolation, bool rescale, Tensor out) {
-  return guide("guided_logits_cfg", logits, prev_logits, {size, prev_size, prior, interpolation, rescale}, &out, beta,
-               cfg, prev_cfg);
+// logits, prev_logits, size, prev_size, one or three strengths, prior, interpolation, rescale, and `out` where IsOut.
+template <bool IsOut, class... Strengths>
+void guided(StableIValue* stack, uint64_t, uint64_t) {
+  constexpr size_t count = sizeof...(Strengths);
+  const char* name = count == 3 ? "guided_logits_cfg" : "guided_logits";
+  Tensor logits = torch::stable::detail::to<Tensor>(stack[0]);
+  Tensor prev_logits = torch::stable::detail::to<Tensor>(stack[1]);
+  const auto strengths = strengths_from<Strengths...>(stack + 4, std::index_sequence_for<Strengths...>{});
+  const Options options{Ints(stack[2]), Ints(stack[3]), Text(stack[4 + count]), Text(stack[5 + count]),
+                        torch::stable::detail::to<bool>(stack[6 + count])};
+  std::optional<Tensor> out;
+  if (IsOut) out = torch::stable::detail::to<Tensor>(stack[7 + count]);
+  stack[0] = from(std::apply(
+      [&](const auto&... values) {
+        return guide(name, std::move(logits), std::move(prev_logits), options, out ? &*out : nullptr, values...);
+      },
+      strengths));
 }
 
 // scale * P x, or scale * P^T x
 
-Tensor prior_linear(Tensor x, Tensor scale, Ints size, Ints prev_size, std::string prior, std::string interpolation,
-                    bool rescale, bool transposed) {
+// x, scale, size, prev_size, prior, interpolation, rescale, transpose
+void prior_linear(StableIValue* stack, uint64_t, uint64_t) {
   const char* name = "_prior_linear";
+  Tensor x = torch::stable::detail::to<Tensor>(stack[0]);
+  const Tensor scale = torch::stable::detail::to<Tensor>(stack[1]);
+  const Ints size(stack[2]);
+  const Ints prev_size(stack[3]);
+  const Text prior(stack[4]);
+  const Text interpolation(stack[5]);
+  const bool rescale = torch::stable::detail::to<bool>(stack[6]);
+  const bool transposed = torch::stable::detail::to<bool>(stack[7]);
   Facts facts(x);
   if (facts.dim != 3) fail(name, ": x must be a 3-D tensor (B, L, V), got ", facts.dim, "-D");
   ssg::cpu::Step step;
@@ -485,8 +555,11 @@ Tensor prior_linear(Tensor x, Tensor scale, Ints size, Ints prev_size, std::stri
   key.rescale = rescale;
   key.transposed = transposed;
   const Strength strength(name, "scale", scale, facts.size[0]);
-  if (asks_for_reference())
-    return call("ssg::_reference_prior_linear", x, scale, size, prev_size, prior, interpolation, rescale, transposed);
+  if (asks_for_reference()) {
+    stack[0] = from(call("ssg::_reference_prior_linear", x, scale, size.vector(), prev_size.vector(), prior.string(),
+                         interpolation.string(), rescale, transposed));
+    return;
+  }
 
   x = readable(x, facts);
   step.batch = facts.size[0];
@@ -494,34 +567,42 @@ Tensor prior_linear(Tensor x, Tensor scale, Ints size, Ints prev_size, std::stri
   step.previous[0] = logits_at(x, facts, 0);
   Tensor out = empty({step.batch, (transposed ? key.prev_size : key.size).tokens(), step.vocabulary}, facts.dtype);
   step.out = logits_at(out, Facts(out), 0);
-  std::vector<double> weights;
-  for (int64_t b = 0; b < step.batch; ++b)
-    for (double weight : {0.0, strength[b]}) weights.push_back(weight);
+  Weights weights(2 * step.batch);
+  for (int64_t b = 0; b < step.batch; ++b) {
+    weights.data()[2 * b] = 0.0;
+    weights.data()[2 * b + 1] = strength[b];
+  }
   step.weights = weights.data();
   run_kernel(key, step);
-  return out;
+  stack[0] = from(out);
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ssg, CPU, m) {
-  m.impl("guided_logits", TORCH_BOX(&guided_logits<Tensor>));
-  m.impl("guided_logits.float", TORCH_BOX(&guided_logits<double>));
-  m.impl("guided_logits.out", TORCH_BOX(&guided_logits_out<Tensor>));
-  m.impl("guided_logits.float_out", TORCH_BOX(&guided_logits_out<double>));
-#define SSG_IMPL_CFG(overload, separator, ...)                                           \
-  m.impl("guided_logits_cfg" overload, TORCH_BOX((&guided_logits_cfg<__VA_ARGS__>))); \
-  m.impl("guided_logits_cfg." separator "out", TORCH_BOX((&guided_logits_cfg_out<__VA_ARGS__>)))
-  SSG_IMPL_CFG("", "", Tensor, Tensor, Tensor);
-  SSG_IMPL_CFG(".float", "float_", double, double, double);
-  SSG_IMPL_CFG(".float_beta", "float_beta_", double, Tensor, Tensor);
-  SSG_IMPL_CFG(".float_cfg", "float_cfg_", Tensor, double, Tensor);
-  SSG_IMPL_CFG(".float_prev_cfg", "float_prev_cfg_", Tensor, Tensor, double);
-  SSG_IMPL_CFG(".float_beta_cfg", "float_beta_cfg_", double, double, Tensor);
-  SSG_IMPL_CFG(".float_beta_prev_cfg", "float_beta_prev_cfg_", double, Tensor, double);
-  SSG_IMPL_CFG(".float_cfg_prev_cfg", "float_cfg_prev_cfg_", Tensor, double, double);
-#undef SSG_IMPL_CFG
-  m.impl("_prior_linear", TORCH_BOX(&prior_linear));
+  m.impl("guided_logits", &guided<false, Tensor>);
+  m.impl("guided_logits.out", &guided<true, Tensor>);
+  m.impl("guided_logits.float", &guided<false, double>);
+  m.impl("guided_logits.float_out", &guided<true, double>);
+
+  m.impl("guided_logits_cfg", &guided<false, Tensor, Tensor, Tensor>);
+  m.impl("guided_logits_cfg.out", &guided<true, Tensor, Tensor, Tensor>);
+  m.impl("guided_logits_cfg.float", &guided<false, double, double, double>);
+  m.impl("guided_logits_cfg.float_out", &guided<true, double, double, double>);
+  m.impl("guided_logits_cfg.float_beta", &guided<false, double, Tensor, Tensor>);
+  m.impl("guided_logits_cfg.float_beta_out", &guided<true, double, Tensor, Tensor>);
+  m.impl("guided_logits_cfg.float_cfg", &guided<false, Tensor, double, Tensor>);
+  m.impl("guided_logits_cfg.float_cfg_out", &guided<true, Tensor, double, Tensor>);
+  m.impl("guided_logits_cfg.float_prev_cfg", &guided<false, Tensor, Tensor, double>);
+  m.impl("guided_logits_cfg.float_prev_cfg_out", &guided<true, Tensor, Tensor, double>);
+  m.impl("guided_logits_cfg.float_beta_cfg", &guided<false, double, double, Tensor>);
+  m.impl("guided_logits_cfg.float_beta_cfg_out", &guided<true, double, double, Tensor>);
+  m.impl("guided_logits_cfg.float_beta_prev_cfg", &guided<false, double, Tensor, double>);
+  m.impl("guided_logits_cfg.float_beta_prev_cfg_out", &guided<true, double, Tensor, double>);
+  m.impl("guided_logits_cfg.float_cfg_prev_cfg", &guided<false, Tensor, double, double>);
+  m.impl("guided_logits_cfg.float_cfg_prev_cfg_out", &guided<true, Tensor, double, double>);
+
+  m.impl("_prior_linear", &prior_linear);
 }
 
 // Importing the module registers the kernels; the one function says which of them this processor runs.

@@ -68,9 +68,7 @@ Matrix interpolation_matrix(int64_t from, int64_t to, Interpolation interpolatio
   const double scale = static_cast<double>(from) / static_cast<double>(to);
   for (int64_t r = 0; r < to; ++r) {
     switch (interpolation) {
-      case Interpolation::nearest:
-        m(r, r * from / to) = 1.0;
-        break;
+      case Interpolation::nearest: m(r, r * from / to) = 1.0; break;
       case Interpolation::bilinear: {
         const double source = std::max(scale * (static_cast<double>(r) + 0.5) - 0.5, 0.0);
         const int64_t low = std::min(static_cast<int64_t>(source), from - 1);

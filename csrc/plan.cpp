@@ -89,9 +89,8 @@ Axis make_axis(const std::vector<Term>& terms, bool along_h) {
   const Matrix& first = along_h ? terms[0].h : terms[0].w;
   axis.in = first.cols;
   axis.out = first.rows;
-  axis.symmetric = std::all_of(terms.begin(), terms.end(), [along_h](const Term& term) {
-    return is_symmetric(along_h ? term.h : term.w);
-  });
+  axis.symmetric = std::all_of(terms.begin(), terms.end(),
+                               [along_h](const Term& term) { return is_symmetric(along_h ? term.h : term.w); });
   return axis;
 }
 
@@ -210,8 +209,8 @@ Plan<T> make_plan(const StepKey& key) {
   require(key.prev_size.h > 0 && key.prev_size.w > 0, "prev_size must be positive");
   require(key.size.h >= key.prev_size.h && key.size.w >= key.prev_size.w, "prev_size must not exceed size");
   require(key.max_rows > 0, "max_rows must be positive");
-  const std::vector<Term> terms = prior_terms(key.size, key.prev_size, key.prior, key.interpolation, key.rescale,
-                                              key.transposed);
+  const std::vector<Term> terms =
+      prior_terms(key.size, key.prev_size, key.prior, key.interpolation, key.rescale, key.transposed);
   Plan<T> separable = pack<T>(key, Form::separable, terms);
 
   // The dense form is the separable one on a grid of one row. It is worth building only where it can win: the separable

@@ -57,8 +57,8 @@ struct Taps {
   int64_t count() const { return even + odd; }
 };
 
-// The coefficients of a step. The first contraction takes the coarse map x[i][j] to slots y[slot], one slot per term and
-// coarse column; the second takes the slots of one output row to that row.
+// The coefficients of a step. The first contraction takes the coarse map x[i][j] to slots y[slot], one slot per term
+// and coarse column; the second takes the slots of one output row to that row.
 template <class T>
 struct Plan {
   StepKey key;

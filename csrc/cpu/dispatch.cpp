@@ -57,8 +57,8 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 Split split_of(const Plan<T>& plan, const Step& step, int64_t strip, int64_t threads) {
-  // What a task keeps in cache: half of a second-level cache, the other half for the logits that stream through. A large
-  // map takes more of it, since runs of a single strip would waste the pages and lines that every row touches.
+  // What a task keeps in cache: half of a second-level cache, the other half for the logits that stream through. A
+  // large map takes more of it, since runs of a single strip would waste the pages and lines that every row touches.
   constexpr int64_t kTaskBytes = int64_t{512} << 10;
   constexpr int64_t kLargeTaskBytes = int64_t{960} << 10;
   constexpr int64_t kMaxStrips = 16;

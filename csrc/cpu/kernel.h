@@ -26,7 +26,7 @@ struct Step {
   int64_t sources = 1;
   Logits current[2];  // current[0].data may be null: then out is the prior's part alone
   Logits previous[2];
-  Logits out;                     // written; may be current[0] itself
+  Logits out;                       // written; may be current[0] itself
   const double* weights = nullptr;  // [batch][2 * sources]: the current sources' weights, then the previous ones'
 };
 

@@ -1,9 +1,10 @@
-// The kernel's body, compiled once per instruction set: each translation unit includes it inside its own namespace with its
-// own flags, so nothing here may have external linkage outside SSG_NAMESPACE.
+// The kernel's body, compiled once per instruction set: each translation unit includes it inside its own namespace with
+// its own flags, so nothing here may have external linkage outside SSG_NAMESPACE.
 //
-// A task is a few strips of vocabulary columns of one sample (or a group of their output rows). Their coarse maps are merged,
-// scaled and brought to even/odd coordinates while they are loaded, and stay in cache; row pairs are contracted with the h
-// factors into slots, slots with the w factors into registers, and the logits of this scale stream through the epilogue.
+// A task is a few strips of vocabulary columns of one sample (or a group of their output rows). Their coarse maps are
+// merged, scaled and brought to even/odd coordinates while they are loaded, and stay in cache; row pairs are contracted
+// with the h factors into slots, slots with the w factors into registers, and the logits of this scale stream through
+// the epilogue.
 
 #include <algorithm>
 #include <cstdlib>
@@ -77,8 +78,8 @@ class Task {
     const int64_t staged = (Sources + 1) * plan.w.out * strip;
     const int64_t maps = split.strips * map_stride_;
     const int64_t slots = dense ? 0 : split.strips * slots_stride_;
-    map_ = static_cast<T*>(scratch().get(static_cast<size_t>(maps + slots) * sizeof(T) +
-                                         static_cast<size_t>(staged) * sizeof(S)));
+    map_ = static_cast<T*>(
+        scratch().get(static_cast<size_t>(maps + slots) * sizeof(T) + static_cast<size_t>(staged) * sizeof(S)));
     slots_ = dense ? map_ : map_ + maps;
     staged_ = reinterpret_cast<S*>(map_ + maps + slots);
     const int64_t bytes = step.batch * plan.h.out * plan.w.out * step.vocabulary * static_cast<int64_t>(sizeof(S));
@@ -110,9 +111,10 @@ class Task {
       const int64_t next = task + 1;
       const int64_t next_column = next / split_.row_groups % split_.column_groups * split_.strips * strip;
       const int64_t next_batch = next / split_.row_groups / split_.column_groups;
-      next_bytes_ = row_group + 1 < split_.row_groups || next >= end
-                        ? 0
-                        : std::min(split_.strips * strip, step_.vocabulary - next_column) * static_cast<int64_t>(sizeof(S));
+      next_bytes_ =
+          row_group + 1 < split_.row_groups || next >= end
+              ? 0
+              : std::min(split_.strips * strip, step_.vocabulary - next_column) * static_cast<int64_t>(sizeof(S));
       for (int64_t s = 0; s < step_.sources && next_bytes_ > 0; ++s)
         next_previous_[s] = at(step_.previous[s], next_batch, next_column);
 
@@ -205,8 +207,8 @@ class Task {
       __builtin_prefetch(reinterpret_cast<const char*>(from) + byte, Write);
   }
 
-  // A share of the next task's coarse map, spread over the blocks of this one: its rows lie far apart, where no hardware
-  // prefetcher follows.
+  // A share of the next task's coarse map, spread over the blocks of this one: its rows lie far apart, where no
+  // hardware prefetcher follows.
   void prefetch_previous(int64_t block) const {
     if (next_bytes_ == 0) return;
     const int64_t tokens = plan_.h.in * plan_.w.in;
@@ -329,8 +331,7 @@ class Task {
     at.out_stride = strip;
     at.to_next = 0;
     write_strips<false>(at, slots + full_ * slots_stride_, 1);
-    for (int64_t c = 0; c < plan_.w.out; ++c)
-      std::memcpy(out + c * step_.out.token_stride, staged_ + c * strip, bytes);
+    for (int64_t c = 0; c < plan_.w.out; ++c) std::memcpy(out + c * step_.out.token_stride, staged_ + c * strip, bytes);
   }
 
   template <bool Stream>
@@ -423,7 +424,8 @@ class Task {
       unroll<R>([&](auto r) SSG_INLINE_LAMBDA {
         const int left = 2 * r;
         const int right = 2 * r + 1;
-        finish<Stream>(row, from[0].at[left] + offset, from[1].at[left] + offset, to.at[left] + offset, p[r].plus(q[r]));
+        finish<Stream>(row, from[0].at[left] + offset, from[1].at[left] + offset, to.at[left] + offset,
+                       p[r].plus(q[r]));
         // The middle output has no mirror.
         if (to.at[right] != to.at[left])
           finish<Stream>(row, from[0].at[right] + offset, from[1].at[right] + offset, to.at[right] + offset,

@@ -233,8 +233,8 @@ struct Convert<float, Float16> {
   }
 };
 
-// A strip of bfloat16 keeps its even columns in `low` and its odd ones in `high`: no lane ever moves, and the columns do not
-// know of each other.
+// A strip of bfloat16 keeps its even columns in `low` and its odd ones in `high`: no lane ever moves, and the columns
+// do not know of each other.
 template <>
 struct Convert<float, BFloat16> {
   static SSG_INLINE Strip<float> load(const BFloat16* from) {
