@@ -297,6 +297,7 @@ class Task {
     S* out;
     int64_t out_stride;
     int64_t to_next;  // tokens to the row that follows, 0 for none
+    bool stream;      // write past the cache
   };
 
   void write_row(int64_t row, const T* slots) const {
@@ -312,10 +313,8 @@ class Task {
     const bool mirrored = plan_.h.symmetric && 2 * row >= plan_.h.out;
     const bool last = mirrored ? 2 * (row - 1) < plan_.h.out : row + 1 >= plan_.h.pairs();
     at.to_next = last ? 0 : mirrored ? -plan_.w.out : plan_.w.out;
-    if (stream_)
-      write_strips<true>(at, slots, full_);
-    else
-      write_strips<false>(at, slots, full_);
+    at.stream = stream_;
+    write_strips(at, slots, full_);
     if (partial_ == 0) return;
 
     const size_t bytes = static_cast<size_t>(partial_) * sizeof(S);
@@ -330,12 +329,12 @@ class Task {
     at.out = staged_;
     at.out_stride = strip;
     at.to_next = 0;
-    write_strips<false>(at, slots + full_ * slots_stride_, 1);
+    at.stream = false;
+    write_strips(at, slots + full_ * slots_stride_, 1);
     for (int64_t c = 0; c < plan_.w.out; ++c) std::memcpy(out + c * step_.out.token_stride, staged_ + c * strip, bytes);
   }
 
-  template <bool Stream>
-  SSG_INLINE void write_strips(const Row& row, const T* slots, int64_t count) const {
+  void write_strips(const Row& row, const T* slots, int64_t count) const {
     const size_t chunks = plan_.w_chunks.size();
     for (size_t c = 0; c < chunks; ++c) {
       const Chunk& chunk = plan_.w_chunks[c];
@@ -344,12 +343,12 @@ class Task {
       const Chunk* next = wraps && row.to_next == 0 ? nullptr : &plan_.w_chunks[wraps ? 0 : c + 1];
       const int64_t to_next = wraps ? row.to_next : 0;
       switch (chunk.rows) {
-        case 1: write_chunk<Stream, 1>(row, chunk, slots, count, next, to_next); break;
-        case 2: write_chunk<Stream, 2>(row, chunk, slots, count, next, to_next); break;
-        case 3: write_chunk<Stream, 3>(row, chunk, slots, count, next, to_next); break;
-        case 4: write_chunk<Stream, 4>(row, chunk, slots, count, next, to_next); break;
-        case 5: write_chunk<Stream, 5>(row, chunk, slots, count, next, to_next); break;
-        case 6: write_chunk<Stream, 6>(row, chunk, slots, count, next, to_next); break;
+        case 1: write_chunk<1>(row, chunk, slots, count, next, to_next); break;
+        case 2: write_chunk<2>(row, chunk, slots, count, next, to_next); break;
+        case 3: write_chunk<3>(row, chunk, slots, count, next, to_next); break;
+        case 4: write_chunk<4>(row, chunk, slots, count, next, to_next); break;
+        case 5: write_chunk<5>(row, chunk, slots, count, next, to_next); break;
+        case 6: write_chunk<6>(row, chunk, slots, count, next, to_next); break;
       }
     }
   }
@@ -366,7 +365,6 @@ class Task {
     }
   };
 
-  template <bool Stream>
   SSG_INLINE void finish(const Row& row, int64_t from, int64_t from_other, int64_t to, Strip<T> value) const {
     if constexpr (Sources > 0) {
       const Strip<T> logit = Convert<T, S>::load(row.current[0] + from);
@@ -374,13 +372,13 @@ class Task {
       if constexpr (Sources == 2) value.multiply_add(weight_[1], Convert<T, S>::load(row.current[1] + from_other));
       value.keep_minus_infinity(logit);
     }
-    if constexpr (Stream)
+    if (row.stream)
       Convert<T, S>::stream(row.out + to, value);
     else
       Convert<T, S>::store(row.out + to, value);
   }
 
-  template <bool Stream, int R>
+  template <int R>
   void write_chunk(const Row& row, const Chunk& chunk, const T* slots, int64_t count, const Chunk* next,
                    int64_t to_next) const {
     const Axis& w = plan_.w;
@@ -404,7 +402,7 @@ class Task {
       const int64_t offset = g * strip;
       for (int64_t c = 0; c < fetched; ++c) {
         for (int s = 0; s < Sources; ++s) prefetch<0>(row.current[s] + fetch[s].at[c] + offset, strip * sizeof(S));
-        if constexpr (!Stream) prefetch<1>(row.out + fetch_out.at[c] + offset, strip * sizeof(S));
+        if (!row.stream) prefetch<1>(row.out + fetch_out.at[c] + offset, strip * sizeof(S));
       }
       Strip<T> p[R];
       Strip<T> q[R];
@@ -424,11 +422,11 @@ class Task {
       unroll<R>([&](auto r) SSG_INLINE_LAMBDA {
         const int left = 2 * r;
         const int right = 2 * r + 1;
-        finish<Stream>(row, from[0].at[left] + offset, from[1].at[left] + offset, to.at[left] + offset,
+        finish(row, from[0].at[left] + offset, from[1].at[left] + offset, to.at[left] + offset,
                        p[r].plus(q[r]));
         // The middle output has no mirror.
         if (to.at[right] != to.at[left])
-          finish<Stream>(row, from[0].at[right] + offset, from[1].at[right] + offset, to.at[right] + offset,
+          finish(row, from[0].at[right] + offset, from[1].at[right] + offset, to.at[right] + offset,
                          p[r].minus(q[r]));
       });
     }

@@ -32,6 +32,8 @@ using ssg::StepKey;
 using ssg::cpu::Scalar;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kAnything = 1e300;  // expected where an infinity or a NaN may or may not have spread to
 constexpr Scalar kScalars[] = {Scalar::float32, Scalar::float64, Scalar::bfloat16, Scalar::float16};
 constexpr Prior kPriors[] = {Prior::dse, Prior::dse_zero_pad, Prior::spatial};
 constexpr Interpolation kInterpolations[] = {Interpolation::nearest, Interpolation::bilinear, Interpolation::bicubic,
@@ -78,7 +80,7 @@ double decode_half(uint16_t half, const Number& n) {
   const int exponent = (half >> n.mantissa_bits) & ((1 << exponent_bits) - 1);
   double value;
   if (exponent == (1 << exponent_bits) - 1)
-    value = mantissa == 0 ? kInfinity : std::numeric_limits<double>::quiet_NaN();
+    value = mantissa == 0 ? kInfinity : kNaN;
   else
     value = std::ldexp(mantissa + (exponent > 0 ? 1 << n.mantissa_bits : 0),
                        std::max(exponent, 1) - 1 + n.min_exponent - n.mantissa_bits);
@@ -238,9 +240,10 @@ struct Case {
   int64_t sources = 1;
   bool prior_alone = false;
   bool in_place = false;
-  Layout layout = Layout::contiguous;       // of this scale's logits, and of the output
-  Layout prev_layout = Layout::contiguous;  // of the previous ones
-  int64_t offset = 0;                       // of every buffer's data from a multiple of 64 bytes, in elements
+  Layout out_layout = Layout::contiguous;
+  Layout layouts[2] = {};       // of each source's logits of this scale
+  Layout prev_layouts[2] = {};  // and of the previous one
+  int64_t offset = 0;           // of every buffer's data from a multiple of 64 bytes, in elements
   int64_t threads = 1;
   bool one_by_one = false;
   bool special = false;  // some infinities and NaN
@@ -250,15 +253,16 @@ struct Case {
 
   std::string describe() const {
     char text[400];
-    std::snprintf(text, sizeof(text),
-                  "%s, %dx%d -> %dx%d, prior %d, interpolation %d, rescale %d, transposed %d, B %d, V %d, sources %d, "
-                  "prior alone %d, in place %d, layouts %d %d, offset %d, threads %d, one by one %d, special %d",
-                  number(scalar).name, static_cast<int>(key.prev_size.h), static_cast<int>(key.prev_size.w),
-                  static_cast<int>(key.size.h), static_cast<int>(key.size.w), static_cast<int>(key.prior),
-                  static_cast<int>(key.interpolation), key.rescale, key.transposed, static_cast<int>(batch),
-                  static_cast<int>(vocabulary), static_cast<int>(sources), prior_alone, in_place,
-                  static_cast<int>(layout), static_cast<int>(prev_layout), static_cast<int>(offset),
-                  static_cast<int>(threads), one_by_one, special);
+    std::snprintf(
+        text, sizeof(text),
+        "%s, %dx%d -> %dx%d, prior %d, interpolation %d, rescale %d, transposed %d, B %d, V %d, sources %d, "
+        "prior alone %d, in place %d, layouts %d %d %d %d %d, offset %d, threads %d, one by one %d, special %d",
+        number(scalar).name, static_cast<int>(key.prev_size.h), static_cast<int>(key.prev_size.w),
+        static_cast<int>(key.size.h), static_cast<int>(key.size.w), static_cast<int>(key.prior),
+        static_cast<int>(key.interpolation), key.rescale, key.transposed, static_cast<int>(batch),
+        static_cast<int>(vocabulary), static_cast<int>(sources), prior_alone, in_place, static_cast<int>(out_layout),
+        static_cast<int>(layouts[0]), static_cast<int>(layouts[1]), static_cast<int>(prev_layouts[0]),
+        static_cast<int>(prev_layouts[1]), static_cast<int>(offset), static_cast<int>(threads), one_by_one, special);
     return text;
   }
 };
@@ -299,8 +303,10 @@ std::string check(const Case& c, Random& random) {
   std::vector<Buffer> current;
   std::vector<Buffer> previous;
   for (int64_t s = 0; s < c.sources; ++s) {
-    if (!c.prior_alone) current.emplace_back(c.scalar, c.batch, out_tokens, c.vocabulary, c.layout, c.offset);
-    previous.emplace_back(c.scalar, c.batch, in_tokens, c.vocabulary, c.prev_layout, c.offset);
+    if (!c.prior_alone)
+      current.emplace_back(c.scalar, c.batch, out_tokens, c.vocabulary,
+                           c.in_place && s == 0 ? c.out_layout : c.layouts[s], c.offset);
+    previous.emplace_back(c.scalar, c.batch, in_tokens, c.vocabulary, c.prev_layouts[s], c.offset);
   }
   const auto fill = [&](const Buffer& buffer) {
     buffer.each(
@@ -316,24 +322,31 @@ std::string check(const Case& c, Random& random) {
       for (const Buffer& buffer : current) buffer.set(b, t, v, -kInfinity);
     }
     previous[0].set(random.below(c.batch), random.below(in_tokens), random.below(c.vocabulary),
-                    random.coin() ? -kInfinity : std::numeric_limits<double>::quiet_NaN());
+                    random.coin() ? -kInfinity : kNaN);
   }
   // Exactly as many weights as are read, on the heap.
   const std::unique_ptr<double[]> weights(new double[static_cast<size_t>(2 * c.sources * c.batch)]);
   for (int64_t i = 0; i < 2 * c.sources * c.batch; ++i)
     weights[static_cast<size_t>(i)] = static_cast<float>(6.0 * random.uniform() - 3.0);
 
-  // What must come out, in double; and what it is summed from, which sets the scale of a handful of values.
+  if (c.special && c.batch > 0 && random.coin()) {
+    // A NaN with a payload that no half type can hold.
+    const uint64_t bits = random.coin() ? 0x7fffffffffffffff : 0xfff0000000000001;
+    std::memcpy(&weights[static_cast<size_t>(random.below(2 * c.sources * c.batch))], &bits, sizeof(bits));
+  }
+
+  // What must come out, in double, NaN for whatever is not finite; and what it is summed from, which sets the scale of
+  // a handful of values.
   const auto index = [&](int64_t b, int64_t t, int64_t v) {
     return static_cast<size_t>((b * out_tokens + t) * c.vocabulary + v);
   };
   std::vector<double> expected(static_cast<size_t>(c.batch * out_tokens * c.vocabulary));
-  std::vector<char> tainted(static_cast<size_t>(c.batch * c.vocabulary));  // columns with a NaN or an infinity
   double largest_term = 0.0;
   const ssg::Matrix& matrix = dense(c.key);
   for (int64_t b = 0; b < c.batch; ++b) {
     const double* weight = weights.get() + b * 2 * c.sources;
     std::vector<double> merged(static_cast<size_t>(in_tokens * c.vocabulary));
+    std::vector<char> tainted(static_cast<size_t>(c.vocabulary));  // columns with a NaN or an infinity
     for (int64_t t = 0; t < in_tokens; ++t)
       for (int64_t v = 0; v < c.vocabulary; ++v) {
         double& sum = merged[static_cast<size_t>(t * c.vocabulary + v)];
@@ -342,27 +355,35 @@ std::string check(const Case& c, Random& random) {
           sum += term;
           if (std::isfinite(term)) largest_term = std::max(largest_term, std::abs(term));
         }
-        if (!std::isfinite(sum)) tainted[static_cast<size_t>(b * c.vocabulary + v)] = 1;
+        if (!std::isfinite(sum)) tainted[static_cast<size_t>(v)] = 1;
       }
     for (int64_t t = 0; t < out_tokens; ++t) {
       double* row = expected.data() + index(b, t, 0);
-      for (int64_t v = 0; v < c.vocabulary; ++v)
+      for (int64_t v = 0; v < c.vocabulary; ++v) {
+        if (tainted[static_cast<size_t>(v)] != 0) row[v] = kAnything;
         for (size_t s = 0; s < current.size(); ++s) {
           const double term = weight[s] * current[s].get(b, t, v);
-          row[v] = s == 1 && std::isinf(row[v]) ? row[v] : row[v] + term;
-          if (s == 0 && std::isinf(current[0].get(b, t, v))) row[v] = -kInfinity;
+          row[v] += term;
           if (std::isfinite(term)) largest_term = std::max(largest_term, std::abs(term));
         }
+      }
       for (int64_t i = 0; i < in_tokens; ++i) {
         const double coefficient = matrix(t, i);
         const double* x = merged.data() + i * c.vocabulary;
         for (int64_t v = 0; v < c.vocabulary; ++v)
-          if (std::isfinite(x[v])) row[v] += coefficient * x[v];
+          if (std::isfinite(x[v]))
+            row[v] += coefficient * x[v];
+          else if (std::abs(coefficient) > 1e-3)
+            row[v] = kNaN;
+      }
+      for (int64_t v = 0; v < c.vocabulary; ++v) {
+        if (tainted[static_cast<size_t>(v)] != 0 && std::isinf(row[v])) row[v] = kNaN;
+        if (!current.empty() && current[0].get(b, t, v) == -kInfinity) row[v] = -kInfinity;
       }
     }
   }
 
-  const Buffer fresh(c.scalar, c.in_place ? 0 : c.batch, out_tokens, c.vocabulary, c.layout, c.offset);
+  const Buffer fresh(c.scalar, c.in_place ? 0 : c.batch, out_tokens, c.vocabulary, c.out_layout, c.offset);
   const Buffer& out = c.in_place ? current[0] : fresh;
   std::vector<std::string> inputs;
   for (const auto* buffers : {&current, &previous})
@@ -405,7 +426,7 @@ std::string check(const Case& c, Random& random) {
 
   double largest = 0.0;
   for (double value : expected)
-    if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
+    if (std::isfinite(value) && value != kAnything) largest = std::max(largest, std::abs(value));
   if (expected.size() < 16) largest = std::max(largest, largest_term);
   const bool is_half = number(c.scalar).bytes == 2;
   const double bound = (c.scalar == Scalar::float64 ? 1e-12 : 2e-6) * largest;
@@ -414,9 +435,9 @@ std::string check(const Case& c, Random& random) {
   out.each([&](int64_t b, int64_t t, int64_t v) {
     const double value = out.get(b, t, v);
     const double wanted = expected[index(b, t, v)];
-    const bool is_tainted = tainted[static_cast<size_t>(b * c.vocabulary + v)] != 0;
-    if (is_tainted && !std::isinf(wanted)) return;
-    const bool close = std::isinf(wanted)
+    if (wanted == kAnything) return;
+    const bool close = std::isnan(wanted) ? !std::isfinite(value)
+                       : std::isinf(wanted)
                            ? value == wanted
                            : std::abs(value - wanted) <= bound + (is_half ? 0.5 * ulp(wanted, c.scalar) : 0.0);
     if (is_half && std::isfinite(wanted)) {
@@ -469,8 +490,9 @@ Case random_case(Random& random) {
   c.scalar = kScalars[random.below(4)];
   c.vocabulary = 1 + random.below(70);
   c.batch = 1 + random.below(3);
-  c.layout = static_cast<Layout>(random.below(3));
-  c.prev_layout = static_cast<Layout>(random.below(5));
+  c.out_layout = static_cast<Layout>(random.below(3));
+  for (Layout* layouts : {c.layouts, c.prev_layouts})
+    for (int s = 0; s < 2; ++s) layouts[s] = static_cast<Layout>(random.below(5));
   c.offset = std::vector<int64_t>{0, 1, 3, 8}[static_cast<size_t>(random.below(4))];
   c.threads = std::vector<int64_t>{1, 1, 2, 5}[static_cast<size_t>(random.below(4))];
   c.one_by_one = random.coin();
@@ -557,7 +579,7 @@ void large_outputs(Random& random) {
     if (scalar == Scalar::float32 || scalar == Scalar::float16) {
       // A row's stride stays a multiple of 64 bytes, its end lies inside a vector.
       c.vocabulary -= 3;
-      c.layout = Layout::padded;
+      c.out_layout = c.layouts[0] = Layout::padded;
       c.sources = 2;
       c.threads = 3;
     }
