@@ -19,6 +19,7 @@
 #include <string>
 #include <thread>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "cpu/kernel.h"
@@ -290,116 +291,165 @@ class Random {
   std::mt19937_64 engine_;
 };
 
-struct Halves {
-  int64_t equal = 0;
-  int64_t all = 0;
-};
-std::map<Scalar, Halves> halves;
-int64_t row_grouped_cases = 0;
-
-std::string check(const Case& c, Random& random) {
-  const int64_t out_tokens = c.out().tokens();
-  const int64_t in_tokens = c.in().tokens();
+struct Inputs {
   std::vector<Buffer> current;
   std::vector<Buffer> previous;
+  std::unique_ptr<double[]> weights;  // exactly as many as are read
+};
+
+Inputs make_inputs(const Case& c, Random& random) {
+  Inputs inputs;
   for (int64_t s = 0; s < c.sources; ++s) {
     if (!c.prior_alone)
-      current.emplace_back(c.scalar, c.batch, out_tokens, c.vocabulary,
-                           c.in_place && s == 0 ? c.out_layout : c.layouts[s], c.offset);
-    previous.emplace_back(c.scalar, c.batch, in_tokens, c.vocabulary, c.prev_layouts[s], c.offset);
+      inputs.current.emplace_back(c.scalar, c.batch, c.out().tokens(), c.vocabulary,
+                                  c.in_place && s == 0 ? c.out_layout : c.layouts[s], c.offset);
+    inputs.previous.emplace_back(c.scalar, c.batch, c.in().tokens(), c.vocabulary, c.prev_layouts[s], c.offset);
   }
-  const auto fill = [&](const Buffer& buffer) {
-    buffer.each(
-        [&](int64_t b, int64_t t, int64_t v) { buffer.set(b, t, v, rounded(4.0 * random.normal(), c.scalar)); });
-  };
-  for (const Buffer& buffer : current) fill(buffer);
-  for (const Buffer& buffer : previous) fill(buffer);
+  for (const auto* buffers : {&inputs.current, &inputs.previous})
+    for (const Buffer& buffer : *buffers)
+      buffer.each(
+          [&](int64_t b, int64_t t, int64_t v) { buffer.set(b, t, v, rounded(4.0 * random.normal(), c.scalar)); });
+  const int64_t count = 2 * c.sources * c.batch;
+  inputs.weights.reset(new double[static_cast<size_t>(count)]);
+  for (int64_t i = 0; i < count; ++i)
+    inputs.weights[static_cast<size_t>(i)] = static_cast<float>(6.0 * random.uniform() - 3.0);
+
   if (c.special && c.batch > 0) {
     for (int64_t i = 0; i < 3 && !c.prior_alone; ++i) {
       const int64_t b = random.below(c.batch);
-      const int64_t t = random.below(out_tokens);
+      const int64_t t = random.below(c.out().tokens());
       const int64_t v = random.below(c.vocabulary);
-      for (const Buffer& buffer : current) buffer.set(b, t, v, -kInfinity);
+      for (const Buffer& buffer : inputs.current) buffer.set(b, t, v, -kInfinity);
     }
-    previous[0].set(random.below(c.batch), random.below(in_tokens), random.below(c.vocabulary),
-                    random.coin() ? -kInfinity : kNaN);
+    inputs.previous[0].set(random.below(c.batch), random.below(c.in().tokens()), random.below(c.vocabulary),
+                           random.coin() ? -kInfinity : kNaN);
+    if (random.coin()) {
+      // A NaN whose payload no half type can hold.
+      const uint64_t bits = random.coin() ? 0x7fffffffffffffff : 0xfff0000000000001;
+      std::memcpy(&inputs.weights[static_cast<size_t>(random.below(count))], &bits, sizeof(bits));
+    }
   }
-  // Exactly as many weights as are read, on the heap.
-  const std::unique_ptr<double[]> weights(new double[static_cast<size_t>(2 * c.sources * c.batch)]);
-  for (int64_t i = 0; i < 2 * c.sources * c.batch; ++i)
-    weights[static_cast<size_t>(i)] = static_cast<float>(6.0 * random.uniform() - 3.0);
+  return inputs;
+}
 
-  if (c.special && c.batch > 0 && random.coin()) {
-    // A NaN with a payload that no half type can hold.
-    const uint64_t bits = random.coin() ? 0x7fffffffffffffff : 0xfff0000000000001;
-    std::memcpy(&weights[static_cast<size_t>(random.below(2 * c.sources * c.batch))], &bits, sizeof(bits));
-  }
+// What must come out, (batch, tokens, vocabulary) in double.
+struct Expected {
+  std::vector<double> values;  // NaN where the result must be an infinity or a NaN, kAnything where it may be
+  double largest_term = 0.0;   // of what they are summed from
+};
 
-  // What must come out, in double, NaN for whatever is not finite; and what it is summed from, which sets the scale of
-  // a handful of values.
-  const auto index = [&](int64_t b, int64_t t, int64_t v) {
-    return static_cast<size_t>((b * out_tokens + t) * c.vocabulary + v);
-  };
-  std::vector<double> expected(static_cast<size_t>(c.batch * out_tokens * c.vocabulary));
-  double largest_term = 0.0;
+Expected expect(const Case& c, const Inputs& inputs) {
+  const int64_t vocabulary = c.vocabulary;
+  const int64_t out_tokens = c.out().tokens();
+  const int64_t in_tokens = c.in().tokens();
   const ssg::Matrix& matrix = dense(c.key);
+  Expected expected;
+  expected.values.resize(static_cast<size_t>(c.batch * out_tokens * vocabulary));
+  const auto weighted = [&](double weight, double value) {
+    const double term = weight * value;
+    if (std::isfinite(term)) expected.largest_term = std::max(expected.largest_term, std::abs(term));
+    return term;
+  };
   for (int64_t b = 0; b < c.batch; ++b) {
-    const double* weight = weights.get() + b * 2 * c.sources;
-    std::vector<double> merged(static_cast<size_t>(in_tokens * c.vocabulary));
-    std::vector<char> tainted(static_cast<size_t>(c.vocabulary));  // columns with a NaN or an infinity
+    const double* weight = inputs.weights.get() + b * 2 * c.sources;
+    std::vector<double> merged(static_cast<size_t>(in_tokens * vocabulary));
+    std::vector<char> is_tainted(static_cast<size_t>(vocabulary));  // columns that an infinity or a NaN goes into
     for (int64_t t = 0; t < in_tokens; ++t)
-      for (int64_t v = 0; v < c.vocabulary; ++v) {
-        double& sum = merged[static_cast<size_t>(t * c.vocabulary + v)];
-        for (int64_t s = 0; s < c.sources; ++s) {
-          const double term = weight[c.sources + s] * previous[static_cast<size_t>(s)].get(b, t, v);
-          sum += term;
-          if (std::isfinite(term)) largest_term = std::max(largest_term, std::abs(term));
-        }
-        if (!std::isfinite(sum)) tainted[static_cast<size_t>(v)] = 1;
+      for (int64_t v = 0; v < vocabulary; ++v) {
+        double& sum = merged[static_cast<size_t>(t * vocabulary + v)];
+        for (int64_t s = 0; s < c.sources; ++s)
+          sum += weighted(weight[c.sources + s], inputs.previous[static_cast<size_t>(s)].get(b, t, v));
+        if (!std::isfinite(sum)) is_tainted[static_cast<size_t>(v)] = 1;
       }
     for (int64_t t = 0; t < out_tokens; ++t) {
-      double* row = expected.data() + index(b, t, 0);
-      for (int64_t v = 0; v < c.vocabulary; ++v) {
-        if (tainted[static_cast<size_t>(v)] != 0) row[v] = kAnything;
-        for (size_t s = 0; s < current.size(); ++s) {
-          const double term = weight[s] * current[s].get(b, t, v);
-          row[v] += term;
-          if (std::isfinite(term)) largest_term = std::max(largest_term, std::abs(term));
-        }
+      double* row = expected.values.data() + (b * out_tokens + t) * vocabulary;
+      for (int64_t v = 0; v < vocabulary; ++v) {
+        if (is_tainted[static_cast<size_t>(v)] != 0) row[v] = kAnything;
+        for (size_t s = 0; s < inputs.current.size(); ++s)
+          row[v] += weighted(weight[s], inputs.current[s].get(b, t, v));
       }
       for (int64_t i = 0; i < in_tokens; ++i) {
         const double coefficient = matrix(t, i);
-        const double* x = merged.data() + i * c.vocabulary;
-        for (int64_t v = 0; v < c.vocabulary; ++v)
+        const double* x = merged.data() + i * vocabulary;
+        for (int64_t v = 0; v < vocabulary; ++v)
           if (std::isfinite(x[v]))
             row[v] += coefficient * x[v];
           else if (std::abs(coefficient) > 1e-3)
             row[v] = kNaN;
       }
-      for (int64_t v = 0; v < c.vocabulary; ++v) {
-        if (tainted[static_cast<size_t>(v)] != 0 && std::isinf(row[v])) row[v] = kNaN;
-        if (!current.empty() && current[0].get(b, t, v) == -kInfinity) row[v] = -kInfinity;
+      for (int64_t v = 0; v < vocabulary; ++v) {
+        if (is_tainted[static_cast<size_t>(v)] != 0 && std::isinf(row[v])) row[v] = kNaN;
+        if (!inputs.current.empty() && inputs.current[0].get(b, t, v) == -kInfinity) row[v] = -kInfinity;
       }
     }
   }
+  return expected;
+}
 
-  const Buffer fresh(c.scalar, c.in_place ? 0 : c.batch, out_tokens, c.vocabulary, c.out_layout, c.offset);
-  const Buffer& out = c.in_place ? current[0] : fresh;
-  std::vector<std::string> inputs;
-  for (const auto* buffers : {&current, &previous})
-    for (const Buffer& buffer : *buffers) inputs.push_back(buffer.bytes());
-  const std::string before = out.bytes();
-  const std::string rest = out.rest();
+struct Halves {
+  int64_t equal = 0;
+  int64_t all = 0;
+};
+std::map<Scalar, Halves> halves;
+
+std::string compare(const Case& c, const Buffer& out, const Expected& expected) {
+  double largest = expected.values.size() < 16 ? expected.largest_term : 0.0;
+  for (double value : expected.values)
+    if (std::isfinite(value) && value != kAnything) largest = std::max(largest, std::abs(value));
+  const double bound = (c.scalar == Scalar::float64 ? 1e-12 : 2e-6) * largest;
+  const bool is_half = number(c.scalar).bytes == 2;
+  Halves& half = halves[c.scalar];
+  std::string error;
+  size_t next = 0;
+  out.each([&](int64_t b, int64_t t, int64_t v) {
+    const double value = out.get(b, t, v);
+    const double wanted = expected.values[next++];
+    if (wanted == kAnything) return;
+    bool is_right;
+    if (std::isnan(wanted)) {
+      is_right = !std::isfinite(value);
+    } else if (std::isinf(wanted)) {
+      is_right = value == wanted;
+    } else {
+      is_right = std::abs(value - wanted) <= bound + (is_half ? 0.5 * ulp(wanted, c.scalar) : 0.0);
+      ++half.all;
+      half.equal += value == rounded(wanted, c.scalar);
+    }
+    if (is_right || !error.empty()) return;
+    char text[200];
+    std::snprintf(text, sizeof(text), "(%d, %d, %d) is %.9g, expected %.9g within %.3g", static_cast<int>(b),
+                  static_cast<int>(t), static_cast<int>(v), value, wanted, bound);
+    error = text;
+  });
+  return error;
+}
+
+int64_t row_grouped_cases = 0;
+
+std::string check(const Case& c, Random& random) {
+  const Inputs inputs = make_inputs(c, random);
+  const Expected expected = expect(c, inputs);
+  const Buffer fresh(c.scalar, c.in_place ? 0 : c.batch, c.out().tokens(), c.vocabulary, c.out_layout, c.offset);
+  const Buffer& out = c.in_place ? inputs.current[0] : fresh;
 
   ssg::cpu::Step step;
   step.scalar = c.scalar;
   step.batch = c.batch;
   step.vocabulary = c.vocabulary;
   step.sources = c.sources;
-  for (size_t s = 0; s < current.size(); ++s) step.current[s] = current[s].view();
-  for (size_t s = 0; s < previous.size(); ++s) step.previous[s] = previous[s].view();
+  std::vector<std::pair<const Buffer*, std::string>> untouched;
+  for (size_t s = 0; s < inputs.previous.size(); ++s) {
+    step.previous[s] = inputs.previous[s].view();
+    untouched.emplace_back(&inputs.previous[s], inputs.previous[s].bytes());
+  }
+  for (size_t s = 0; s < inputs.current.size(); ++s) {
+    step.current[s] = inputs.current[s].view();
+    if (&inputs.current[s] != &out) untouched.emplace_back(&inputs.current[s], inputs.current[s].bytes());
+  }
   step.out = out.view();
-  step.weights = weights.get();
+  step.weights = inputs.weights.get();
+  const std::string before = out.bytes();
+  const std::string rest = out.rest();
   const auto run = [&](int64_t threads) {
     workers = threads;
     one_by_one = c.one_by_one;
@@ -411,46 +461,15 @@ std::string check(const Case& c, Random& random) {
   if (c.batch > 0 && last_tasks > c.batch * ((c.vocabulary + strip - 1) / strip)) ++row_grouped_cases;
 
   if (out.rest() != rest) return "wrote between the elements of the output";
-  size_t buffer_index = 0;
-  for (const auto* buffers : {&current, &previous})
-    for (const Buffer& buffer : *buffers) {
-      if (!(c.in_place && &buffer == &out) && buffer.bytes() != inputs[buffer_index]) return "wrote to an input";
-      ++buffer_index;
-    }
+  for (const auto& [buffer, bytes] : untouched)
+    if (buffer->bytes() != bytes) return "wrote to an input";
   if (c.threads > 1) {
     const std::string result = out.bytes();
     out.restore(before);
     run(1);
     if (out.bytes() != result) return "one thread gives other bits";
   }
-
-  double largest = 0.0;
-  for (double value : expected)
-    if (std::isfinite(value) && value != kAnything) largest = std::max(largest, std::abs(value));
-  if (expected.size() < 16) largest = std::max(largest, largest_term);
-  const bool is_half = number(c.scalar).bytes == 2;
-  const double bound = (c.scalar == Scalar::float64 ? 1e-12 : 2e-6) * largest;
-  Halves& half = halves[c.scalar];
-  std::string error;
-  out.each([&](int64_t b, int64_t t, int64_t v) {
-    const double value = out.get(b, t, v);
-    const double wanted = expected[index(b, t, v)];
-    if (wanted == kAnything) return;
-    const bool close = std::isnan(wanted) ? !std::isfinite(value)
-                       : std::isinf(wanted)
-                           ? value == wanted
-                           : std::abs(value - wanted) <= bound + (is_half ? 0.5 * ulp(wanted, c.scalar) : 0.0);
-    if (is_half && std::isfinite(wanted)) {
-      ++half.all;
-      half.equal += value == rounded(wanted, c.scalar);
-    }
-    if (close || !error.empty()) return;
-    char text[200];
-    std::snprintf(text, sizeof(text), "(%d, %d, %d) is %.9g, expected %.9g within %.3g", static_cast<int>(b),
-                  static_cast<int>(t), static_cast<int>(v), value, wanted, bound);
-    error = text;
-  });
-  return error;
+  return compare(c, out, expected);
 }
 
 void report(const std::string& what, const std::string& error) {
@@ -609,7 +628,7 @@ void invalid_keys() {
 
 void shares_of_halves() {
   for (const auto& [scalar, half] : halves)
-    if (half.all > 0)
+    if (number(scalar).bytes == 2)
       report(std::string("rounded results of ") + number(scalar).name,
              static_cast<double>(half.equal) >= 0.99 * static_cast<double>(half.all)
                  ? ""
