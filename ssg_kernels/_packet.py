@@ -14,8 +14,9 @@ _FIRST_STRENGTH = 4  # after logits, prev_logits, size and prev_size
 
 
 class GuidedPacket(OpOverloadPacket):
-    """Torch tries a packet's overloads one by one, and each that does not fit costs it some 50 microseconds for an error
-    message that nobody reads; a call with floats would pay it up to seven times. Here the types of the strengths decide.
+    """Torch tries a packet's overloads one by one, and each that does not fit costs it some 50 microseconds
+    for an error message that nobody reads; a call with floats would pay that up to seven times. Here the
+    types of the strengths decide.
     """
 
     _strengths: tuple[str, ...]

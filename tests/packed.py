@@ -1,13 +1,23 @@
-"""A step's packed plan, executed as a kernel executes it: chunk by chunk, tap by tap, in numpy."""
+"""The torch-free core, and a step's packed plan executed as a kernel executes it: chunk by chunk, in numpy."""
 
 from __future__ import annotations
 
+import importlib
+import os
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
+
+
+def load_host() -> Any:
+    """The development module. Skips the file where it was not built; fails there under SSG_REQUIRE_EXTENSION=1."""
+    if os.environ.get("SSG_REQUIRE_EXTENSION") == "1":
+        return importlib.import_module("ssg_kernels._host")
+    return pytest.importorskip("ssg_kernels._host", reason="ssg_kernels._host is not built")
 
 
 class Execution:

@@ -9,12 +9,13 @@ import pytest
 import schedules
 import torch
 from numpy.typing import NDArray
+from packed import load_host
 from scipy.fft import dct
 from strategies import INTERPOLATIONS, PRIORS
 
 from ssg_kernels import reference
 
-host = pytest.importorskip("ssg_kernels._host", reason="the development module is not built")
+host = load_host()
 
 Matrix = NDArray[np.float64]
 Size = tuple[int, int]

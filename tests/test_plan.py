@@ -9,10 +9,10 @@ import pytest
 import schedules
 from hypothesis import example, given
 from hypothesis import strategies as st
-from packed import Execution, operator_of
+from packed import Execution, load_host, operator_of
 from strategies import INTERPOLATIONS, PRIORS, sides
 
-host = pytest.importorskip("ssg_kernels._host", reason="the development module is not built")
+host = load_host()
 
 Size = tuple[int, int]
 MAX_ROWS = (3, 6)  # what the kernels' registers hold

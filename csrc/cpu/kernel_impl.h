@@ -422,12 +422,10 @@ class Task {
       unroll<R>([&](auto r) SSG_INLINE_LAMBDA {
         const int left = 2 * r;
         const int right = 2 * r + 1;
-        finish(row, from[0].at[left] + offset, from[1].at[left] + offset, to.at[left] + offset,
-                       p[r].plus(q[r]));
+        finish(row, from[0].at[left] + offset, from[1].at[left] + offset, to.at[left] + offset, p[r].plus(q[r]));
         // The middle output has no mirror.
         if (to.at[right] != to.at[left])
-          finish(row, from[0].at[right] + offset, from[1].at[right] + offset, to.at[right] + offset,
-                         p[r].minus(q[r]));
+          finish(row, from[0].at[right] + offset, from[1].at[right] + offset, to.at[right] + offset, p[r].minus(q[r]));
       });
     }
   }

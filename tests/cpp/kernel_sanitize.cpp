@@ -14,6 +14,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <new>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -40,11 +41,17 @@ constexpr Prior kPriors[] = {Prior::dse, Prior::dse_zero_pad, Prior::spatial};
 constexpr Interpolation kInterpolations[] = {Interpolation::nearest, Interpolation::bilinear, Interpolation::bicubic,
                                              Interpolation::area};
 
-struct Counts {
+constexpr const char* kCapabilities[] = {"avx512", "avx2", "baseline"};
+constexpr int kCapabilityCount = 3;
+
+// What the processes of the instruction sets share with the one that started them.
+struct Shared {
   std::atomic<int> passed;
   std::atomic<int> failed;
+  char running[kCapabilityCount][400];  // the case that a process ended in
 };
-Counts* counts = nullptr;  // shared with the process of each instruction set
+Shared* shared = nullptr;
+char* running = nullptr;
 
 // ---- numbers of each dtype
 // -------------------------------------------------------------------------------------------
@@ -474,13 +481,16 @@ std::string check(const Case& c, Random& random) {
 
 void report(const std::string& what, const std::string& error) {
   if (error.empty()) {
-    ++counts->passed;
+    ++shared->passed;
     return;
   }
-  if (++counts->failed <= 20) std::printf("FAILED %s: %s: %s\n", ssg::cpu::kernel().name, what.c_str(), error.c_str());
+  if (++shared->failed <= 20) std::printf("FAILED %s: %s: %s\n", ssg::cpu::kernel().name, what.c_str(), error.c_str());
 }
 
-void test(const Case& c, Random& random) { report(c.describe(), check(c, random)); }
+void test(const Case& c, Random& random) {
+  std::snprintf(running, sizeof(Shared::running[0]), "%s", c.describe().c_str());
+  report(c.describe(), check(c, random));
+}
 
 // ---- which cases
 // -----------------------------------------------------------------------------------------------------
@@ -658,22 +668,24 @@ int run_all(const char* capability) {
 }  // namespace
 
 int main() {
-  void* shared = mmap(nullptr, sizeof(Counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (shared == MAP_FAILED) return 1;
-  counts = new (shared) Counts{};
+  void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return 1;
+  shared = new (memory) Shared{};
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
+  pid_t children[kCapabilityCount];
+  for (int i = 0; i < kCapabilityCount; ++i) {
+    running = shared->running[i];
+    children[i] = fork();
+    if (children[i] < 0) return 1;
+    if (children[i] == 0) std::exit(run_all(kCapabilities[i]));
+  }
   bool crashed = false;
-  std::vector<pid_t> children;
-  for (const char* capability : {"avx512", "avx2", "baseline"}) {
-    const pid_t child = fork();
-    if (child < 0) return 1;
-    if (child == 0) std::exit(run_all(capability));
-    children.push_back(child);
-  }
-  for (pid_t child : children) {
+  for (int i = 0; i < kCapabilityCount; ++i) {
     int status = 0;
-    crashed |= waitpid(child, &status, 0) != child || status != 0;
+    if (waitpid(children[i], &status, 0) == children[i] && status == 0) continue;
+    crashed = true;
+    std::printf("%s: ended early, in %s\n", kCapabilities[i], shared->running[i]);
   }
-  if (crashed) std::printf("a process ended early: see the sanitizer's report\n");
-  std::printf("%d passed, %d failed\n", counts->passed.load(), counts->failed.load());
-  return crashed || counts->failed.load() > 0 || counts->passed.load() == 0 ? 1 : 0;
+  std::printf("%d passed, %d failed\n", shared->passed.load(), shared->failed.load());
+  return crashed || shared->failed.load() > 0 || shared->passed.load() == 0 ? 1 : 0;
 }
