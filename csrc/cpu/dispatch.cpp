@@ -70,6 +70,9 @@ Split split_of(const Plan<T>& plan, const Step& step, int64_t strip, int64_t thr
   // Enough tasks for every thread: fewer columns each, and then fewer rows, which costs loading the map again.
   const int64_t wanted = threads > 1 ? 4 * threads : 1;
   split.strips = std::clamp<int64_t>(step.batch * strips / wanted, 1, split.strips);
+  // As many tasks for one thread as for another.
+  const int64_t rounds = ceil_div(step.batch * ceil_div(strips, split.strips), threads);
+  split.strips = ceil_div(step.batch * strips, rounds * threads);
   split.column_groups = ceil_div(strips, split.strips);
   const int64_t tasks = step.batch * split.column_groups;
   if (tasks < wanted) split.row_groups = std::min(plan.blocks, ceil_div(wanted, tasks));
