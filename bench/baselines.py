@@ -242,21 +242,21 @@ def _blockable(case: Case, dtype: torch.dtype, block: int) -> bool:
     return not case.cfg and case.size[0] > block
 
 
-def _half(case: Case, dtype: torch.dtype) -> bool:
+def half(case: Case, dtype: torch.dtype) -> bool:
     return not case.cfg and dtype in HALF
 
 
-def _cfg(case: Case, dtype: torch.dtype) -> bool:
+def with_cfg(case: Case, dtype: torch.dtype) -> bool:
     return case.cfg
 
 
-def _always(case: Case, dtype: torch.dtype) -> bool:
+def always(case: Case, dtype: torch.dtype) -> bool:
     return True
 
 
 CONTENDERS: tuple[Contender, ...] = (
-    Contender("ours", "ours", ours, "torch.ops.ssg.guided_logits(_cfg), a new output per call", _always),
-    Contender("ours_out", "ours_out", ours_out, "the same into a given output", _always),
+    Contender("ours", "ours", ours, "torch.ops.ssg.guided_logits(_cfg), a new output per call", always),
+    Contender("ours_out", "ours_out", ours_out, "the same into a given output", always),
     Contender(
         "baddbmm", "baddbmm", baddbmm, "one torch.baddbmm with the dense operator in the logits' dtype"
     ),
@@ -291,35 +291,39 @@ CONTENDERS: tuple[Contender, ...] = (
         "baddbmm",
         through_float32(baddbmm),
         "baddbmm on logits cast to float32 and back",
-        _half,
+        half,
     ),
     Contender(
         "separable_float32",
         "separable",
         through_float32(separable_rows_first),
         "separable_rows on logits cast to float32 and back",
-        _half,
+        half,
     ),
-    Contender("merge_baddbmm", "baddbmm", merged(baddbmm), "two lerps, then baddbmm", _cfg),
+    Contender("merge_baddbmm", "baddbmm", merged(baddbmm), "two lerps, then baddbmm", with_cfg),
     Contender(
         "merge_baddbmm_kept",
         "baddbmm",
         merged_once(baddbmm),
         "one lerp, then baddbmm on the previous scale's merged logits, kept",
-        _cfg,
+        with_cfg,
     ),
     Contender(
-        "merge_separable", "separable", merged(separable_rows_first), "two lerps, then separable_rows", _cfg
+        "merge_separable",
+        "separable",
+        merged(separable_rows_first),
+        "two lerps, then separable_rows",
+        with_cfg,
     ),
     Contender(
         "merge_separable_kept",
         "separable",
         merged_once(separable_rows_first),
         "one lerp, then separable_rows on the previous scale's merged logits, kept",
-        _cfg,
+        with_cfg,
     ),
     Contender(
-        "naive_eager", "naive_eager", naive_eager, "ssg_kernels.reference in the logits' dtype", _always
+        "naive_eager", "naive_eager", naive_eager, "ssg_kernels.reference in the logits' dtype", always
     ),
     Contender("naive_fft", "naive_fft", naive_fft, "interpolate and an FFT-based DCT on (B, V, h, w)"),
     Contender(
@@ -327,7 +331,7 @@ CONTENDERS: tuple[Contender, ...] = (
         "naive_compiled",
         compiled(naive_eager),
         "naive_eager under torch.compile",
-        _always,
+        always,
         compiled=True,
     ),
     Contender(
@@ -342,7 +346,7 @@ CONTENDERS: tuple[Contender, ...] = (
         "copy_out",
         partial(copy, fresh=False),
         "the same bytes: logits copied into a given output, every other input summed",
-        _always,
+        always,
         checked=False,
     ),
     Contender(
@@ -350,7 +354,7 @@ CONTENDERS: tuple[Contender, ...] = (
         "copy_fresh",
         partial(copy, fresh=True),
         "the same bytes into a new output per call",
-        _always,
+        always,
         checked=False,
     ),
 )

@@ -73,20 +73,20 @@ class Case:
         }
 
 
-def _square(
+def square(
     name: str, group: str, n: int, m: int, batch: int = 1, vocab: int = 4096, cfg: bool = False
 ) -> Case:
     return Case(name, group, (n, n), (m, m), batch, vocab, cfg)
 
 
 CASES: tuple[Case, ...] = (
-    *(_square(f"var256-{n}-{m}", "VAR-256", n, m) for n, m in pairwise(VAR_256)),
-    _square("var256-13-16-b8", "VAR-256", 13, 16, batch=8),
-    _square("var512-24-32", "VAR-512", 24, 32),
-    _square("1024px-48-64", "1024px", 48, 64),
-    _square("bitwise-48-64-b2", "bitwise", 48, 64, batch=2, vocab=64),
-    _square("cfg-13-16", "VAR-256 cfg", 13, 16, cfg=True),
-    _square("cfg-13-16-b8", "VAR-256 cfg", 13, 16, batch=8, cfg=True),
+    *(square(f"var256-{n}-{m}", "VAR-256", n, m) for n, m in pairwise(VAR_256)),
+    square("var256-13-16-b8", "VAR-256", 13, 16, batch=8),
+    square("var512-24-32", "VAR-512", 24, 32),
+    square("1024px-48-64", "1024px", 48, 64),
+    square("bitwise-48-64-b2", "bitwise", 48, 64, batch=2, vocab=64),
+    square("cfg-13-16", "VAR-256 cfg", 13, 16, cfg=True),
+    square("cfg-13-16-b8", "VAR-256 cfg", 13, 16, batch=8, cfg=True),
 )
 QUICK = ("var256-1-2", "var256-5-6", "var256-13-16", "bitwise-48-64-b2", "cfg-13-16")
 

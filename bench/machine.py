@@ -6,7 +6,10 @@ import importlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,42 @@ def l3_bytes() -> int:
     return caches().get("L3", DEFAULT_L3)
 
 
+def cache_bytes(device: torch.device) -> int:
+    """The last-level cache of the device."""
+    return torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else l3_bytes()
+
+
+def accelerator(device: torch.device) -> dict[str, Any]:
+    """What a figure from a GPU depends on; nothing for the CPU."""
+    if device.type != "cuda":
+        return {}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu": properties.name,
+        "gpu_multiprocessors": properties.multi_processor_count,
+        "gpu_memory_bytes": properties.total_memory,
+        "gpu_L2_bytes": properties.L2_cache_size,
+        "gpu_driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "gpu_clocks": _output(
+            "nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,clocks.max.sm", "--format=csv,noheader"
+        ),
+    }
+
+
+@contextmanager
+def forced_backend(name: str) -> Iterator[None]:
+    """SSG_KERNELS_BACKEND set to `name`."""
+    before = os.environ.get("SSG_KERNELS_BACKEND")
+    os.environ["SSG_KERNELS_BACKEND"] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["SSG_KERNELS_BACKEND"]
+        else:
+            os.environ["SSG_KERNELS_BACKEND"] = before
+
+
 def kernel_in_use() -> bool:
     """Whether the compiled kernel serves CPU tensors: otherwise "ours" is the reference by another name."""
     return _extension.is_loaded() and os.environ.get("SSG_KERNELS_BACKEND") in (None, "", "cpu")
@@ -76,11 +115,20 @@ def versions() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "triton": _version_of("triton"),
+        "cuda": torch.version.cuda,
         "ssg_kernels": ssg_kernels.__version__,
         "kernel_in_use": kernel_in_use(),
         "kernel_capability": kernel_capability(),
         "build": info.build(),
     }
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def kernel_capability() -> str | None:
@@ -90,12 +138,16 @@ def kernel_capability() -> str | None:
     return str(importlib.import_module("ssg_kernels._C").cpu_capability())
 
 
-def _git(*arguments: str) -> str | None:
+def _output(*command: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def _git(*arguments: str) -> str | None:
+    return _output("git", *arguments)
 
 
 def commit() -> dict[str, Any]:

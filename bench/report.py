@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import summary
+
 COLUMNS = (
     ("baddbmm", "baddbmm"),
     ("separable", "separable"),
@@ -29,6 +31,14 @@ def format_time(microseconds: float) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
+def format_bandwidth(bytes_per_second: float) -> str:
+    return (
+        f"{bytes_per_second / 1e12:.2f} TB/s"
+        if bytes_per_second >= 1e11
+        else f"{bytes_per_second / 1e9:.1f} GB/s"
+    )
+
+
 def format_ratio(ratio: float) -> str:
     return f"{ratio:.0f}x" if ratio >= 99.5 else f"{ratio:.1f}x" if ratio >= 9.95 else f"{ratio:.2f}x"
 
@@ -47,9 +57,9 @@ def _over_ours(result: dict[str, Any], approach: str) -> str:
 
 
 def _figures(result: dict[str, Any], spread: bool) -> list[str]:
-    mine = _row(result, "ours")
-    if mine is None or "median_us" not in mine:
-        verdict = "absent" if mine is None else mine["verdict"]
+    mine = summary.fastest(result["contenders"], ["ours"])
+    if mine is None:
+        verdict = next((row["verdict"] for row in result["contenders"] if row["family"] == "ours"), "absent")
         return [verdict, "", *("" for _ in COLUMNS)]
     time = format_time(mine["median_us"])
     if spread:

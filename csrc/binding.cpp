@@ -1,5 +1,5 @@
-// The only file that knows torch: it checks the calls, allocates, and registers the CPU kernels on LibTorch's stable
-// ABI. The schemas are defined in ssg_kernels/_schema.py; the texts of the errors are those of ssg_kernels/_checks.py.
+// The only file that knows torch: it checks the calls, allocates, and registers the kernels on LibTorch's stable ABI.
+// The schemas are defined in ssg_kernels/_schema.py; the texts of the errors are those of ssg_kernels/_checks.py.
 
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -20,6 +21,14 @@
 
 #include "cpu/kernel.h"
 #include "cpu/memory.h"
+#include "cuda/kernel.h"
+
+#if defined(SSG_HAVE_CUDA)
+#include <torch/csrc/stable/accelerator.h>
+
+// Weak, so that the extension loads where torch has no CUDA; torch's header would need CUDA's to declare it.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
+#endif
 
 namespace {
 
@@ -116,11 +125,16 @@ int32_t device_type_of(const Tensor& x) {
   return type;
 }
 
+int32_t device_index_of(const Tensor& x) {
+  int32_t index = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(x.get(), &index));
+  return index;
+}
+
 std::string device_text(const Tensor& x) {
   const int32_t type = device_type_of(x);
   if (type == aoti_torch_device_type_cpu()) return "cpu";
-  int32_t index = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(x.get(), &index));
+  const int32_t index = device_index_of(x);
   const std::string name = type == aoti_torch_device_type_cuda()   ? "cuda"
                            : type == aoti_torch_device_type_meta() ? "meta"
                                                                    : "device type " + std::to_string(type);
@@ -128,6 +142,12 @@ std::string device_text(const Tensor& x) {
 }
 
 bool on_cpu(const Tensor& x) { return device_type_of(x) == aoti_torch_device_type_cpu(); }
+
+bool on_device_of(const Tensor& x, const Tensor& other) {
+  const int32_t type = device_type_of(x);
+  return type == device_type_of(other) &&
+         (type == aoti_torch_device_type_cpu() || device_index_of(x) == device_index_of(other));
+}
 
 // A (B, L, V) tensor's facts, asked for once.
 struct Facts {
@@ -173,12 +193,12 @@ Value choice_of(const char* name, const char* argument, std::string_view given,
   fail(name, ": ", argument, " must be one of ", expected.str(), ", got '", given, "'");
 }
 
-ssg::Prior prior_of(const char* name, const Text& prior) {
-  return choice_of<ssg::Prior>(name, "prior", prior.view(), std::array{"dse", "dse_zero_pad", "spatial"});
+ssg::Prior prior_of(const char* name, std::string_view prior) {
+  return choice_of<ssg::Prior>(name, "prior", prior, std::array{"dse", "dse_zero_pad", "spatial"});
 }
 
-ssg::Interpolation interpolation_of(const char* name, const Text& interpolation) {
-  return choice_of<ssg::Interpolation>(name, "interpolation", interpolation.view(),
+ssg::Interpolation interpolation_of(const char* name, std::string_view interpolation) {
+  return choice_of<ssg::Interpolation>(name, "interpolation", interpolation,
                                        std::array{"nearest", "bilinear", "bicubic", "area"});
 }
 
@@ -189,68 +209,104 @@ void check_tokens(const char* name, const char* argument, const char* tokens, co
          size_name, " (", grid.h, ", ", grid.w, "), got ", given);
 }
 
-// Strengths: a float, or a tensor of shape () or (B,)
+// Strengths
 
+#if defined(SSG_HAVE_CUDA)
+ssg::cuda::Scalar strength_scalar(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float: return ssg::cuda::Scalar::float32;
+    case ScalarType::Double: return ssg::cuda::Scalar::float64;
+    case ScalarType::BFloat16: return ssg::cuda::Scalar::bfloat16;
+    case ScalarType::Half: return ssg::cuda::Scalar::float16;
+    case ScalarType::Byte: return ssg::cuda::Scalar::uint8;
+    case ScalarType::Char: return ssg::cuda::Scalar::int8;
+    case ScalarType::Short: return ssg::cuda::Scalar::int16;
+    case ScalarType::Int: return ssg::cuda::Scalar::int32;
+    case ScalarType::Long: return ssg::cuda::Scalar::int64;
+    case ScalarType::Bool: return ssg::cuda::Scalar::boolean;
+    default: fail("a strength of ", dtype_text(type), " cannot be read");
+  }
+}
+#endif
+
+// A float, or a tensor of shape () or (B,) on the device of the logits.
 class Strength {
  public:
-  Strength(const char*, const char*, double value, int64_t) : value_(value) {}
-  Strength(const char* name, const char* argument, const Tensor& tensor, int64_t batch) {
+  Strength(const char*, const char*, double value, int64_t, const Tensor&) : value_(value) {}
+  Strength(const char* name, const char* argument, const Tensor& tensor, int64_t batch, const Tensor& logits)
+      : tensor_(&tensor), type_(tensor.scalar_type()) {
     const int64_t dim = tensor.dim();
     if (dim > 1 || (dim == 1 && tensor.size(0) != batch))
       fail(name, ": ", argument, " must be a float or a tensor of shape () or (", batch, ",), got shape ",
            shape_text(tensor.sizes()));
-    const ScalarType type = tensor.scalar_type();
-    if (type == ScalarType::ComplexHalf || type == ScalarType::ComplexFloat || type == ScalarType::ComplexDouble)
-      fail(name, ": ", argument, " must be a real tensor, got ", dtype_text(type));
-    if (!on_cpu(tensor)) fail(name, ": ", argument, " must be on the device of logits, cpu, got ", device_text(tensor));
-    if (dim == 0) {
-      value_ = at(tensor, type, 0);
-    } else {
-      values_.reserve(static_cast<size_t>(batch));
-      for (int64_t b = 0; b < batch; ++b) values_.push_back(at(tensor, type, b * tensor.stride(0)));
+    if (type_ == ScalarType::ComplexHalf || type_ == ScalarType::ComplexFloat || type_ == ScalarType::ComplexDouble)
+      fail(name, ": ", argument, " must be a real tensor, got ", dtype_text(type_));
+    if (!on_device_of(tensor, logits))
+      fail(name, ": ", argument, " must be on the device of logits, ", device_text(logits), ", got ",
+           device_text(tensor));
+    data_ = tensor.const_data_ptr();
+    if (dim == 1) stride_ = tensor.stride(0);
+  }
+
+  // Sample b's strength; for tensors on the CPU.
+  double operator[](int64_t b) const {
+    if (tensor_ == nullptr) return value_;
+    const int64_t i = b * stride_;
+    switch (type_) {
+      case ScalarType::Float: return read<float>(i);
+      case ScalarType::Double: return read<double>(i);
+      case ScalarType::Half: return static_cast<float>(static_cast<const Half*>(data_)[i]);
+      case ScalarType::BFloat16: return static_cast<float>(static_cast<const BFloat16*>(data_)[i]);
+      case ScalarType::Byte: return read<uint8_t>(i);
+      case ScalarType::Char: return read<int8_t>(i);
+      case ScalarType::Short: return read<int16_t>(i);
+      case ScalarType::Int: return read<int32_t>(i);
+      case ScalarType::Long: return read<int64_t>(i);
+      case ScalarType::Bool: return read<bool>(i);
+      default: fail("a strength of ", dtype_text(type_), " cannot be read");
     }
   }
 
-  double operator[](int64_t b) const { return values_.empty() ? value_ : values_[static_cast<size_t>(b)]; }
+#if defined(SSG_HAVE_CUDA)
+  // Read on the device, when the kernel runs.
+  ssg::cuda::Strength on_cuda() const { return {data_, stride_, strength_scalar(type_), value_}; }
+#endif
+
+  // The tensor, or a 0-d tensor of the float.
+  Tensor tensor() const {
+    if (tensor_ != nullptr) return *tensor_;
+    AtenTensorHandle handle = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(0, nullptr, nullptr, aoti_torch_dtype_float64(),
+                                                           aoti_torch_device_type_cpu(), 0, &handle));
+    Tensor made(handle);
+    *static_cast<double*>(made.mutable_data_ptr()) = value_;
+    return made;
+  }
 
  private:
   template <class T>
-  static double read(const Tensor& tensor, int64_t offset) {
-    return static_cast<double>(static_cast<const T*>(tensor.const_data_ptr())[offset]);
+  double read(int64_t i) const {
+    return static_cast<double>(static_cast<const T*>(data_)[i]);
   }
 
-  static double at(const Tensor& tensor, ScalarType type, int64_t offset) {
-    switch (type) {
-      case ScalarType::Float: return read<float>(tensor, offset);
-      case ScalarType::Double: return read<double>(tensor, offset);
-      case ScalarType::Half: return static_cast<float>(static_cast<const Half*>(tensor.const_data_ptr())[offset]);
-      case ScalarType::BFloat16:
-        return static_cast<float>(static_cast<const BFloat16*>(tensor.const_data_ptr())[offset]);
-      case ScalarType::Byte: return read<uint8_t>(tensor, offset);
-      case ScalarType::Char: return read<int8_t>(tensor, offset);
-      case ScalarType::Short: return read<int16_t>(tensor, offset);
-      case ScalarType::Int: return read<int32_t>(tensor, offset);
-      case ScalarType::Long: return read<int64_t>(tensor, offset);
-      case ScalarType::Bool: return read<bool>(tensor, offset);
-      default: fail("a strength of ", dtype_text(type), " cannot be read");
-    }
-  }
-
+  const Tensor* tensor_ = nullptr;
+  ScalarType type_ = ScalarType::Double;
+  const void* data_ = nullptr;
+  int64_t stride_ = 0;
   double value_ = 0.0;
-  std::vector<double> values_;
 };
 
 // Memory
 
 using Shape = std::array<int64_t, 3>;
 
-Tensor empty(const Shape& sizes, ScalarType dtype) {
+Tensor empty_on_device_of(const Tensor& x, const Shape& sizes, ScalarType dtype) {
   const Shape strides = {std::max<int64_t>(sizes[1], 1) * std::max<int64_t>(sizes[2], 1),
                          std::max<int64_t>(sizes[2], 1), 1};
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(3, sizes.data(), strides.data(),
                                                          torch::stable::detail::to<int32_t>(from(dtype)),
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
+                                                         device_type_of(x), device_index_of(x), &handle));
   return Tensor(handle);
 }
 
@@ -323,40 +379,49 @@ Tensor readable(const Tensor& x, Facts& facts) {
   return copy;
 }
 
-ssg::cpu::Logits logits_at(const Tensor& x, const Facts& facts, int64_t first) {
+// The samples from `first` on, as the kernels of a backend take them.
+template <class Logits>
+Logits logits_at(const Tensor& x, const Facts& facts, int64_t first) {
   const auto* data = static_cast<const char*>(x.const_data_ptr());
   return {data + first * facts.stride[0] * item_bytes(facts.dtype), facts.stride[0], facts.stride[1]};
 }
 
 // Backends
 
-// Whether SSG_KERNELS_BACKEND sends the call to the reference; raises where it names a backend that cannot serve it.
-bool asks_for_reference() {
-  const char* backend = std::getenv("SSG_KERNELS_BACKEND");
-  if (backend == nullptr || *backend == '\0') return false;
-  const std::string name = backend;
-  if (name == "cpu") return false;
-  if (name == "reference") return true;
-  if (name == "triton" || name == "cuda") fail("SSG_KERNELS_BACKEND=", name, " cannot serve tensors on cpu");
-  fail("SSG_KERNELS_BACKEND must be one of reference, cpu, triton, cuda, got '", name, "'");
-}
-
-template <class... Args>
-Tensor call(const char* op, const Args&... args) {
+template <class Result, class... Args>
+Result call(const char* op, const Args&... args) {
   std::array<StableIValue, sizeof...(Args)> stack{from(args)...};
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
+  if constexpr (std::is_same_v<Result, std::string>)
+    return Text(stack[0]).string();
+  else
+    return torch::stable::detail::to<Result>(stack[0]);
 }
 
-// A tensor of shape (B,), for the reference.
-Tensor as_tensor(const Strength& strength, int64_t batch) {
-  AtenTensorHandle handle = nullptr;
-  const int64_t stride = 1;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &batch, &stride, aoti_torch_dtype_float64(),
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
-  Tensor tensor(handle);
-  for (int64_t b = 0; b < batch; ++b) static_cast<double*>(tensor.mutable_data_ptr())[b] = strength[b];
-  return tensor;
+#if defined(SSG_HAVE_CUDA)
+static_assert(static_cast<int>(ssg::cuda::Scalar::float16) == static_cast<int>(ssg::cpu::Scalar::float16));
+#endif
+
+// Why the CUDA kernels cannot serve the device, or null where they can.
+const char* cuda_unavailable([[maybe_unused]] int32_t device) {
+#if defined(SSG_HAVE_CUDA)
+  if (aoti_torch_get_current_cuda_stream == nullptr) return "this torch has no CUDA";
+  return ssg::cuda::unavailable(device);
+#else
+  return "this build has no CUDA kernels";
+#endif
+}
+
+// Whether the kernels here serve the call. If not, Python is to compute it: raises where SSG_KERNELS_BACKEND forbids.
+bool serves(const Tensor& logits) {
+  const char* asked = std::getenv("SSG_KERNELS_BACKEND");
+  const bool cpu = on_cpu(logits);
+  if ((asked == nullptr || *asked == '\0' || std::strcmp(asked, cpu ? "cpu" : "cuda") == 0) &&
+      (cpu || cuda_unavailable(device_index_of(logits)) == nullptr))
+    return true;
+  const auto problem = call<std::string>("ssg::_python_problem", logits);
+  if (!problem.empty()) fail(problem);
+  return false;
 }
 
 // [batch][2 * sources], on the stack for the usual batches.
@@ -372,7 +437,33 @@ class Weights {
   std::vector<double> many_;
 };
 
-void copy_into(const Tensor& out, const Tensor& result) { torch::stable::copy_(const_cast<Tensor&>(out), result); }
+// The step from both logits to `out`, without its strengths.
+template <class Step>
+Step step_of(ssg::cpu::Scalar scalar, int64_t sources, const Tensor& logits, const Facts& facts,
+             const Tensor& prev_logits, const Facts& prev, const Tensor& out) {
+  using Logits = decltype(Step::out);
+  Step step;
+  step.scalar = static_cast<decltype(Step::scalar)>(scalar);
+  step.sources = sources;
+  step.batch = facts.size[0] / sources;
+  step.vocabulary = facts.size[2];
+  for (int64_t s = 0; s < sources; ++s) {
+    step.current[s] = logits_at<Logits>(logits, facts, s * step.batch);
+    step.previous[s] = logits_at<Logits>(prev_logits, prev, s * step.batch);
+  }
+  step.out = logits_at<Logits>(out, Facts(out), 0);
+  return step;
+}
+
+#if defined(SSG_HAVE_CUDA)
+void run_cuda(const ssg::StepKey& key, const ssg::cuda::Step& step, const Tensor& logits) {
+  const int32_t device = device_index_of(logits);
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  ssg::cuda::run(key, step, device, stream);
+}
+#endif
 
 void run_kernel(const ssg::StepKey& key, const ssg::cpu::Step& step) {
   ssg::cpu::run(key, step, torch::stable::get_num_threads(),
@@ -401,12 +492,11 @@ Tensor guide(const char* name, Tensor logits, Tensor prev_logits, const Options&
   Facts prev(prev_logits);
   if (facts.dim != 3) fail(name, ": logits must be a 3-D tensor (B, L, V), got ", facts.dim, "-D");
   if (prev.dim != 3) fail(name, ": prev_logits must be a 3-D tensor (B, L', V), got ", prev.dim, "-D");
-  ssg::cpu::Step step;
-  step.scalar = scalar_of(name, "logits", facts.dtype);
+  const ssg::cpu::Scalar scalar = scalar_of(name, "logits", facts.dtype);
   if (prev.dtype != facts.dtype)
     fail(name, ": prev_logits must have the dtype of logits, ", dtype_text(facts.dtype), ", got ",
          dtype_text(prev.dtype));
-  if (!on_cpu(prev_logits) || !on_cpu(logits))
+  if (!on_device_of(prev_logits, logits))
     fail(name, ": prev_logits must be on the device of logits, ", device_text(logits), ", got ",
          device_text(prev_logits));
   ssg::StepKey key;
@@ -421,66 +511,66 @@ Tensor guide(const char* name, Tensor logits, Tensor prev_logits, const Options&
     fail(name, ": prev_logits must have the batch of logits, ", facts.size[0], ", got ", prev.size[0]);
   if (prev.size[2] != facts.size[2])
     fail(name, ": prev_logits must have the vocabulary of logits, ", facts.size[2], ", got ", prev.size[2]);
-  key.prior = prior_of(name, options.prior);
-  key.interpolation = interpolation_of(name, options.interpolation);
+  key.prior = prior_of(name, options.prior.view());
+  key.interpolation = interpolation_of(name, options.interpolation.view());
   key.rescale = options.rescale;
   if (is_cfg && facts.size[0] % 2 != 0)
     fail(name, ": logits must hold an even batch, conditional half first, got ", facts.size[0]);
-  step.sources = is_cfg ? 2 : 1;
-  step.batch = facts.size[0] / step.sources;
-  step.vocabulary = facts.size[2];
+  const int64_t batch = facts.size[0] / (is_cfg ? 2 : 1);
 
   constexpr std::array<const char*, 3> names = {"beta", "cfg", "prev_cfg"};
   size_t next = 0;
-  const std::array<Strength, sizeof...(Strengths)> strength = {Strength(name, names[next++], strengths, step.batch)...};
+  const std::array<Strength, sizeof...(Strengths)> strength = {
+      Strength(name, names[next++], strengths, batch, logits)...};
 
-  const Shape shape = {step.batch, facts.size[1], step.vocabulary};
+  const Shape shape = {batch, facts.size[1], facts.size[2]};
   if (given_out != nullptr) {
     const Facts out(*given_out);
-    const bool fits = out.dim == 3 && out.dtype == facts.dtype && on_cpu(*given_out) &&
+    const bool fits = out.dim == 3 && out.dtype == facts.dtype && on_device_of(*given_out, logits) &&
                       std::equal(shape.begin(), shape.end(), out.size) && (out.stride[2] == 1 || out.size[2] <= 1);
     if (!fits)
-      fail(name, ": out must be a ", shape_text(shape), " ", dtype_text(facts.dtype),
-           " tensor on cpu with a contiguous vocabulary, got ", shape_text(given_out->sizes()), " ",
+      fail(name, ": out must be a ", shape_text(shape), " ", dtype_text(facts.dtype), " tensor on ",
+           device_text(logits), " with a contiguous vocabulary, got ", shape_text(given_out->sizes()), " ",
            dtype_text(out.dtype), " on ", device_text(*given_out));
-    const Rows written(*given_out, out, 0, step.batch);
+    const Rows written(*given_out, out, 0, batch);
     if (written.repeats()) fail(name, ": out must not share memory between its elements");
     if (written.overlaps(Rows(prev_logits, prev, 0, prev.size[0]))) fail(name, ": out must not overlap prev_logits");
     bool same = given_out->const_data_ptr() == logits.const_data_ptr();
     for (int d = 0; d < 3; ++d) same = same && (out.size[d] <= 1 || out.stride[d] == facts.stride[d]);
-    const int64_t first_other = same ? step.batch : 0;
+    const int64_t first_other = same ? batch : 0;
     if (written.overlaps(Rows(logits, facts, first_other, facts.size[0] - first_other)))
       fail(name, ": out must be logits itself or not overlap it");
   }
 
-  if (asks_for_reference()) {
-    Tensor result = logits;
-    if constexpr (is_cfg)
-      result = call("ssg::_reference_guided_logits_cfg", logits, prev_logits, options.size.vector(),
-                    options.prev_size.vector(), as_tensor(strength[0], step.batch), as_tensor(strength[1], step.batch),
-                    as_tensor(strength[2], step.batch), options.prior.string(), options.interpolation.string(),
-                    options.rescale);
-    else
-      result = call("ssg::_reference_guided_logits", logits, prev_logits, options.size.vector(),
-                    options.prev_size.vector(), as_tensor(strength[0], step.batch), options.prior.string(),
-                    options.interpolation.string(), options.rescale);
-    if (given_out == nullptr) return result;
-    copy_into(*given_out, result);
-    return *given_out;
+  Tensor out = given_out != nullptr ? *given_out : empty_on_device_of(logits, shape, facts.dtype);
+  if (!serves(logits)) {
+    const auto hand_over = [&](const char* op, const auto&... values) {
+      return call<Tensor>(op, logits, prev_logits, options.size.vector(), options.prev_size.vector(),
+                          values.tensor()..., options.prior.string(), options.interpolation.string(), options.rescale,
+                          out);
+    };
+    return std::apply(
+        hand_over,
+        std::tuple_cat(std::tuple(is_cfg ? "ssg::_python_guided_logits_cfg" : "ssg::_python_guided_logits"), strength));
   }
 
   logits = readable(logits, facts);
   prev_logits = readable(prev_logits, prev);
-  Tensor out = given_out != nullptr ? *given_out : empty(shape, facts.dtype);
-  const Facts out_facts(out);
-  for (int64_t s = 0; s < step.sources; ++s) {
-    step.current[s] = logits_at(logits, facts, s * step.batch);
-    step.previous[s] = logits_at(prev_logits, prev, s * step.batch);
+#if defined(SSG_HAVE_CUDA)
+  if (!on_cpu(logits)) {
+    auto step = step_of<ssg::cuda::Step>(scalar, is_cfg ? 2 : 1, logits, facts, prev_logits, prev, out);
+    step.beta = strength[0].on_cuda();
+    if constexpr (is_cfg) {
+      step.cfg = strength[1].on_cuda();
+      step.prev_cfg = strength[2].on_cuda();
+    }
+    run_cuda(key, step, logits);
+    return out;
   }
-  step.out = logits_at(out, out_facts, 0);
+#endif
+  auto step = step_of<ssg::cpu::Step>(scalar, is_cfg ? 2 : 1, logits, facts, prev_logits, prev, out);
   if (given_out == nullptr)
-    ssg::cpu::advise_huge_pages(out.mutable_data_ptr(),
-                                step.batch * facts.size[1] * step.vocabulary * item_bytes(facts.dtype));
+    ssg::cpu::advise_huge_pages(out.mutable_data_ptr(), shape[0] * shape[1] * shape[2] * item_bytes(facts.dtype));
 
   // guided = (1 + beta) m - beta P m_prev, with m = (1 + t) cond - t uncond under cfg.
   Weights weights(2 * step.sources * step.batch);
@@ -541,8 +631,7 @@ void prior_linear(StableIValue* stack, uint64_t, uint64_t) {
   const bool transposed = torch::stable::detail::to<bool>(stack[7]);
   Facts facts(x);
   if (facts.dim != 3) fail(name, ": x must be a 3-D tensor (B, L, V), got ", facts.dim, "-D");
-  ssg::cpu::Step step;
-  step.scalar = scalar_of(name, "x", facts.dtype);
+  const ssg::cpu::Scalar scalar = scalar_of(name, "x", facts.dtype);
   ssg::StepKey key;
   key.size = grid_of(name, "size", size);
   key.prev_size = grid_of(name, "prev_size", prev_size);
@@ -550,36 +639,44 @@ void prior_linear(StableIValue* stack, uint64_t, uint64_t) {
     fail(name, ": prev_size must not exceed size, got prev_size ", shape_text(prev_size), " and size ",
          shape_text(size));
   check_tokens(name, "x", "L", transposed ? "size" : "prev_size", transposed ? key.size : key.prev_size, facts.size[1]);
-  key.prior = prior_of(name, prior);
-  key.interpolation = interpolation_of(name, interpolation);
+  key.prior = prior_of(name, prior.view());
+  key.interpolation = interpolation_of(name, interpolation.view());
   key.rescale = rescale;
   key.transposed = transposed;
-  const Strength strength(name, "scale", scale, facts.size[0]);
-  if (asks_for_reference()) {
-    stack[0] = from(call("ssg::_reference_prior_linear", x, scale, size.vector(), prev_size.vector(), prior.string(),
-                         interpolation.string(), rescale, transposed));
+  const Strength strength(name, "scale", scale, facts.size[0], x);
+  if (!serves(x)) {
+    stack[0] = from(call<Tensor>("ssg::_python_prior_linear", x, scale, size.vector(), prev_size.vector(),
+                                 prior.string(), interpolation.string(), rescale, transposed));
     return;
   }
 
   x = readable(x, facts);
-  step.batch = facts.size[0];
-  step.vocabulary = facts.size[2];
-  step.previous[0] = logits_at(x, facts, 0);
-  Tensor out = empty({step.batch, (transposed ? key.prev_size : key.size).tokens(), step.vocabulary}, facts.dtype);
-  step.out = logits_at(out, Facts(out), 0);
-  Weights weights(2 * step.batch);
-  for (int64_t b = 0; b < step.batch; ++b) {
+  const int64_t batch = facts.size[0];
+  const Shape shape = {batch, (transposed ? key.prev_size : key.size).tokens(), facts.size[2]};
+  Tensor out = empty_on_device_of(x, shape, facts.dtype);
+  stack[0] = from(out);
+#if defined(SSG_HAVE_CUDA)
+  if (!on_cpu(x)) {
+    auto step = step_of<ssg::cuda::Step>(scalar, 1, x, facts, x, facts, out);
+    step.current[0].data = nullptr;
+    step.beta = strength.on_cuda();
+    run_cuda(key, step, x);
+    return;
+  }
+#endif
+  auto step = step_of<ssg::cpu::Step>(scalar, 1, x, facts, x, facts, out);
+  step.current[0].data = nullptr;
+  Weights weights(2 * batch);
+  for (int64_t b = 0; b < batch; ++b) {
     weights.data()[2 * b] = 0.0;
     weights.data()[2 * b + 1] = strength[b];
   }
   step.weights = weights.data();
   run_kernel(key, step);
-  stack[0] = from(out);
 }
 
-}  // namespace
-
-STABLE_TORCH_LIBRARY_IMPL(ssg, CPU, m) {
+// The same on every device: each call sees where its tensors are.
+void register_kernels(torch::stable::detail::StableLibrary& m) {
   m.impl("guided_logits", &guided<false, Tensor>);
   m.impl("guided_logits.out", &guided<true, Tensor>);
   m.impl("guided_logits.float", &guided<false, double>);
@@ -605,11 +702,55 @@ STABLE_TORCH_LIBRARY_IMPL(ssg, CPU, m) {
   m.impl("_prior_linear", &prior_linear);
 }
 
-// Importing the module registers the kernels; the one function says which of them this processor runs.
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(ssg, CPU, m) { register_kernels(m); }
+#if defined(SSG_HAVE_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(ssg, CUDA, m) { register_kernels(m); }
+#endif
+
+// Importing the module registers the kernels; its functions say which of them run here.
 static PyObject* cpu_capability(PyObject*, PyObject*) { return PyUnicode_FromString(ssg::cpu::kernel().name); }
+
+static PyObject* cuda_reason(PyObject*, PyObject* device) {
+  const long index = PyLong_AsLong(device);
+  if (index == -1 && PyErr_Occurred()) return nullptr;
+  const char* reason = cuda_unavailable(static_cast<int32_t>(index));
+  if (reason == nullptr) Py_RETURN_NONE;
+  return PyUnicode_FromString(reason);
+}
+
+// ((h, w), (prev_h, prev_w), prior, interpolation, dtype, batch, vocabulary, sources, capability, multiprocessors)
+static PyObject* cuda_plan(PyObject*, PyObject* arguments) {
+  long long h = 0, w = 0, prev_h = 0, prev_w = 0, batch = 0, vocabulary = 0, sources = 0;
+  int capability = 0, multiprocessors = 0;
+  const char *prior = nullptr, *interpolation = nullptr, *dtype = nullptr;
+  if (!PyArg_ParseTuple(arguments, "(LL)(LL)sssLLLii", &h, &w, &prev_h, &prev_w, &prior, &interpolation, &dtype, &batch,
+                        &vocabulary, &sources, &capability, &multiprocessors))
+    return nullptr;
+  try {
+    ssg::StepKey key;
+    key.size = {h, w};
+    key.prev_size = {prev_h, prev_w};
+    key.prior = prior_of("cuda_plan", prior);
+    key.interpolation = interpolation_of("cuda_plan", interpolation);
+    ssg::cuda::Step step;
+    step.scalar = choice_of<ssg::cuda::Scalar>("cuda_plan", "dtype", dtype,
+                                               std::array{"float32", "float64", "bfloat16", "float16"});
+    step.batch = batch;
+    step.vocabulary = vocabulary;
+    step.sources = sources;
+    return PyUnicode_FromString(ssg::cuda::describe(key, step, capability, multiprocessors).c_str());
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+    return nullptr;
+  }
+}
 
 static PyMethodDef kMethods[] = {
     {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set of the CPU kernel that runs here."},
+    {"cuda_unavailable", cuda_reason, METH_O, "Why the CUDA kernels cannot serve device N; None where they can."},
+    {"cuda_plan", cuda_plan, METH_VARARGS, "How the CUDA kernels would be launched for a step on a kind of device."},
     {nullptr, nullptr, 0, nullptr},
 };
 

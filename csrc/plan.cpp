@@ -8,13 +8,6 @@
 #include <unordered_map>
 
 namespace ssg {
-namespace {
-
-// A factor's row for output pair `pair`, in even/odd coordinates.
-struct PairRow {
-  std::vector<double> even;
-  std::vector<double> odd;
-};
 
 PairRow pair_row(const Matrix& factor, const Axis& axis, int64_t pair) {
   PairRow row{std::vector<double>(axis.in_even()), std::vector<double>(axis.in_odd())};
@@ -31,6 +24,18 @@ PairRow pair_row(const Matrix& factor, const Axis& axis, int64_t pair) {
   if (axis.symmetric && axis.mirror(pair) == pair) std::fill(row.odd.begin(), row.odd.end(), 0.0);
   return row;
 }
+
+Axis make_axis(const std::vector<Term>& terms, bool along_h) {
+  Axis axis;
+  const Matrix& first = along_h ? terms[0].h : terms[0].w;
+  axis.in = first.cols;
+  axis.out = first.rows;
+  axis.symmetric = std::all_of(terms.begin(), terms.end(),
+                               [along_h](const Term& term) { return is_symmetric(along_h ? term.h : term.w); });
+  return axis;
+}
+
+namespace {
 
 int64_t nonzeros(const std::vector<double>& values) {
   return static_cast<int64_t>(values.size()) - std::count(values.begin(), values.end(), 0.0);
@@ -82,16 +87,6 @@ std::vector<Chunk> balanced_chunks(int64_t rows, int64_t max_rows) {
     chunks.push_back(chunk);
   }
   return chunks;
-}
-
-Axis make_axis(const std::vector<Term>& terms, bool along_h) {
-  Axis axis;
-  const Matrix& first = along_h ? terms[0].h : terms[0].w;
-  axis.in = first.cols;
-  axis.out = first.rows;
-  axis.symmetric = std::all_of(terms.begin(), terms.end(),
-                               [along_h](const Term& term) { return is_symmetric(along_h ? term.h : term.w); });
-  return axis;
 }
 
 template <class T>

@@ -40,6 +40,16 @@ struct Axis {
   int64_t mirror(int64_t r) const { return symmetric ? out - 1 - r : r; }
 };
 
+// The axis of the terms' h or w factors; symmetric where all of them are.
+Axis make_axis(const std::vector<Term>& terms, bool along_h);
+
+// A factor's row for output pair `pair`, in even/odd coordinates.
+struct PairRow {
+  std::vector<double> even;
+  std::vector<double> odd;
+};
+PairRow pair_row(const Matrix& factor, const Axis& axis, int64_t pair);
+
 // Output pairs are multiplied in chunks of at most a tile's rows, balanced so that no chunk is small.
 struct Chunk {
   int64_t begin = 0;

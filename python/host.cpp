@@ -1,5 +1,7 @@
 // ssg_kernels._host: the torch-free core as the tests see it. Built for development only; nothing in the package
 // imports it.
+#include "host.h"
+
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -19,8 +21,6 @@ namespace py = pybind11;
 
 namespace ssg {
 namespace {
-
-using Size = std::pair<int64_t, int64_t>;
 
 template <class Enum>
 using Names = std::vector<std::pair<const char*, Enum>>;
@@ -57,6 +57,8 @@ void require_axis(int64_t from, int64_t to) {
   if (to <= 0) throw py::value_error("n_to must be positive, got " + std::to_string(to));
 }
 
+}  // namespace
+
 StepKey make_key(const Size& size, const Size& prev_size, const std::string& prior, const std::string& interpolation,
                  bool rescale, bool transposed) {
   StepKey key;
@@ -71,6 +73,8 @@ StepKey make_key(const Size& size, const Size& prev_size, const std::string& pri
     throw py::value_error("prev_size must not exceed size");
   return key;
 }
+
+namespace {
 
 std::vector<Term> terms_of(const StepKey& key) {
   return prior_terms(key.size, key.prev_size, key.prior, key.interpolation, key.rescale, key.transposed);
@@ -215,6 +219,7 @@ PYBIND11_MODULE(_host, module) {
       py::arg("size"), py::arg("prev_size"), py::arg("prior") = "dse", py::arg("interpolation") = "bilinear",
       py::arg("rescale") = false, py::arg("transposed") = false, py::arg("max_rows") = 6, py::arg("dtype") = "float32",
       "The cached plan of a step; its packed coefficients are those that a kernel reads.");
+  bind_cuda(module);
 }
 
 }  // namespace ssg

@@ -69,9 +69,6 @@ def _register() -> None:
     }
     for overload in _schema.OVERLOADS:
         torch.library.register_fake(overload.qualname, fakes[overload.operator], lib=_schema.LIBRARY)
-    references: tuple[Callable[..., Tensor], ...] = (guided_logits, guided_logits_cfg, prior_linear)
-    for qualname, fake in zip(_schema.REFERENCES, references, strict=True):
-        torch.library.register_fake(qualname, fake, lib=_schema.LIBRARY)
     torch.library.register_fake(_schema.PRIOR_LINEAR, prior_linear, lib=_schema.LIBRARY)
 
 

@@ -1,19 +1,14 @@
-"""The operators computed by the reference: where no compiled kernel serves, and where it is asked for."""
+"""The operators where no compiled kernel serves, and where another backend is asked for: Triton or the reference."""
 
 from __future__ import annotations
 
-import functools
-import os
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ssg_kernels import _checks, _extension, _schema, reference
+from ssg_kernels import _backends, _checks, _schema, reference
 from ssg_kernels._checks import Strength
-
-BACKENDS = ("reference", "cpu", "triton", "cuda")
 
 
 def guided_logits(
@@ -31,11 +26,9 @@ def guided_logits(
     _checks.guided_logits(logits, prev_logits, size, prev_size, beta, prior, interpolation, out=out)
     if out is not None:
         _checks.output_memory("guided_logits", out, logits, prev_logits)
-    _require_reference(logits.device)
-    result = reference_guided_logits(
-        logits, prev_logits, size, prev_size, beta, prior, interpolation, rescale
+    return python_guided_logits(
+        logits, prev_logits, size, prev_size, beta, prior, interpolation, rescale, out
     )
-    return result if out is None else out.copy_(result)
 
 
 def guided_logits_cfg(
@@ -56,11 +49,9 @@ def guided_logits_cfg(
     _checks.guided_logits_cfg(logits, prev_logits, size, prev_size, *strengths, prior, interpolation, out=out)
     if out is not None:
         _checks.output_memory("guided_logits_cfg", out, logits, prev_logits)
-    _require_reference(logits.device)
-    result = reference_guided_logits_cfg(
-        logits, prev_logits, size, prev_size, *strengths, prior, interpolation, rescale
+    return python_guided_logits_cfg(
+        logits, prev_logits, size, prev_size, *strengths, prior, interpolation, rescale, out
     )
-    return result if out is None else out.copy_(result)
 
 
 def prior_linear(
@@ -74,16 +65,33 @@ def prior_linear(
     transpose: bool,
 ) -> Tensor:
     _checks.prior_linear(x, scale, size, prev_size, prior, interpolation, transpose)
-    _require_reference(x.device)
-    return reference_prior_linear(x, scale, size, prev_size, prior, interpolation, rescale, transpose)
+    return python_prior_linear(x, scale, size, prev_size, prior, interpolation, rescale, transpose)
 
 
-def reference_guided_logits(*args: object) -> Tensor:
-    return reference.guided_logits(*args).contiguous()  # type: ignore[arg-type]
+# What follows takes checked arguments: the compiled kernels hand over to it.
 
 
-def reference_guided_logits_cfg(*args: object) -> Tensor:
-    return reference.guided_logits_cfg(*args).contiguous()  # type: ignore[arg-type]
+def python_guided_logits(*arguments: object) -> Tensor:
+    """`guided_logits` of its arguments in order, the last one `out` or None."""
+    *inputs, out = arguments
+    if _backends.uses_triton(inputs[0]):  # type: ignore[arg-type]
+        return _backends.triton().guided_logits(*_with_floats(*inputs), out=out)  # type: ignore[arg-type]
+    return _into(out, reference.guided_logits(*inputs))  # type: ignore[arg-type]
+
+
+def python_guided_logits_cfg(*arguments: object) -> Tensor:
+    """`guided_logits_cfg` of its arguments in order, the last one `out` or None."""
+    *inputs, out = arguments
+    if _backends.uses_triton(inputs[0]):  # type: ignore[arg-type]
+        return _backends.triton().guided_logits_cfg(*_with_floats(*inputs), out=out)  # type: ignore[arg-type]
+    return _into(out, reference.guided_logits_cfg(*inputs))  # type: ignore[arg-type]
+
+
+def python_prior_linear(x: Tensor, *arguments: object) -> Tensor:
+    """`_prior_linear` of its arguments in order."""
+    if _backends.uses_triton(x):
+        return _backends.triton().prior_linear(x, *arguments)
+    return reference_prior_linear(x, *arguments)  # type: ignore[arg-type]
 
 
 def reference_prior_linear(
@@ -105,25 +113,16 @@ def reference_prior_linear(
     return (scale.to(accurate).reshape(-1, 1, 1) * result).to(x.dtype).contiguous()
 
 
-def _require_reference(device: torch.device) -> None:
-    """Raises ValueError where SSG_KERNELS_BACKEND asks for a backend that cannot serve `device`."""
-    backend = os.environ.get("SSG_KERNELS_BACKEND") or None
-    if backend == "reference":
-        return
-    if backend is not None and backend not in BACKENDS:
-        raise ValueError(f"SSG_KERNELS_BACKEND must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if backend is not None:
-        reason = f": {_extension.error}" if device.type == backend == "cpu" else ""
-        raise ValueError(f"SSG_KERNELS_BACKEND={backend} cannot serve tensors on {device}{reason}")
-    if device.type != "cpu":
-        _warn_of_the_reference(device.type)
+def _with_floats(logits: Tensor, *others: object) -> tuple[object, ...]:
+    """The arguments, with the 0-d tensors on the CPU in which the compiled kernels hand over floats read again."""
+    if logits.device.type == "cpu":
+        return (logits, *others)
+    is_float = [isinstance(x, Tensor) and x.ndim == 0 and x.device.type == "cpu" for x in others]
+    return (logits, *(x.item() if found else x for x, found in zip(others, is_float, strict=True)))  # type: ignore[attr-defined]
 
 
-@functools.cache
-def _warn_of_the_reference(device_type: str) -> None:
-    warnings.warn(
-        f"ssg_kernels has no kernel for {device_type} tensors: the reference computes them", stacklevel=4
-    )
+def _into(out: Tensor | None, result: Tensor) -> Tensor:
+    return result.contiguous() if out is None else out.copy_(result)
 
 
 def _register() -> None:
@@ -134,12 +133,13 @@ def _register() -> None:
     for overload in _schema.OVERLOADS:
         _schema.implement(overload.qualname, kernels[overload.operator], "CompositeExplicitAutograd")
     _schema.implement(_schema.PRIOR_LINEAR, prior_linear, "CompositeExplicitAutograd")
-    references: tuple[Callable[..., Tensor], ...] = (
-        reference_guided_logits,
-        reference_guided_logits_cfg,
-        reference_prior_linear,
+    python: tuple[Callable[..., object], ...] = (
+        python_guided_logits,
+        python_guided_logits_cfg,
+        python_prior_linear,
+        _backends.problem,
     )
-    for qualname, kernel in zip(_schema.REFERENCES, references, strict=True):
+    for qualname, kernel in zip(_schema.PYTHON, python, strict=True):
         _schema.implement(qualname, kernel, "CompositeExplicitAutograd")
 
 

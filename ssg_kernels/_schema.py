@@ -73,10 +73,12 @@ OVERLOADS = [overload for operator in STRENGTHS for overload in _overloads(opera
 
 # P or P^T of a prior, times a strength per sample: what the derivatives of the guided operators are made of.
 PRIOR_LINEAR = "ssg::_prior_linear"
-REFERENCES = (
-    "ssg::_reference_guided_logits",
-    "ssg::_reference_guided_logits_cfg",
-    "ssg::_reference_prior_linear",
+# Where a compiled kernel cannot serve, it asks whether Python may, and hands its checked arguments over.
+PYTHON = (
+    "ssg::_python_guided_logits",
+    "ssg::_python_guided_logits_cfg",
+    "ssg::_python_prior_linear",
+    "ssg::_python_problem",
 )
 
 _PRIOR_LINEAR_ARGUMENTS = (
@@ -89,12 +91,13 @@ for _overload in OVERLOADS:
     LIBRARY.define(_overload.schema.removeprefix("ssg::"), tags=_TAGS)
 for _operator, _strengths in STRENGTHS.items():
     LIBRARY.define(
-        f"_reference_{_operator}(Tensor logits, Tensor prev_logits, SymInt[2] size, SymInt[2] prev_size, "
+        f"_python_{_operator}(Tensor logits, Tensor prev_logits, SymInt[2] size, SymInt[2] prev_size, "
         + "".join(f"Tensor {strength}, " for strength in _strengths)
-        + "str prior, str interpolation, bool rescale) -> Tensor",
+        + "str prior, str interpolation, bool rescale, Tensor(a!) out) -> Tensor(a!)",
         tags=_TAGS,
     )
-LIBRARY.define("_reference_prior_linear" + _PRIOR_LINEAR_ARGUMENTS, tags=_TAGS)
+LIBRARY.define("_python_prior_linear" + _PRIOR_LINEAR_ARGUMENTS, tags=_TAGS)
+LIBRARY.define("_python_problem(Tensor x) -> str", tags=_TAGS)
 LIBRARY.define("_prior_linear" + _PRIOR_LINEAR_ARGUMENTS, tags=_TAGS)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from ssg_kernels import _extension
+from ssg_kernels import _backends, _extension
+from ssg_kernels._triton import plan as triton_plan
+from ssg_kernels._triton import targets
 from ssg_kernels._version import __version__
 
 
@@ -32,8 +34,8 @@ def backends() -> list[Backend]:
     return [
         Backend("reference", True, "plain PyTorch, every device"),
         _cpu_backend(),
-        Backend("triton", False, "not part of this build"),
-        Backend("cuda", False, "not part of this build"),
+        _gpu_backend("triton", "Triton kernels"),
+        _gpu_backend("cuda", "CUDA C++ kernels"),
     ]
 
 
@@ -47,6 +49,24 @@ def _cpu_backend() -> Backend:
     else:
         why = f"built for torch {facts['torch_floor']} and newer, but not loaded: {_extension.error}"
     return Backend("cpu", False, why)
+
+
+def _gpu_backend(name: str, kernels: str) -> Backend:
+    device = (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cuda")
+    )
+    reason = _backends.unavailable(name, device)
+    if reason is not None:
+        return Backend(name, False, reason)
+    major, minor = torch.cuda.get_device_capability(device)
+    return Backend(name, True, f"{kernels} for {torch.cuda.get_device_name(device)} ({major}.{minor})")
+
+
+def _served_by(backends: list[Backend], order: tuple[str, ...]) -> str:
+    usable = {backend.name for backend in backends if backend.usable}
+    return next(name for name in order if name in usable)
 
 
 def _versions() -> list[tuple[str, str]]:
@@ -74,11 +94,76 @@ def report() -> str:
     """The text of `python -m ssg_kernels info`."""
     lines = [f"{name:<12} {value}" for name, value in _versions()]
     lines += ["", "backends"]
-    for backend in backends():
+    found = backends()
+    for backend in found:
         lines.append(
             f"  {backend.name:<10} {'usable' if backend.usable else 'not usable':<11} {backend.note}"
         )
-    forced = os.environ.get("SSG_KERNELS_BACKEND")
-    usual = "cpu" if _extension.is_loaded() else "reference"
-    lines += ["", f"SSG_KERNELS_BACKEND is {forced!r}" if forced else f"CPU tensors are served by: {usual}"]
+    if forced := _backends.forced():
+        return "\n".join([*lines, "", f"SSG_KERNELS_BACKEND is {forced!r}"])
+    lines += ["", f"CPU tensors are served by: {_served_by(found, ('cpu', 'reference'))}"]
+    if torch.cuda.is_available():
+        lines.append(f"CUDA tensors are served by: {_served_by(found, ('cuda', 'triton', 'reference'))}")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What `info --plan` asks: one step on one GPU."""
+
+    size: tuple[int, int]
+    prev_size: tuple[int, int]
+    vocabulary: int = 4096
+    batch: int = 1
+    dtype: str = "float32"
+    cfg: bool = False
+    prior: str = "dse"
+    interpolation: str = "bilinear"
+    target: str = "sm_90"
+
+
+def plan_report(request: PlanRequest) -> str:
+    """How each GPU backend would compute a step, and the time of it by counting; nothing is run.
+
+    Raises ValueError for a target or sizes without meaning.
+    """
+    if any(not 1 <= n <= m for n, m in zip(request.prev_size, request.size, strict=True)):
+        raise ValueError(f"prev_size must not exceed size, got {request.prev_size} and {request.size}")
+    target = targets.named(request.target)
+    step = triton_plan.Step(
+        request.size,
+        request.prev_size,
+        request.batch,
+        request.vocabulary,
+        getattr(torch, request.dtype).itemsize,
+        2 if request.cfg else 1,
+        request.prior,
+        request.interpolation,
+    )
+    (h, w), (prev_h, prev_w) = request.size, request.prev_size
+    options = f"{request.prior}, {request.interpolation}" + (", cfg" if request.cfg else "")
+    lines = [
+        f"{prev_h}x{prev_w} -> {h}x{w}, V = {request.vocabulary}, B = {request.batch}, "
+        f"{request.dtype}, {options}",
+        f"on {target.name} as of one {target.card}; counted, not measured",
+    ]
+    plans = {
+        "triton": triton_plan.describe(step, target, request.dtype == "float64"),
+        "cuda": _cuda_plan(request, target),
+    }
+    for backend, described in plans.items():
+        lines += ["", *(f"{backend if i == 0 else '':<8} {line}" for i, line in enumerate(described))]
+    return "\n".join(lines)
+
+
+def _cuda_plan(request: PlanRequest, target: targets.Target) -> list[str]:
+    if not target.name.startswith("sm_"):
+        return ["not for this target"]
+    if not _extension.is_loaded():
+        return [f"not known here: {_extension.error}"]
+    sizes = (request.size, request.prev_size)
+    options = (request.prior, request.interpolation, request.dtype)
+    counts = (request.batch, request.vocabulary, 2 if request.cfg else 1)
+    machine = (int(target.name.removeprefix("sm_")), target.units)
+    described = importlib.import_module("ssg_kernels._C").cuda_plan(*sizes, *options, *counts, *machine)
+    return list(described.split("; "))

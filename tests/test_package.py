@@ -186,7 +186,7 @@ def test_extension_is_bound_to_no_torch() -> None:
 
 
 def test_pure_wheel(source: Path) -> None:
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", minversion="77")
     (source / "ssg_kernels" / "_C.abi3.so").touch()
     (source / "ssg_kernels" / "_build.json").touch()
     built = run(sys.executable, "-c", BUILD_WHEEL, cwd=source, SSG_BUILD_EXT="0")
@@ -197,7 +197,7 @@ def test_pure_wheel(source: Path) -> None:
 
 
 def test_without_a_compiler_the_wheel_is_pure_and_says_so(source: Path, tmp_path: Path) -> None:
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", minversion="77")
     tools = {"CXX": None, "SSG_BUILD_EXT": None, "PATH": str(tmp_path)}
     built = run(sys.executable, "-c", BUILD_WHEEL, cwd=source, **tools)
     assert wheel_names(source, built)[0].endswith("-py3-none-any.whl")
@@ -205,7 +205,7 @@ def test_without_a_compiler_the_wheel_is_pure_and_says_so(source: Path, tmp_path
 
 
 def test_a_compiler_that_fails_is_an_error(source: Path) -> None:
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", minversion="77")
     pytest.importorskip("cmake")
     pytest.importorskip("ninja")
     broken = source / "broken-c++"
@@ -220,7 +220,7 @@ def test_a_compiler_that_fails_is_an_error(source: Path) -> None:
 
 
 def test_without_torch_one_sentence_says_what_to_do(source: Path, tmp_path: Path) -> None:
-    installed = Path(pytest.importorskip("setuptools").__file__).parent.parent
+    installed = Path(pytest.importorskip("setuptools", minversion="77").__file__).parent.parent
     bare = tmp_path / "bare"
     venv.create(bare)
     packages = tmp_path / "packages"

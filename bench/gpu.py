@@ -1,0 +1,385 @@
+"""``python -m bench.gpu``: the step on a GPU, by CUDA graphs, against what PyTorch offers and the copy of its bytes.
+
+Cold: the calls of a graph rotate over so many inputs and outputs that they exceed the second-level cache several
+times. Hot: one set, as the head of the model leaves its logits at the small scales. Host: the host's share of a call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from itertools import cycle, pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from ssg_kernels import SSG, _backends
+
+from . import baselines, check, factors, machine, recordings, report, summary
+from .baselines import Build, Contender, Step
+from .cases import BETA, CFG, DTYPES, PREV_CFG, VAR_256, Case, make_inputs, square
+from .machine import forced_backend
+from .recordings import Recording
+from .timing import Budget, Inputs
+
+CASES: tuple[Case, ...] = (
+    square("var256-13-16-b64", "VAR-256", 13, 16, batch=64),
+    square("var512-24-32-b16", "VAR-512", 24, 32, batch=16),
+    square("1024px-48-64-b4", "1024px", 48, 64, batch=4),
+    square("bitwise-48-64-b8", "bitwise", 48, 64, batch=8, vocab=64),
+    *(square(f"var256-{n}-{m}", "VAR-256", n, m) for n, m in pairwise(VAR_256)),
+    square("cfg-13-16-b64", "VAR-256 cfg", 13, 16, batch=64, cfg=True),
+    square("cfg-24-32-b16", "VAR-512 cfg", 24, 32, batch=16, cfg=True),
+    square("cfg-48-64-b4", "1024px cfg", 48, 64, batch=4, cfg=True),
+)
+COMPILED = ("var256-13-16-b64", "var512-24-32-b16", "1024px-48-64-b4")
+
+CACHES = 4  # cold: the sets in rotation fill the last-level cache this many times
+MOST_SETS = 512
+LEAST_CALLS = 4
+GRAPH_SECONDS = 2e-3  # about how long a graph runs
+
+
+def backends_of(device: torch.device) -> tuple[str, ...]:
+    return ("cuda", "triton") if device.type == "cuda" else ("cpu",)
+
+
+def naive_matrices(case: Case, dtype: torch.dtype, outputs: int) -> Step:
+    """The algorithm step by step on (B, V, h, w) maps, with DCT matrices made beforehand: no copy from the host."""
+    (prev_h, prev_w), (h, w) = case.prev_size, case.size
+    dct = {n: factors.dct_matrix(n).float() for n in {prev_h, prev_w, h, w}}
+
+    def maps(x: Tensor, rows: int, columns: int) -> Tensor:
+        return x.float().permute(0, 2, 1).reshape(x.shape[0], x.shape[2], rows, columns)
+
+    def step(logits: Tensor, prev: Tensor) -> Tensor:
+        if case.cfg:
+            (c, u), (prev_c, prev_u) = logits.chunk(2), prev.chunk(2)
+            logits, prev = (1 + CFG) * c - CFG * u, (1 + PREV_CFG) * prev_c - PREV_CFG * prev_u
+        fine, coarse = maps(logits, h, w), maps(prev, prev_h, prev_w)
+        upsampled = torch.nn.functional.interpolate(coarse, size=(h, w), mode="bilinear")
+        spectrum = dct[h] @ upsampled @ dct[w].T
+        spectrum[..., :prev_h, :prev_w] = dct[prev_h] @ coarse @ dct[prev_w].T
+        prior = dct[h].T @ spectrum @ dct[w]
+        guided = fine + BETA * (fine - prior)
+        return (
+            guided.reshape(fine.shape[0], fine.shape[1], h * w).permute(0, 2, 1).contiguous().to(logits.dtype)
+        )
+
+    return step
+
+
+def with_tf32(build: Build) -> Build:
+    """The same with TF32 allowed in torch's float32 products."""
+
+    def build_tf32(case: Case, dtype: torch.dtype, outputs: int) -> Step:
+        step = build(case, dtype, outputs)
+
+        def run(logits: Tensor, prev: Tensor) -> Tensor:
+            torch.backends.cuda.matmul.allow_tf32 = True
+            try:
+                return step(logits, prev)
+            finally:
+                torch.backends.cuda.matmul.allow_tf32 = False
+
+        return run
+
+    return build_tf32
+
+
+def compiled(build: Build, mode: str) -> Build:
+    def build_compiled(case: Case, dtype: torch.dtype, outputs: int) -> Step:
+        return torch.compile(build(case, dtype, outputs), dynamic=False, mode=mode)
+
+    return build_compiled
+
+
+def copy(case: Case, dtype: torch.dtype, outputs: int) -> Step:
+    """As many bytes read and written as the step reads and writes, in one device-to-device copy."""
+    elements = case.bytes_moved(dtype) // (2 * dtype.itemsize)
+    source = torch.zeros(outputs, elements, dtype=dtype)
+    targets = torch.zeros_like(source)
+    turn = cycle(range(outputs))
+
+    def step(logits: Tensor, prev: Tensor) -> Tensor:
+        i = next(turn)
+        return targets[i].copy_(source[i])
+
+    return step
+
+
+def _plain(case: Case, dtype: torch.dtype) -> bool:
+    return not case.cfg
+
+
+def _in_float32(case: Case, dtype: torch.dtype) -> bool:
+    return not case.cfg and dtype == torch.float32
+
+
+def _compiled(case: Case, dtype: torch.dtype) -> bool:
+    return case.name in COMPILED
+
+
+CONTENDERS: tuple[Contender, ...] = (
+    *(
+        Contender(
+            f"ours_{name}",
+            "ours",
+            baselines.ours,
+            f"torch.ops.ssg.guided_logits(_cfg), {name}",
+            baselines.always,
+        )
+        for name in ("cuda", "triton", "cpu")
+    ),
+    Contender(
+        "baddbmm", "baddbmm", baselines.baddbmm, "one torch.baddbmm with the dense operator, TF32 off", _plain
+    ),
+    Contender("baddbmm_tf32", "baddbmm", with_tf32(baselines.baddbmm), "the same, TF32 on", _in_float32),
+    Contender(
+        "baddbmm_float32",
+        "baddbmm",
+        baselines.through_float32(baselines.baddbmm),
+        "baddbmm on logits cast to float32 and back",
+        baselines.half,
+    ),
+    Contender(
+        "separable_rows",
+        "separable",
+        baselines.separable_rows_first,
+        "matmul over rows, then baddbmm",
+        _plain,
+    ),
+    Contender(
+        "merge_baddbmm",
+        "baddbmm",
+        baselines.merged(baselines.baddbmm),
+        "two lerps, then baddbmm, TF32 off",
+        baselines.with_cfg,
+    ),
+    Contender(
+        "merge_baddbmm_tf32",
+        "baddbmm",
+        with_tf32(baselines.merged(baselines.baddbmm)),
+        "the same, TF32 on",
+        lambda case, dtype: case.cfg and dtype == torch.float32,
+    ),
+    Contender(
+        "naive_matrices",
+        "naive_eager",
+        naive_matrices,
+        "the algorithm step by step, matrix DCT",
+        baselines.always,
+    ),
+    Contender("naive_fft", "naive_fft", baselines.naive_fft, "the same with an FFT-based DCT", _plain),
+    *(
+        Contender(
+            f"naive_matrices_{mode.replace('-', '_')}",
+            "naive_compiled",
+            compiled(naive_matrices, mode),
+            f"naive_matrices under torch.compile, mode {mode}",
+            _compiled,
+            compiled=True,
+        )
+        for mode in ("default", "max-autotune-no-cudagraphs")
+    ),
+    Contender(
+        "copy_fresh",
+        "copy_fresh",
+        copy,
+        "a device-to-device copy of the same bytes",
+        baselines.always,
+        checked=False,
+    ),
+)
+
+
+def run_case(
+    case: Case, dtype: torch.dtype, device: torch.device, budget: Budget, compile_too: bool
+) -> dict[str, Any]:
+    """Judges and times every contender of a case, cold and hot: one result of the JSON."""
+    cache = machine.cache_bytes(device)
+    set_bytes = case.input_bytes(dtype) + case.output_bytes(dtype)
+    count = min(max(2, math.ceil(CACHES * cache / set_bytes)), MOST_SETS)
+    with torch.device("cpu"):
+        one = make_inputs(case, dtype)[0]
+    first: Inputs = (one[0].to(device), one[1].to(device))
+    sets = [first] + [(first[0].clone(), first[1].clone()) for _ in range(count - 1)]
+    rows: list[dict[str, Any]] = []
+    cold: dict[str, Recording] = {}
+    hot: dict[str, Recording] = {}
+    with torch.inference_mode():
+        want = check.expected(case, *first)
+        for contender in CONTENDERS:
+            backend = contender.name.removeprefix("ours_") if contender.family == "ours" else None
+            if (
+                not contender.applies(case, dtype)
+                or (contender.compiled and not compile_too)
+                or (backend is not None and backend not in backends_of(device))
+            ):
+                continue
+            row: dict[str, Any] = {"name": contender.name, "family": contender.family}
+            rows.append(row)
+            reason = _backends.unavailable(backend, device) if backend else None
+            if reason is not None:
+                row.update(verdict="unavailable", reason=reason)
+                continue
+            try:
+                with forced_backend(backend) if backend else nullcontext():
+                    step = contender.build(case, dtype, count)
+                    got = step(*first)
+                    verdict = check.judge(got, want, dtype) if contender.checked else None
+                    del got
+                    row.update(asdict(verdict) if verdict else {"verdict": "not checked"})
+                    if row["verdict"] == "wrong":
+                        continue
+                    once = recordings.seconds(recordings.record(step, sets[:1], 5, device), device)
+                    # A slow contender at a small step sees fewer sets than the cache holds, to its advantage.
+                    calls = min(max(math.ceil(GRAPH_SECONDS / once), LEAST_CALLS), MOST_SETS)
+                    calls = math.ceil(calls / count) * count if once * count < GRAPH_SECONDS else calls
+                    rotating = recordings.record(step, sets, calls, device)
+                    if backend and device.type == "cuda" and not rotating.captured:
+                        raise RuntimeError("the operator was not captured into a graph")
+                    cold[contender.name] = rotating
+                    hot[contender.name] = recordings.record(step, sets[:1], calls, device)
+                    row["captured"] = rotating.captured
+                    if contender.family in ("ours", "baddbmm"):
+                        row["host_us"] = recordings.host_seconds(step, first, device) * 1e6
+            except Exception as error:  # a contender that fails must not end the run
+                print(f"{contender.name} failed on {case.name}: {error}", file=sys.stderr)
+                row.update(verdict="failed", reason=f"{type(error).__name__}: {error}"[:300])
+        del want
+        timings = recordings.measure(cold, device, budget)
+        hot_timings = recordings.measure(hot, device, budget)
+    if compile_too:
+        torch.compiler.reset()
+    for row in rows:
+        if row["name"] in timings:
+            row.update(timings[row["name"]].as_json())
+            row["hot_median_us"] = hot_timings[row["name"]].median * 1e6
+    summary.add_bandwidth(rows, case.bytes_moved(dtype))
+    return {
+        "case": case.as_json(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "caches": "cold",
+        "sets": count,
+        "rotated_over_cache": round(count * set_bytes / cache, 2),
+        "bytes": case.bytes_moved(dtype),
+        "contenders": rows,
+        "ratios": summary.ratios(rows),
+    }
+
+
+def whole_image(dtype: torch.dtype, device: torch.device, budget: Budget) -> list[dict[str, Any]]:
+    """All ten scales of VAR-256 at B = 1, guided by `SSG`, replayed as one graph: microseconds per image."""
+    logits = [torch.randn(1, n * n, 4096, device=device).to(dtype) for n in VAR_256]
+    beta = torch.tensor(BETA, device=device)
+    rows = []
+    for backend in backends_of(device):
+        if _backends.unavailable(backend, device) is not None:
+            continue
+        betas = [torch.tensor(BETA * (1 - k / len(VAR_256)), device=device) for k in range(len(VAR_256))]
+
+        def operators(*_: Tensor, betas: Sequence[Tensor] = betas) -> object:
+            return [
+                torch.ops.ssg.guided_logits(now, before, (n, n), (m, m), beta_k)
+                for (m, n), (before, now), beta_k in zip(
+                    pairwise(VAR_256), pairwise(logits), betas[1:], strict=True
+                )
+            ]
+
+        def ssg(*_: Tensor) -> object:
+            guidance = SSG(VAR_256, beta)
+            return [guidance(x) for x in logits]
+
+        for name, step in (("operators", operators), ("SSG", ssg)):
+            with torch.inference_mode(), forced_backend(backend):
+                recording = recordings.record(step, [(logits[0], logits[1])], 10, device)
+                timing = recordings.measure({name: recording}, device, budget)[name]
+            row = {"backend": backend, "what": name, "dtype": str(dtype).removeprefix("torch.")}
+            rows.append({**row, "captured": recording.captured, **timing.as_json()})
+    return rows
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--cases", nargs="+", metavar="NAME", help="case names (default: all)")
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
+    parser.add_argument(
+        "--no-compile", action="store_true", help="leave out the contenders under torch.compile"
+    )
+    parser.add_argument(
+        "--budget", type=float, default=0.15, metavar="SECONDS", help="per contender and case"
+    )
+    parser.add_argument(
+        "--device", default="cuda", help='"cpu" tries the benchmark itself where there is no GPU'
+    )
+    parser.add_argument("--out", type=Path, default=machine.ROOT / "bench" / "results" / "local-gpu.json")
+    arguments = parser.parse_args(argv)
+    names = [case.name for case in CASES]
+    for name in arguments.cases or []:
+        if name not in names:
+            parser.error(f"no case {name!r}; there are {', '.join(names)}")
+    return arguments
+
+
+@contextmanager
+def default_device(device: torch.device) -> Iterator[None]:
+    """The baselines build their matrices and buffers there."""
+    before = torch.get_default_device()
+    torch.set_default_device(device)
+    try:
+        yield
+    finally:
+        torch.set_default_device(before)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 1 where one of our backends was refused or failed on a case, else 0."""
+    arguments = _arguments(argv)
+    device = torch.device(arguments.device)
+    budget = Budget(seconds=arguments.budget, warmup=min(0.05, arguments.budget), max_samples=200)
+    document: dict[str, Any] = {
+        "format": 1,
+        "run": {"date": machine.now(), **machine.commit(), "budget_s": budget.seconds},
+        "machine": {**machine.machine(), **machine.accelerator(device)},
+        "versions": machine.versions(),
+        "contenders": {contender.name: contender.describe for contender in CONTENDERS},
+        "results": [],
+        "whole_image": [],
+    }
+    work = [
+        (case, dtype)
+        for case in CASES
+        for dtype in arguments.dtypes
+        if arguments.cases is None or case.name in arguments.cases
+    ]
+    with default_device(device):
+        for case, dtype in tqdm(work, unit="case", dynamic_ncols=True):
+            result = run_case(case, DTYPES[dtype], device, budget, not arguments.no_compile)
+            document["results"].append(result)
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            tqdm.write(f"\n{result['case']['label']}, {dtype} ({result['bytes'] / 1e6:.2f} MB)")
+            tqdm.write("\n".join(report.contenders_table(result)))
+        for dtype in arguments.dtypes:
+            document["whole_image"] += whole_image(DTYPES[dtype], device, budget)
+    arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(report.summary_table(document)))
+    for row in document["whole_image"]:
+        print(
+            f"VAR-256, ten scales, {row['what']}, {row['backend']}, {row['dtype']}: {row['median_us']:.1f} us"
+        )
+    ours = [row for result in document["results"] for row in result["contenders"] if row["family"] == "ours"]
+    return 0 if all(row["verdict"] in ("exact", "unavailable") for row in ours) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

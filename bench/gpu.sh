@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# On a machine with an NVIDIA GPU: builds for its architecture, checks both GPU backends, measures them. Under nine
+# minutes. Needs this repository and a python3 with torch, Triton, pytest, hypothesis, cmake and ninja, and nvcc.
+#
+#   bench/gpu.sh [FOLDER]    writes gpu.json, parity.xml and the logs into FOLDER (default: build/gpu-results)
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=$(mkdir -p "${1:-build/gpu-results}" && cd "${1:-build/gpu-results}" && pwd)
+python=${PYTHON:-python3}
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 SSG_REQUIRE_BACKENDS=${SSG_REQUIRE_BACKENDS-cuda,triton}
+failed=()
+step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
+# limit NAME SECONDS COMMAND...: runs it, keeps its output, and goes on where it fails.
+limit() {
+  local name=$1 seconds=$2
+  shift 2
+  timeout --kill-after=10 "$seconds" "$@" 2>&1 | tee "$out/$name.log" | tail -n "${LINES_SHOWN:-15}"
+  local code=${PIPESTATUS[0]}
+  [ "$code" -eq 0 ] || { echo "$name: exit status $code"; failed+=("$name"); }
+}
+
+step "build"
+capability=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())') || exit 1
+limit build 120 bash -euc '
+  cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$(command -v "$1")" \
+    -DSSG_BUILD_HOST=ON -DSSG_CUDA=ON -DSSG_CUDA_ARCHITECTURES="$2-real" >/dev/null
+  cmake --build build/gpu -- --quiet
+  cmake --install build/gpu --prefix ssg_kernels >/dev/null' build "$python" "$capability"
+"$python" -m ssg_kernels info
+
+step "parity"
+LINES_SHOWN=40 limit parity 190 "$python" -m pytest tests/gpu -q --junitxml="$out/parity.xml" --durations=8
+
+if command -v compute-sanitizer >/dev/null; then
+  step "compute-sanitizer"
+  for tool in memcheck racecheck; do
+    for backend in cuda triton; do
+      SSG_KERNELS_BACKEND=$backend LINES_SHOWN=4 limit "$tool-$backend" 20 \
+        compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" tests/gpu/sanitize.py
+    done
+  done
+fi
+
+step "benchmark"
+LINES_SHOWN=70 limit benchmark 150 "$python" -m bench.gpu --out "$out/gpu.json"
+
+step "done"
+[ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

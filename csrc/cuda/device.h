@@ -1,0 +1,145 @@
+// What the kernels use of the machine, behind names that have a second meaning on the host: compiled by nvcc these are
+// instructions, compiled by a plain C++ compiler they are host/device.h, where the threads of a block are fibers.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define SSG_DEVICE __device__ __forceinline__
+#define SSG_PRAGMA(text) _Pragma(#text)
+#define SSG_UNROLL _Pragma("unroll")
+#define SSG_UNROLL_BY(n) SSG_PRAGMA(unroll n)
+#else
+#define SSG_DEVICE inline
+#define SSG_UNROLL
+#define SSG_UNROLL_BY(n)
+#endif
+
+namespace ssg::cuda {
+
+// The logits' 16-bit types, as bits.
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+// N values that are loaded and stored at once.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Vec {
+  T at[N];
+};
+
+}  // namespace ssg::cuda
+
+#if !defined(__CUDACC__)
+#include "host/device.h"
+#else
+
+namespace ssg::cuda {
+
+SSG_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+SSG_DEVICE int thread_count() { return static_cast<int>(blockDim.x); }
+SSG_DEVICE int64_t block_index() { return static_cast<int64_t>(blockIdx.x); }
+SSG_DEVICE int64_t block_count() { return static_cast<int64_t>(gridDim.x); }
+SSG_DEVICE void barrier() { __syncthreads(); }
+
+SSG_DEVICE unsigned char* shared_memory() {
+  extern __shared__ __align__(16) unsigned char memory[];
+  return memory;
+}
+
+// Memory
+
+template <class V>
+SSG_DEVICE V load_shared(const V* from) {
+  return *from;
+}
+template <class V>
+SSG_DEVICE void store_shared(V* to, const V& value) {
+  *to = value;
+}
+
+// Constant data that stays cached.
+template <class V>
+SSG_DEVICE V load_cached(const V* from) {
+  static_assert(sizeof(V) == 16);
+  const uint4 bits = __ldg(reinterpret_cast<const uint4*>(from));
+  V value;
+  memcpy(&value, &bits, sizeof(V));
+  return value;
+}
+
+// Logits that are read once, 16 bytes or one element.
+template <class V>
+SSG_DEVICE V load_once(const V* from) {
+  if constexpr (sizeof(V) == 16) {
+    uint4 bits;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+                 : "l"(from));
+    V value;
+    memcpy(&value, &bits, sizeof(V));
+    return value;
+  } else {
+    return *from;
+  }
+}
+
+template <class V>
+SSG_DEVICE void store_global(V* to, const V& value) {
+  *to = value;
+}
+
+SSG_DEVICE void copy_async_16(void* shared, const void* global) {
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+      "l"(global)
+      : "memory");
+}
+SSG_DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits for this thread's copies; other threads' are there after a barrier that follows their wait.
+SSG_DEVICE void copy_async_wait() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
+
+// Arithmetic
+
+SSG_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+SSG_DEVICE double fused_multiply_add(double a, double b, double c) { return __fma_rn(a, b, c); }
+
+SSG_DEVICE float to_float(float x) { return x; }
+SSG_DEVICE double to_float(double x) { return x; }
+SSG_DEVICE float to_float(BFloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
+SSG_DEVICE float to_float(Float16 x) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
+}
+SSG_DEVICE void from_float(float& to, float x) { to = x; }
+SSG_DEVICE void from_float(double& to, double x) { to = x; }
+SSG_DEVICE void from_float(BFloat16& to, float x) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
+SSG_DEVICE void from_float(Float16& to, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
+
+SSG_DEVICE uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b); }
+
+SSG_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
+SSG_DEVICE float float_of(uint32_t x) { return __uint_as_float(x); }
+
+// c += a b on the tensor cores, with a 16 x 8 (row g: a[0], a[2], row g + 8: a[1], a[3]; columns l and l + 4), b 8 x 8
+// (rows l and l + 4, column g), c 16 x 8 (rows g and g + 8, columns 2 l and 2 l + 1), where g = lane / 4, l = lane % 4.
+// Operands are tf32: the low 13 bits do not count.
+SSG_DEVICE void mma_16x8x8(float (&c)[4], float a0, float a1, float a2, float a3, float b0, float b1) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(bits_of(a0)), "r"(bits_of(a1)), "r"(bits_of(a2)), "r"(bits_of(a3)), "r"(bits_of(b0)), "r"(bits_of(b1)));
+}
+// The same with four k: columns l of a, rows l of b.
+SSG_DEVICE void mma_16x8x4(float (&c)[4], float a0, float a1, float b0) {
+  asm("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(bits_of(a0)), "r"(bits_of(a1)), "r"(bits_of(b0)));
+}
+
+}  // namespace ssg::cuda
+#endif

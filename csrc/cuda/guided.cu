@@ -1,0 +1,38 @@
+// The kernels' entry points: the one file that nvcc compiles, without a torch header.
+#include <cuda_runtime.h>
+
+#include "dispatch.h"
+#include "guided.h"
+#include "kernels.h"
+
+namespace ssg::cuda {
+namespace {
+
+// Up to 16 warps of 128 registers, which is what launch_plan.cpp counts on.
+template <class Kernel>
+__global__ void __launch_bounds__(512, 1) guided_logits_kernel(const __grid_constant__ Params params) {
+  Kernel::run(params);
+}
+
+template <class S>
+__global__ void __launch_bounds__(256) guided_logits_direct_kernel(const __grid_constant__ DirectParams params) {
+  run_direct<S, typename Storage<S>::Compute>(params);
+}
+
+}  // namespace
+
+const void* kernel_of(Scalar scalar, const LaunchPlan& plan) {
+  const void* found = nullptr;
+  with_storage(scalar, [&](auto storage) {
+    using S = decltype(storage);
+    if (plan.engine == Engine::direct)
+      found = reinterpret_cast<const void*>(&guided_logits_direct_kernel<S>);
+    else
+      with_kernel_of<S>(plan, [&](auto kernel) {
+        found = reinterpret_cast<const void*>(&guided_logits_kernel<typename decltype(kernel)::Type>);
+      });
+  });
+  return found;
+}
+
+}  // namespace ssg::cuda

@@ -1,0 +1,34 @@
+#include "run.h"
+
+#include "../dispatch.h"
+
+namespace ssg::cuda::host {
+
+void run(const StepKey& key, const Step& step, const LaunchPlan& plan, Order order) {
+  const Shape shape = shape_of(key);
+  with_storage(step.scalar, [&](auto storage) {
+    using S = decltype(storage);
+    using T = typename Storage<S>::Compute;
+    const Packed<T> packed = pack<T>(shape, plan.engine, plan.group_pairs);
+    if (plan.engine == Engine::direct) {
+      DirectParams params = direct_params_of(shape, step);
+      set_coefficients(params, packed, packed.values.data());
+      for (int64_t n = 0; n < 3; ++n) run_block(n, 3, 32, 0, order, [&] { run_direct<S, T>(params); });
+      return;
+    }
+    Params params = params_of(shape, plan, step);
+    // Aligned as on the device.
+    std::vector<Vec<T, 16 / sizeof(T)>> aligned((packed.values.size() * sizeof(T) + 15) / 16);
+    std::copy(packed.values.begin(), packed.values.end(), reinterpret_cast<T*>(aligned.data()));
+    set_coefficients(params, packed, reinterpret_cast<const T*>(aligned.data()));
+    with_kernel_of<S>(plan, [&](auto kernel) {
+      for (int64_t n = 0; n < plan.blocks; ++n) {
+        const int64_t index = order == Order::forward ? n : plan.blocks - 1 - n;
+        run_block(index, plan.blocks, plan.warps * 32, static_cast<size_t>(plan.shared_bytes), order,
+                  [&] { decltype(kernel)::Type::run(params); });
+      }
+    });
+  });
+}
+
+}  // namespace ssg::cuda::host

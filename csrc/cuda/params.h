@@ -1,0 +1,96 @@
+// What a launch hands to the kernel.
+#pragma once
+
+#include "kernel.h"
+
+namespace ssg::cuda {
+
+// One axis of the coarse map along which a product runs: the even coordinates, then the odd ones.
+struct Halves {
+  int32_t even = 0;
+  int32_t odd = 0;
+};
+
+// Where coefficients lie for the FMA engine: [k][rows], even k first. For the MMA engine: [chunk of 8 rows][step of 8
+// k] [lane] fragments of four floats (see pack.h).
+struct Coefficients {
+  const void* data = nullptr;  // in global memory
+  int32_t rows = 0;            // FMA: padded rows, the distance from k to k + 1; MMA: chunks
+  int32_t group = 0;           // elements from one group's coefficients to the next group's
+  int32_t even_steps = 0;      // MMA: steps over even k, and over odd k
+  int32_t odd_steps = 0;
+};
+
+// Division of numbers below 2^16 by a fixed one: a multiplication in place of twenty instructions.
+struct Divisor {
+  uint32_t divisor = 1;
+  uint32_t factor = 0;  // 2^32 / divisor, rounded up
+  Divisor() = default;
+  explicit Divisor(int64_t d)
+      : divisor(static_cast<uint32_t>(d)), factor(static_cast<uint32_t>((int64_t{1} << 32) / d + 1)) {}
+};
+
+struct Params {
+  // Geometry, see plan.h's Axis. A symmetric axis has two sides: output r and its mirror.
+  Halves in_h;
+  Halves in_w;
+  int32_t out_h = 0;
+  int32_t out_w = 0;
+  int32_t pairs_h = 0;
+  int32_t pairs_w = 0;
+  int32_t sides_h = 1;
+  int32_t sides_w = 1;
+  int32_t terms = 1;
+  bool one_row = false;  // the dense form: no first contraction, the slots are the map
+
+  // Work: a block takes `columns` columns of one sample and the row groups of one split.
+  int32_t columns = 0;
+  int32_t columns_log = 0;       // columns and column_warps are powers of two
+  int32_t column_warps_log = 0;  // warps side by side along the columns
+  int32_t group_pairs = 1;       // output row pairs whose slots lie in shared memory at once
+  int32_t groups = 1;
+  int32_t splits = 1;
+  int32_t strips = 1;
+  int32_t lanes_h = 0;    // FMA engine: log2 of the quarter warps along the rows of coefficients, first contraction
+  int32_t lanes_w = 0;    // the same, second contraction
+  int32_t row_tiles = 1;  // of the first contraction: tiles of a whole group's rows of coefficients
+  int32_t map_tiles = 1;
+  int32_t pair_tiles = 1;  // of the second: tiles of output column pairs
+  int32_t swizzle_shift = 0;
+  int32_t swizzle_mask = 0;
+
+  // Shared memory, in bytes from its beginning; the map lies at 0.
+  int32_t slots_at = 0;
+  int32_t coefficients_at = 0;
+  int32_t stage_at = 0;
+  int32_t stage_bytes = 0;  // of one of the two buffers, all sources
+
+  Divisor by_terms;
+  Divisor by_out_w;
+  Divisor by_in_w_even;
+  Divisor by_row_tiles;
+  Divisor by_pair_tiles;
+
+  Coefficients h;
+  Coefficients w;
+
+  // The call.
+  Step step;
+  bool current_aligned = false;  // 16-byte accesses
+  bool previous_aligned = false;
+  bool out_aligned = false;
+};
+
+// The general form, for maps that shared memory cannot hold: one thread per output element.
+struct DirectParams {
+  const void* h = nullptr;  // [term][output][input]
+  const void* w = nullptr;
+  int32_t terms = 1;
+  int32_t in_h = 0;
+  int32_t in_w = 0;
+  int32_t out_h = 0;
+  int32_t out_w = 0;
+  Step step;
+};
+
+}  // namespace ssg::cuda

@@ -1,0 +1,228 @@
+// The launcher: devices, cached plans, coefficients on the device.
+#include <cuda_runtime.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+
+#include "kernel.h"
+#include "kernels.h"
+#include "launch_plan.h"
+
+namespace ssg::cuda {
+namespace {
+
+void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // or the next caller of the runtime would find it
+  throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
+}
+
+int attribute(cudaDeviceAttr name, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, name, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+// ---- devices
+
+struct Device {
+  Machine machine;
+  std::string unavailable;  // empty where it can serve
+};
+
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int device) {
+    check(cudaGetDevice(&before_), "cudaGetDevice");
+    check(cudaSetDevice(device), "cudaSetDevice");
+  }
+  ~CurrentDevice() { cudaSetDevice(before_); }
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+Device examine(int device) {
+  Device found;
+  try {
+    const CurrentDevice current(device);
+    Machine& machine = found.machine;
+    machine.capability = 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
+                         attribute(cudaDevAttrComputeCapabilityMinor, device);
+    machine.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device);
+    machine.shared_per_block = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    machine.shared_per_multiprocessor = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
+    cudaFuncAttributes attributes;
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel_of(Scalar::float32, LaunchPlan{}));
+    if (error != cudaSuccess) {
+      cudaGetLastError();
+      found.unavailable = "the kernels do not run on compute capability " + std::to_string(machine.capability / 10) +
+                          "." + std::to_string(machine.capability % 10) + ": " + cudaGetErrorString(error);
+    }
+  } catch (const std::exception& error) {
+    found.unavailable = error.what();
+  }
+  return found;
+}
+
+const Device& device_of(int device) {
+  static std::mutex mutex;
+  static auto& devices = *new std::map<int, Device>();
+  const std::lock_guard<std::mutex> lock(mutex);
+  auto found = devices.find(device);
+  if (found == devices.end()) found = devices.emplace(device, examine(device)).first;
+  return found->second;
+}
+
+// ---- coefficients on a device
+
+// Lets this thread allocate and copy while it, or another thread, captures a stream.
+class CaptureAllowsAll {
+ public:
+  CaptureAllowsAll() { check(cudaThreadExchangeStreamCaptureMode(&mode_), "cudaThreadExchangeStreamCaptureMode"); }
+  ~CaptureAllowsAll() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  CaptureAllowsAll(const CaptureAllowsAll&) = delete;
+  CaptureAllowsAll& operator=(const CaptureAllowsAll&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
+const void* upload(const void* values, size_t bytes) {
+  const CaptureAllowsAll relaxed;
+  void* data = nullptr;
+  check(cudaMalloc(&data, bytes), "cudaMalloc");
+  cudaStream_t stream = nullptr;
+  cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  if (error == cudaSuccess) {
+    error = cudaMemcpyAsync(data, values, bytes, cudaMemcpyHostToDevice, stream);
+    if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
+    cudaStreamDestroy(stream);
+  }
+  if (error != cudaSuccess) cudaFree(data);
+  check(error, "copying the factors");
+  return data;
+}
+
+using KeyTuple = std::tuple<int64_t, int64_t, int64_t, int64_t, int, int, bool, bool>;
+KeyTuple tuple_of(const StepKey& key) {
+  return {key.size.h,
+          key.size.w,
+          key.prev_size.h,
+          key.prev_size.w,
+          static_cast<int>(key.prior),
+          static_cast<int>(key.interpolation),
+          key.rescale,
+          key.transposed};
+}
+
+// What has been uploaded stays for the life of the process: captured graphs hold its address.
+template <class T>
+void attach_coefficients(Params& params, DirectParams& direct, const StepKey& key, const Shape& shape,
+                         const LaunchPlan& plan, int device) {
+  static std::mutex mutex;
+  static auto& uploads = *new std::map<std::tuple<KeyTuple, Engine, int, int>, const T*>();
+  const Packed<T> packed = pack<T>(shape, plan.engine, plan.group_pairs);
+  const std::lock_guard<std::mutex> lock(mutex);
+  const T*& data = uploads[{tuple_of(key), plan.engine, plan.group_pairs, device}];
+  if (data == nullptr) data = static_cast<const T*>(upload(packed.values.data(), packed.values.size() * sizeof(T)));
+  set_coefficients(params, packed, data);
+  set_coefficients(direct, packed, data);
+}
+
+// ---- launches
+
+struct Launch {
+  LaunchPlan plan;
+  const void* function = nullptr;
+  Params params;
+  DirectParams direct;
+};
+
+using LaunchKey = std::tuple<KeyTuple, Scalar, int64_t, bool, int64_t, int64_t, int>;
+
+std::shared_ptr<const Launch> prepare(const StepKey& key, const Step& step, int device) {
+  const Machine& machine = device_of(device).machine;
+  const Shape shape = shape_of(key);
+  auto launch = std::make_shared<Launch>();
+  launch->plan = plan_launch(shape, step, machine);
+  launch->function = kernel_of(step.scalar, launch->plan);
+  launch->params = params_of(shape, launch->plan, step);
+  launch->direct = direct_params_of(shape, step);
+  if (step.scalar == Scalar::float64)
+    attach_coefficients<double>(launch->params, launch->direct, key, shape, launch->plan, device);
+  else
+    attach_coefficients<float>(launch->params, launch->direct, key, shape, launch->plan, device);
+  if (launch->plan.engine != Engine::direct) {
+    // The same for every launch of the function, so that threads cannot disturb each other.
+    check(cudaFuncSetAttribute(launch->function, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_per_block),
+          "cudaFuncSetAttribute");
+    check(cudaFuncSetAttribute(launch->function, cudaFuncAttributePreferredSharedMemoryCarveout,
+                               cudaSharedmemCarveoutMaxShared),
+          "cudaFuncSetAttribute");
+  }
+  return launch;
+}
+
+std::shared_ptr<const Launch> launch_of(const StepKey& key, const Step& step, int device) {
+  const LaunchKey wanted{tuple_of(key), step.scalar,     step.sources, step.current[0].data != nullptr,
+                         step.batch,    step.vocabulary, device};
+  // The last launch of this thread answers repeated calls without a lock.
+  static thread_local std::pair<LaunchKey, std::shared_ptr<const Launch>> last;
+  if (last.second && last.first == wanted) return last.second;
+  static std::shared_mutex mutex;
+  static auto& launches = *new std::map<LaunchKey, std::shared_ptr<const Launch>>();
+  std::shared_ptr<const Launch> launch;
+  {
+    const std::shared_lock<std::shared_mutex> lock(mutex);
+    const auto found = launches.find(wanted);
+    if (found != launches.end()) launch = found->second;
+  }
+  if (!launch) {
+    launch = prepare(key, step, device);
+    const std::unique_lock<std::shared_mutex> lock(mutex);
+    if (launches.size() >= 4096) launches.clear();  // a bound for a process that meets ever new sizes
+    launches.emplace(wanted, launch);
+  }
+  last = {wanted, launch};
+  return launch;
+}
+
+}  // namespace
+
+const char* unavailable(int device) {
+  const std::string& reason = device_of(device).unavailable;
+  return reason.empty() ? nullptr : reason.c_str();
+}
+
+void run(const StepKey& key, const Step& step, int device, void* stream) {
+  if (step.batch == 0 || step.vocabulary == 0) return;
+  if (const char* reason = unavailable(device)) throw std::runtime_error(reason);
+  const std::shared_ptr<const Launch> launch = launch_of(key, step, device);
+  const auto queue = static_cast<cudaStream_t>(stream);
+  if (launch->plan.engine == Engine::direct) {
+    DirectParams params = launch->direct;
+    params.step = step;
+    const int64_t tokens = step.batch * params.out_h * params.out_w;
+    const auto blocks = static_cast<unsigned>(tokens < (1 << 20) ? tokens : 1 << 20);
+    void* arguments[] = {&params};
+    check(cudaLaunchKernel(launch->function, dim3(blocks), dim3(256), arguments, 0, queue), "launching the kernel");
+    return;
+  }
+  Params params = launch->params;
+  set_step(params, step);
+  void* arguments[] = {&params};
+  check(cudaLaunchKernel(launch->function, dim3(static_cast<unsigned>(launch->plan.blocks)),
+                         dim3(static_cast<unsigned>(launch->plan.warps * 32)), arguments,
+                         static_cast<size_t>(launch->plan.shared_bytes), queue),
+        "launching the kernel");
+}
+
+}  // namespace ssg::cuda

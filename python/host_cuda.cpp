@@ -1,0 +1,217 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cuda/device.h"
+#include "cuda/host/run.h"
+#include "cuda/launch_plan.h"
+#include "host.h"
+
+namespace py = pybind11;
+
+namespace ssg {
+namespace {
+
+using cuda::LaunchPlan;
+using cuda::Scalar;
+
+constexpr std::array<const char*, 10> kScalars = {"float32", "float64", "bfloat16", "float16", "uint8",
+                                                  "int8",    "int16",   "int32",    "int64",   "bool"};
+constexpr std::array<const char*, 3> kEngines = {"fma", "mma", "direct"};
+
+template <class Enum, size_t N>
+Enum parse(const std::array<const char*, N>& names, const std::string& text) {
+  for (size_t i = 0; i < N; ++i)
+    if (text == names[i]) return static_cast<Enum>(i);
+  throw py::value_error("unknown name '" + text + "'");
+}
+
+// Address, batch stride, token stride.
+using Place = std::tuple<uintptr_t, int64_t, int64_t>;
+// Address or 0, stride, dtype, value.
+using Number = std::tuple<uintptr_t, int64_t, std::string, double>;
+
+cuda::Logits logits_of(const Place& place) {
+  return {reinterpret_cast<const void*>(std::get<0>(place)), std::get<1>(place), std::get<2>(place)};
+}
+
+cuda::Strength strength_of(const Number& number) {
+  return {reinterpret_cast<const void*>(std::get<0>(number)), std::get<1>(number),
+          parse<Scalar>(kScalars, std::get<2>(number)), std::get<3>(number)};
+}
+
+struct Call {
+  StepKey key;
+  cuda::Step step;
+  cuda::Machine machine;
+};
+
+Call make_call(const Size& size, const Size& prev_size, const std::string& prior, const std::string& interpolation,
+               bool rescale, bool transposed, const std::string& dtype, int64_t batch, int64_t vocabulary,
+               const std::vector<Place>& current, const std::vector<Place>& previous, const Place& out,
+               const std::vector<Number>& strengths, int capability, int multiprocessors) {
+  Call call;
+  call.key = make_key(size, prev_size, prior, interpolation, rescale, transposed);
+  cuda::Step& step = call.step;
+  step.scalar = parse<Scalar>(kScalars, dtype);
+  step.batch = batch;
+  step.vocabulary = vocabulary;
+  step.sources = static_cast<int64_t>(previous.size());
+  if (step.sources < 1 || step.sources > 2 || (!current.empty() && current.size() != previous.size()))
+    throw py::value_error("one or two sources");
+  for (size_t s = 0; s < previous.size(); ++s) {
+    if (!current.empty()) step.current[s] = logits_of(current[s]);
+    step.previous[s] = logits_of(previous[s]);
+  }
+  step.out = logits_of(out);
+  cuda::Strength* const strength[] = {&step.beta, &step.cfg, &step.prev_cfg};
+  for (size_t s = 0; s < strengths.size() && s < 3; ++s) *strength[s] = strength_of(strengths[s]);
+  call.machine = cuda::machine_of(capability, multiprocessors);
+  return call;
+}
+
+// Small kernels with one fault each, for which the tests expect the shim to raise; of two warps and 256 shared bytes.
+// Returns what the kernel wrote, 64 floats.
+std::vector<float> run_fault(const std::string& fault, bool reverse) {
+  alignas(16) static const float source[64] = {1, 2, 3, 4};
+  std::vector<float> out(64);
+  const auto kernel = [&] {
+    auto* shared = reinterpret_cast<float*>(cuda::shared_memory());
+    const int thread = cuda::thread_index();
+    float sums[4] = {};
+    if (fault == "missing barrier") {
+      shared[thread] = static_cast<float>(thread);
+      out[static_cast<size_t>(thread)] = shared[63 - thread];
+    } else if (fault == "missing wait") {
+      if (thread < 16) cuda::copy_async_16(shared + 4 * thread, source + 4 * thread);
+      cuda::copy_async_commit();
+      cuda::barrier();
+      out[static_cast<size_t>(thread)] = shared[thread];
+      cuda::barrier();
+      cuda::copy_async_wait();
+    } else if (fault == "never waited") {
+      if (thread < 16) cuda::copy_async_16(shared + 4 * thread, source + 4 * thread);
+      cuda::copy_async_commit();
+    } else if (fault == "out of bounds") {
+      cuda::store_shared(shared + 64 + thread, 0.0f);
+    } else if (fault == "written behind") {
+      shared[64] = 0.0f;
+    } else if (fault == "misaligned") {
+      cuda::load_shared(reinterpret_cast<const cuda::Vec<float, 4>*>(shared + 1));
+    } else if (fault == "part of a block") {
+      if (thread < 32) cuda::barrier();
+    } else if (fault == "part of a warp") {
+      if (thread % 32 < 7) cuda::mma_16x8x4(sums, 0, 0, 0);
+    } else if (fault == "different instructions") {
+      if (thread % 32 < 7)
+        cuda::mma_16x8x4(sums, 0, 0, 0);
+      else
+        cuda::mma_16x8x8(sums, 0, 0, 0, 0, 0, 0);
+    } else {
+      throw py::value_error("unknown fault '" + fault + "'");
+    }
+  };
+  cuda::host::run_block(0, 1, 64, 256, reverse ? cuda::host::Order::reverse : cuda::host::Order::forward, kernel);
+  return out;
+}
+
+// a (16 x depth) times b (depth x 8) on the emulated tensor cores, as one warp.
+std::vector<float> run_mma(const std::vector<float>& a, const std::vector<float>& b, int depth) {
+  if ((depth != 4 && depth != 8) || a.size() != static_cast<size_t>(16 * depth) ||
+      b.size() != static_cast<size_t>(8 * depth))
+    throw py::value_error("a is 16 x depth, b is depth x 8, depth is 4 or 8");
+  std::vector<float> c(16 * 8);
+  cuda::host::run_block(0, 1, 32, 0, cuda::host::Order::forward, [&] {
+    const int g = cuda::thread_index() / 4;
+    const int l = cuda::thread_index() % 4;
+    const auto at = [&](int row, int k) { return a[static_cast<size_t>(row * depth + k)]; };
+    const auto bt = [&](int k, int column) { return b[static_cast<size_t>(k * 8 + column)]; };
+    float sums[4] = {};
+    if (depth == 8)
+      cuda::mma_16x8x8(sums, at(g, l), at(g + 8, l), at(g, l + 4), at(g + 8, l + 4), bt(l, g), bt(l + 4, g));
+    else
+      cuda::mma_16x8x4(sums, at(g, l), at(g + 8, l), bt(l, g));
+    for (int i = 0; i < 4; ++i) c[static_cast<size_t>((g + i / 2 * 8) * 8 + 2 * l + i % 2)] = sums[i];
+  });
+  return c;
+}
+
+}  // namespace
+
+void bind_cuda(py::module_& module) {
+  py::class_<LaunchPlan>(module, "CudaPlan")
+      .def_property_readonly("engine",
+                             [](const LaunchPlan& plan) { return kEngines[static_cast<size_t>(plan.engine)]; })
+      .def_readonly("thread_columns", &LaunchPlan::thread_columns)
+      .def_readonly("column_warps", &LaunchPlan::column_warps)
+      .def_property_readonly("columns", &LaunchPlan::columns)
+      .def_readonly("warps", &LaunchPlan::warps)
+      .def_readonly("group_pairs", &LaunchPlan::group_pairs)
+      .def_readonly("splits", &LaunchPlan::splits)
+      .def_readonly("shared_bytes", &LaunchPlan::shared_bytes)
+      .def_readonly("blocks", &LaunchPlan::blocks)
+      .def_readonly("resident", &LaunchPlan::resident)
+      .def_readonly("cycles", &LaunchPlan::cycles)
+      .def_readonly("arithmetic", &LaunchPlan::arithmetic)
+      .def_readonly("traffic", &LaunchPlan::traffic)
+      .def("describe", &LaunchPlan::describe)
+      .def("__str__", &LaunchPlan::describe);
+
+  py::class_<Call>(module, "CudaCall")
+      .def(py::init(&make_call), py::kw_only(), py::arg("size"), py::arg("prev_size"), py::arg("prior") = "dse",
+           py::arg("interpolation") = "bilinear", py::arg("rescale") = false, py::arg("transposed") = false,
+           py::arg("dtype") = "float32", py::arg("batch") = 1, py::arg("vocabulary") = 1,
+           py::arg("current") = std::vector<Place>{}, py::arg("previous") = std::vector<Place>{Place{0, 0, 0}},
+           py::arg("out") = Place{0, 0, 0}, py::arg("strengths") = std::vector<Number>{}, py::arg("capability") = 90,
+           py::arg("multiprocessors") = 132)
+      .def(
+          "plan", [](const Call& call) { return cuda::plan_launch(cuda::shape_of(call.key), call.step, call.machine); },
+          "The launch plan of this call on this machine.")
+      .def(
+          "plan_with",
+          [](const Call& call, const std::string& engine, int thread_columns, int column_warps, int warps,
+             int group_pairs, int splits) {
+            LaunchPlan choices;
+            choices.engine = parse<cuda::Engine>(kEngines, engine);
+            choices.thread_columns = thread_columns;
+            choices.column_warps = column_warps;
+            choices.warps = warps;
+            choices.group_pairs = group_pairs;
+            choices.splits = splits;
+            return cuda::plan_launch(cuda::shape_of(call.key), call.step, call.machine, choices);
+          },
+          py::arg("engine"), py::arg("thread_columns") = 2, py::arg("column_warps") = 1, py::arg("warps") = 4,
+          py::arg("group_pairs") = 1, py::arg("splits") = 1)
+      .def(
+          "run",
+          [](const Call& call, const LaunchPlan& plan, bool reverse) {
+            cuda::host::run(call.key, call.step, plan,
+                            reverse ? cuda::host::Order::reverse : cuda::host::Order::forward);
+          },
+          py::arg("plan"), py::arg("reverse") = false,
+          "Runs the kernel's source on host memory, block by block; RuntimeError for what the shim finds wrong.");
+
+  module.def("cuda_fault", &run_fault, py::arg("fault"), py::arg("reverse") = false);
+  module.def("cuda_mma", &run_mma, py::arg("a"), py::arg("b"), py::arg("depth"));
+  module.def(
+      "cuda_round",
+      [](float x, const std::string& dtype) {
+        if (dtype == "bfloat16") {
+          cuda::BFloat16 y;
+          cuda::from_float(y, x);
+          return std::make_pair(static_cast<int>(y.bits), cuda::to_float(y));
+        }
+        cuda::Float16 y;
+        cuda::from_float(y, x);
+        return std::make_pair(static_cast<int>(y.bits), cuda::to_float(y));
+      },
+      py::arg("x"), py::arg("dtype"), "The bits that x rounds to, and what they stand for.");
+}
+
+}  // namespace ssg

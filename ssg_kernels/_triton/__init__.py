@@ -1,0 +1,93 @@
+"""The Triton backend: one pass over the logits on NVIDIA and AMD GPUs, or on the CPU under Triton's interpreter.
+
+Triton is imported by the first call, not by importing ssg_kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Strength = Tensor | float
+
+
+def unavailable(device: torch.device) -> str | None:
+    """Why Triton cannot serve tensors on `device`; None where it can."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return _unavailable(device.type, interpreted)
+
+
+@functools.cache
+def _unavailable(device_type: str, interpreted: bool) -> str | None:
+    if device_type not in ("cpu", "cuda"):
+        return f"the Triton kernels are for CUDA and ROCm devices, not {device_type}"
+    if device_type == "cpu" and not interpreted:
+        return "Triton serves CPU tensors only in its interpreter, under TRITON_INTERPRET=1"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if device_type == "cuda":
+        try:
+            importlib.import_module("triton").runtime.driver.active.get_current_target()
+        except Exception as reason:  # whatever a driver that is missing or does not fit raises
+            return f"triton finds no usable GPU driver: {reason}"
+    return None
+
+
+def guided_logits(
+    logits: Tensor,
+    prev_logits: Tensor,
+    size: Sequence[int],
+    prev_size: Sequence[int],
+    beta: Strength,
+    prior: str = "dse",
+    interpolation: str = "bilinear",
+    rescale: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`ssg_kernels.guided_logits` of arguments that `_checks` has passed; `out` may be `logits` itself."""
+    options = (prior, interpolation, rescale)
+    return _launch().guided(logits, prev_logits, size, prev_size, (beta,), options, out)
+
+
+def guided_logits_cfg(
+    logits: Tensor,
+    prev_logits: Tensor,
+    size: Sequence[int],
+    prev_size: Sequence[int],
+    beta: Strength,
+    cfg: Strength,
+    prev_cfg: Strength,
+    prior: str = "dse",
+    interpolation: str = "bilinear",
+    rescale: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`ssg_kernels.guided_logits_cfg` likewise; `out` may be the conditional half of `logits`."""
+    strengths, options = (beta, cfg, prev_cfg), (prior, interpolation, rescale)
+    return _launch().guided(logits, prev_logits, size, prev_size, strengths, options, out)
+
+
+def prior_linear(
+    x: Tensor,
+    scale: Tensor,
+    size: Sequence[int],
+    prev_size: Sequence[int],
+    prior: str,
+    interpolation: str,
+    rescale: bool,
+    transpose: bool,
+) -> Tensor:
+    """scale * P x, (B, L, V) from (B, L', V), or its transpose, scale * P^T x."""
+    return _launch().linear(x, scale, size, prev_size, (prior, interpolation, rescale), transpose)
+
+
+@functools.cache
+def _launch() -> Any:
+    return importlib.import_module("ssg_kernels._triton.launch")

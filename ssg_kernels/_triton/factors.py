@@ -1,0 +1,100 @@
+"""The factors of the prior in float64, folded and padded into the tables that the kernels read.
+
+method.md's matrices: per axis from n to N points, U interpolates, B copies the coarse spectrum and G is the
+interpolated signal's low band; the prior is a sum of terms H x W^T of them.
+
+An axis is symmetric where J M J = M for each of its factors M, with J reversing the axis. Then M maps even to even
+and odd to odd: with x_i +- x_i' of a point i and its mirror i', the outputs r and r' are the sum and the difference
+of an even and an odd product of half the length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssg_kernels import reference
+
+Size = tuple[int, int]
+Term = tuple[Tensor, Tensor]
+
+
+def axis_factors(n: int, m: int, interpolation: str, rescale: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """U, B and G of an axis from n to m points, (m, n) each, float64 on the CPU."""
+    if n == m:
+        # Exactly the identity, not up to rounding: equal sizes return the previous logits themselves.
+        return (torch.eye(n, dtype=torch.float64, device="cpu"),) * 3
+    with torch.device("cpu"):
+        if interpolation == "nearest":
+            u = torch.zeros(m, n, dtype=torch.float64)
+            u[torch.arange(m), reference._nearest_sources(n, m, torch.device("cpu"))] = 1
+        else:
+            u = reference._interpolation_weights(n, m, interpolation).contiguous()
+        low = reference._dct_matrix(m)[:n]
+        gain = math.sqrt(m / n) if rescale else 1.0
+        return u, gain * (low.mT @ reference._dct_matrix(n)), low.mT @ (low @ u)
+
+
+def prior_terms(
+    size: Size, prev_size: Size, prior: str, interpolation: str, rescale: bool, transpose: bool
+) -> list[Term]:
+    """(H, W) of each term of the prior, or of its transpose; one term where an axis does not grow."""
+    h, w = (axis_factors(n, m, interpolation, rescale) for n, m in zip(prev_size, size, strict=True))
+    signed = {"dse": (0, 1, 2), "dse_zero_pad": (1,), "spatial": (0,)}[prior]
+    terms = [(-h[i] if i == 2 else h[i], w[i]) for i in signed]
+    if size[1] == prev_size[1]:
+        terms = [(sum(t[0] for t in terms[1:]) + terms[0][0], terms[0][1])]
+    elif size[0] == prev_size[0]:
+        signs = [-1.0 if i == 2 else 1.0 for i in signed]
+        terms = [(h[0], sum(s * t[1] for s, t in zip(signs[1:], terms[1:], strict=True)) + terms[0][1])]
+    return [(a.mT.contiguous(), b.mT.contiguous()) for a, b in terms] if transpose else terms
+
+
+def is_symmetric(n: int, m: int, prior: str, interpolation: str) -> bool:
+    """Whether every factor of an axis from n to m points is symmetric: only nearest's may not be."""
+    return prior == "dse_zero_pad" or interpolation != "nearest" or m % n == 0
+
+
+def fold(factor: Tensor) -> tuple[Tensor, Tensor]:
+    """The even and the odd half of a symmetric (N, n) factor, (ceil(N/2), ceil(n/2)) each.
+
+    They multiply x_i + x_i' and x_i - x_i'; a middle point is its own mirror, and so counts twice.
+    """
+    outputs, inputs = ((n + 1) // 2 for n in factor.shape)
+    near, far = factor[:outputs, :inputs], factor.flip(1)[:outputs, :inputs]
+    even, odd = (near + far) / 2, (near - far) / 2
+    if factor.shape[1] % 2:
+        even[:, -1] /= 2
+    return even, odd
+
+
+def dense_table(terms: Sequence[Term], halves: bool, rows: int, columns: int) -> Tensor:
+    """The prior as matrices of tokens by tokens, padded with zeros to (quarters, rows, columns) multiples.
+
+    One matrix, or with `halves` the four of (even, odd) along h times (even, odd) along w.
+    """
+    if not halves:
+        return _padded([_summed(terms)], rows, columns)
+    folded = [(fold(h), fold(w)) for h, w in terms]
+    quarters = [_summed([(h[p], w[q]) for h, w in folded]) for p in (0, 1) for q in (0, 1)]
+    return _padded(quarters, rows, columns)
+
+
+def axis_table(factors: Sequence[Tensor], terms: int, rows: int, columns: int) -> Tensor:
+    """One axis' factors, padded with zeros to (terms, rows, columns) multiples; `terms` at least their number."""
+    return _padded([*factors, *[torch.zeros_like(factors[0])] * (terms - len(factors))], rows, columns)
+
+
+def _summed(terms: Sequence[Term]) -> Tensor:
+    return torch.stack([torch.kron(h, w) for h, w in terms]).sum(0)
+
+
+def _padded(matrices: Sequence[Tensor], rows: int, columns: int) -> Tensor:
+    height, width = matrices[0].shape
+    table = matrices[0].new_zeros(len(matrices), -(-height // rows) * rows, -(-width // columns) * columns)
+    for padded, matrix in zip(table, matrices, strict=True):
+        padded[:height, :width] = matrix
+    return table

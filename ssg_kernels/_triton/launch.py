@@ -1,0 +1,182 @@
+"""From checked arguments to a launch: plan, tables and compiled kernel are looked up by one key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ssg_kernels._triton import factors, kernels, plan, targets
+from ssg_kernels._triton.plan import LaunchPlan, Step
+
+Strength = Tensor | float
+
+FUSED = {"enable_fp_fusion": True}  # Triton's default for it differs between versions
+_INTERPRETED = triton.knobs.runtime.interpret
+
+# Bounds for a process that meets ever new shapes.
+_MOST_LAUNCHES = 4096
+_MOST_TABLES = 256
+
+_launches: dict[tuple[Any, ...], _Launch] = {}
+_tables: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
+
+
+def guided(
+    logits: Tensor,
+    prev_logits: Tensor,
+    size: Sequence[int],
+    prev_size: Sequence[int],
+    strengths: tuple[Strength, ...],
+    options: tuple[str, str, bool],
+    out: Tensor | None,
+) -> Tensor:
+    """`strengths` are (beta,), or (beta, cfg, prev_cfg) for logits of 2B rows."""
+    sources = 1 if len(strengths) == 1 else 2
+    batch, tokens, vocabulary = logits.shape
+    if sources == 2:
+        batch //= 2
+    if out is None:
+        out = torch.empty((batch, tokens, vocabulary), dtype=logits.dtype, device=logits.device)
+    step = (tuple(size), tuple(prev_size), *options, False, sources)
+    _run(out, logits, prev_logits, strengths, step)
+    return out
+
+
+def linear(
+    x: Tensor, scale: Tensor, size: Sequence[int], prev_size: Sequence[int], options: tuple[str, str, bool],
+    transpose: bool,
+) -> Tensor:  # fmt: skip
+    """scale * P x, or scale * P^T x."""
+    h, w = prev_size if transpose else size
+    out = torch.empty((x.shape[0], h * w, x.shape[2]), dtype=x.dtype, device=x.device)
+    _run(out, x, x, (scale,), (tuple(size), tuple(prev_size), *options, transpose, 0))
+    return out
+
+
+def _run(
+    out: Tensor, current: Tensor, previous: Tensor, strengths: tuple[Strength, ...], step: tuple[Any, ...]
+) -> None:
+    if not out.numel():
+        return
+    dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
+    arguments: list[Any] = []
+    for value in strengths:
+        if isinstance(value, Tensor):
+            value = value.to(dtype)
+            arguments += (value, value.stride(0) if value.ndim else 0)
+        elif dtype == torch.float64:  # a kernel's scalar arguments are float32
+            arguments += (torch.full((), value, dtype=dtype, device=out.device), 0)
+        else:
+            arguments += (value, None)
+    arguments += (0.0, None) * (3 - len(strengths))
+    batch, _, vocabulary = out.shape
+    memory = (*out.stride()[:2], *current.stride(), *previous.stride(), *arguments[1::2], batch, vocabulary)
+    aligned = [
+        x.data_ptr() % 16 == 0 for x in (out, current, previous, *arguments[::2]) if isinstance(x, Tensor)
+    ]
+    key = (out.device, out.dtype, step, memory, *aligned)
+    launch = _launches.get(key)
+    if launch is None:
+        launch = _first(key, out, step)
+    if out.device.type == "cuda" and out.device.index != torch.cuda.current_device():
+        with torch.cuda.device(out.device):
+            launch(out, current, previous, arguments, batch, vocabulary)
+    else:
+        launch(out, current, previous, arguments, batch, vocabulary)
+
+
+class _Launch:
+    """A kernel with its tables, grid and constants. The first call compiles; the later ones only launch."""
+
+    def __init__(
+        self, chosen: LaunchPlan, step: Step, tables: tuple[Tensor, ...], dtype: torch.dtype
+    ) -> None:
+        self.tables = tables
+        self.grid = (chosen.programs, 1, 1)
+        self.options = {"num_warps": chosen.warps, "num_stages": chosen.stages, **FUSED}
+        self.kernel, self.constants = constants(chosen, step, dtype)
+        self.launch: Any = None
+
+    def __call__(
+        self,
+        out: Tensor,
+        current: Tensor,
+        previous: Tensor,
+        strengths: list[Any],
+        batch: int,
+        vocabulary: int,
+    ) -> None:
+        arguments = (
+            out, *out.stride()[:2], current, *current.stride(), previous, *previous.stride(), *self.tables,
+            *strengths, batch, vocabulary, *self.constants,
+        )  # fmt: skip
+        if self.launch is not None:
+            self.launch(*arguments)
+            return
+        compiled = self.kernel[self.grid](*arguments, **self.options)
+        if not _INTERPRETED:
+            # Compiled for what the key holds; called directly, it does not inspect its arguments again.
+            self.launch = compiled[self.grid]
+
+
+def constants(chosen: LaunchPlan, step: Step, dtype: torch.dtype) -> tuple[Any, tuple[Any, ...]]:
+    """The kernel of a plan and its compile-time arguments, in order."""
+    sizes = (*step.outputs, *step.inputs)
+    tile: tuple[int, ...] = (chosen.block_m, chosen.block_k, chosen.block_v)
+    if chosen.form == "fma":
+        compute = tl.float64 if dtype == torch.float64 else tl.float32
+        tokens = (math.prod(step.outputs), math.prod(step.inputs))
+        return kernels.fma_kernel, (*tokens, step.sources, compute, *tile)
+    if chosen.form == "separable":
+        tile = (chosen.block_m, chosen.block_c, chosen.block_k, chosen.block_j, chosen.block_v)
+        return kernels.separable_kernel, (*sizes, step.sources, chosen.precision, chosen.terms, *tile)
+    kernel = kernels.dense_halves_kernel if chosen.halves else kernels.dense_kernel
+    return kernel, (*sizes, step.sources, chosen.precision, *tile)
+
+
+def tables(chosen: LaunchPlan, step: Step, rescale: bool) -> tuple[Tensor, ...]:
+    """What a plan's kernel multiplies with, in float64 on the CPU."""
+    options = (step.prior, step.interpolation, rescale, step.transpose)
+    terms = factors.prior_terms(step.size, step.prev_size, *options)
+    if chosen.form == "separable":
+        return (
+            factors.axis_table([h for h, _ in terms], chosen.terms, chosen.block_m, chosen.block_k),
+            factors.axis_table([w for _, w in terms], chosen.terms, chosen.block_c, chosen.block_j),
+        )
+    table = factors.dense_table(terms, chosen.halves, chosen.block_m, chosen.block_k)
+    return (table[0].mT.contiguous(),) if chosen.form == "fma" else (table,)
+
+
+def _first(key: tuple[Any, ...], out: Tensor, step: tuple[Any, ...]) -> _Launch:
+    device = out.device
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "ssg_kernels: the first call of a kind compiles a kernel and uploads its tables, which a CUDA graph cannot "
+            "capture; call it once with the same shapes, strides and strengths before capturing"
+        )
+    size, prev_size, prior, interpolation, rescale, transpose, sources = step
+    batch, _, vocabulary = out.shape
+    described = Step(
+        size, prev_size, batch, vocabulary, out.itemsize, sources, prior, interpolation, transpose
+    )
+    accurate = out.dtype == torch.float64
+    chosen = plan.make_plan(described, targets.of(device), accurate)
+    dtype = torch.float64 if accurate else torch.float32
+    tiles = (chosen.form, chosen.block_m, chosen.block_k, chosen.block_c, chosen.block_j)
+    table_key = (device, dtype, size, prev_size, prior, interpolation, rescale, transpose, *tiles)
+    uploaded = _tables.get(table_key)
+    if uploaded is None:
+        uploaded = tuple(table.to(device, dtype) for table in tables(chosen, described, rescale))
+        if len(_tables) >= _MOST_TABLES:
+            _tables.clear()
+        _tables[table_key] = uploaded
+    if len(_launches) >= _MOST_LAUNCHES:
+        _launches.clear()
+    launch = _launches[key] = _Launch(chosen, described, uploaded, out.dtype)
+    return launch

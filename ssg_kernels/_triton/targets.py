@@ -1,0 +1,88 @@
+"""What the plan knows of each GPU family: limits, and the roofs of one representative card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Target:
+    """Rates are what a good kernel reaches, not a datasheet's peak."""
+
+    name: str
+    card: str
+    units: int  # multiprocessors, compute units
+    copy: float  # bytes/s from and to device memory
+    cache: float  # bytes/s out of the L2 cache
+    fma: float  # flop/s of float32 multiply-adds
+    matrix: float  # flop/s of the matrix instructions that `precision` issues, of 64 rows and more
+    narrow: float  # the same of fewer rows, where those are other instructions
+    precision: str  # input_precision of tl.dot that is accurate as float32
+    products: int  # matrix products that `precision` makes of one
+    shared: int  # bytes of shared memory per program
+    near: int  # bytes of tables that stay in the L1 cache beside a kernel's shared memory
+
+    @property
+    def has_warp_groups(self) -> bool:
+        """Whether products of 64 rows and more are instructions of four warps together."""
+        return self.narrow < self.matrix
+
+
+def _nvidia(name: str, card: str, units: int, *rates: float, shared: int) -> Target:
+    memory, cache, fma, matrix, narrow = (r * 1e12 for r in rates)
+    return Target(name, card, units, memory, cache, fma, matrix, narrow, "tf32x3", 3, shared << 10, 96 << 10)
+
+
+def _amd(name: str, card: str, units: int, *rates: float, shared: int) -> Target:
+    # Matrix units that multiply float32 itself; tf32x3 does not exist there.
+    memory, cache, fma, matrix, narrow = (r * 1e12 for r in rates)
+    return Target(name, card, units, memory, cache, fma, matrix, narrow, "ieee", 1, shared << 10, 16 << 10)
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        # TB/s of memory, TB/s of L2, Tflop/s of FMA, Tflop/s of matrix instructions, of narrow ones
+        _nvidia("sm_80", "A100", 108, 1.7, 4.0, 15.0, 100.0, 100.0, shared=163),
+        _nvidia("sm_86", "RTX A6000", 84, 0.65, 3.0, 25.0, 50.0, 50.0, shared=99),
+        _nvidia("sm_89", "L40S", 142, 0.75, 4.0, 60.0, 120.0, 120.0, shared=99),
+        _nvidia("sm_90", "H200", 132, 4.3, 5.5, 45.0, 300.0, 150.0, shared=227),
+        _nvidia("sm_100", "B200", 148, 7.0, 10.0, 55.0, 600.0, 150.0, shared=227),
+        _nvidia("sm_120", "RTX PRO 6000", 188, 1.5, 6.0, 80.0, 160.0, 160.0, shared=99),
+        _amd("gfx942", "MI300X", 304, 4.0, 8.0, 60.0, 90.0, 90.0, shared=64),
+        _amd("gfx950", "MI355X", 256, 6.0, 10.0, 60.0, 90.0, 90.0, shared=160),
+    )
+}
+
+
+def named(name: str) -> Target:
+    """The target of that name; of a newer or rarer card, the nearest older one of its maker.
+
+    Raises ValueError for a name of neither form, sm_NN or gfxNNN.
+    """
+    if name in TARGETS:
+        return TARGETS[name]
+    if name.startswith("gfx"):
+        return TARGETS["gfx942"]
+    digits = name.removeprefix("sm_")
+    if digits == name or not digits.isdigit() or int(digits) < 80:
+        known = ", ".join(TARGETS)
+        raise ValueError(f"target must be sm_80 or newer, or gfx...; known are {known}; got {name!r}")
+    older = [number for number in map(_number, TARGETS) if number and number <= int(digits)]
+    return TARGETS[f"sm_{max(older)}"]
+
+
+def of(device: torch.device) -> Target:
+    """The target of a device; the interpreter's tensors on the CPU are planned as for sm_90."""
+    if device.type == "cpu":
+        return TARGETS["sm_90"]
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        return named(properties.gcnArchName.split(":")[0])
+    return named(f"sm_{properties.major}{properties.minor}")
+
+
+def _number(name: str) -> int:
+    return int(name[3:]) if name.startswith("sm_") else 0

@@ -1,0 +1,306 @@
+"""The CUDA kernels' own source, run on the host, against the reference in float64: every plan, shape, dtype and layout.
+
+Each call runs twice, with the threads of a block in opposite orders, and must give the same bits: a race would not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bounds import assert_accurate
+from hypothesis import given
+from hypothesis import strategies as st
+from on_host import HOST, expected_of, prepare
+from strategies import DTYPES, INTERPOLATIONS, OUT_LAYOUTS, PRIORS, Call, calls, normal
+from torch import Tensor
+
+INF = math.inf
+HALF = (torch.bfloat16, torch.float16)
+CAPABILITIES = (80, 86, 89, 90, 100, 120)
+
+# Every kernel there is, and ways to cut the work: columns, rows at once, splits, warps.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fma 4": {"engine": "fma", "thread_columns": 4, "group_pairs": 2},
+    "fma 2": {"engine": "fma", "thread_columns": 2, "group_pairs": 3, "splits": 2, "warps": 8},
+    "fma 2, wide": {"engine": "fma", "thread_columns": 2, "column_warps": 4, "warps": 16},
+    "fma 1": {"engine": "fma", "thread_columns": 1, "group_pairs": 4},
+    "mma 4": {"engine": "mma", "thread_columns": 4, "group_pairs": 3},
+    "mma 4, wide": {"engine": "mma", "thread_columns": 4, "column_warps": 2, "group_pairs": 1, "splits": 3},
+    "mma 2": {"engine": "mma", "thread_columns": 2, "group_pairs": 2, "splits": 2, "warps": 8},
+    "mma 2, wide": {"engine": "mma", "thread_columns": 2, "column_warps": 2, "group_pairs": 5},
+    "direct": {"engine": "direct"},
+}
+
+
+def readable(x: Tensor) -> Tensor:
+    """What the binding hands to the kernel: a strided vocabulary is copied."""
+    return x if x.stride(2) == 1 or x.shape[2] <= 1 else x.contiguous()
+
+
+def plan_of(prepared: Any, variant: dict[str, Any] | None) -> Any:
+    """The plan of a variant or what comes closest: fewer splits and pairs on a small grid, no tensor cores on a row."""
+    for choice in () if variant is None else (variant, {**variant, "splits": 1, "group_pairs": 1}):
+        try:
+            return prepared.plan_with(**choice)
+        except ValueError:
+            pass
+    return prepared.plan()
+
+
+def run(
+    call: Call,
+    logits: Tensor | None,
+    prev_logits: Tensor,
+    *strengths: float | Tensor,
+    out: Tensor | None = None,
+    variant: dict[str, Any] | None = None,
+    capability: int = 90,
+    transposed: bool = False,
+) -> Tensor:
+    logits = logits if logits is None else readable(logits)
+    prev_logits = readable(prev_logits)
+    tokens = math.prod(call.prev_size if transposed else call.size)
+    shape = (prev_logits.shape[0] // (2 if call.is_cfg else 1), tokens, prev_logits.shape[2])
+    if out is None:
+        out = torch.full(shape, torch.nan, dtype=call.dtype)
+    results = []
+    for reverse in (False, True):
+        target = out if reverse else torch.full(shape, torch.nan, dtype=call.dtype)
+        prepared = prepare(
+            call, logits, prev_logits, target, *strengths, capability=capability, transposed=transposed
+        )
+        prepared.run(plan_of(prepared, variant), reverse)
+        results.append(target)
+    bits = [r.contiguous().view(torch.uint8).numpy() for r in results]
+    np.testing.assert_array_equal(*bits, err_msg="the result depends on the order of the threads: a race")
+    return out
+
+
+def check(call: Call, **how: Any) -> Tensor:
+    logits, prev_logits, strengths = call.logits(), call.prev_logits(), call.strengths()
+    before = logits.clone(), prev_logits.clone()
+    actual = run(call, logits, prev_logits, *strengths, **how)
+    expected = expected_of(call, logits, prev_logits, *strengths)
+    largest_strength = max([1.0, *(torch.as_tensor(s).abs().max().item() for s in strengths if call.batch)])
+    assert_accurate(actual, expected, *(largest_strength**2 * x.double() for x in (logits, prev_logits)))
+    assert torch.equal(logits, before[0])
+    assert torch.equal(prev_logits, before[1])
+    return actual
+
+
+def fits(call: Call, variant: dict[str, Any]) -> bool:
+    return call.dtype != torch.float64 or (variant["engine"] != "mma" and variant.get("thread_columns") != 4)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_are_what_they_say(name: str) -> None:
+    for size, prev_size in (((16, 11), (13, 7)), ((9, 12), (8, 12)), ((10, 9), (7, 8))):
+        call = Call(size, prev_size, 2, 35)
+        prepared = prepare(
+            call, call.logits(), call.prev_logits(), torch.empty(2, size[0] * size[1], 35), 0.5
+        )
+        plan = plan_of(prepared, VARIANTS[name])
+        for choice in ("engine", "thread_columns", "column_warps", "warps"):
+            if choice in VARIANTS[name]:
+                assert getattr(plan, choice) == VARIANTS[name][choice]
+
+
+@given(calls(largest=20), st.sampled_from(CAPABILITIES))
+def test_any_call(call: Call, capability: int) -> None:
+    check(dataclasses.replace(call, batch=max(call.batch, 1)), capability=capability)
+
+
+@given(calls(largest=16), st.sampled_from(list(VARIANTS)))
+def test_any_call_of_any_plan(call: Call, name: str) -> None:
+    call = dataclasses.replace(call, batch=max(call.batch, 1))
+    if fits(call, VARIANTS[name]):
+        check(call, variant=VARIANTS[name])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_option(name: str, dtype: torch.dtype) -> None:
+    for i, (prior, interpolation, is_cfg) in enumerate(
+        itertools.product(PRIORS, INTERPOLATIONS, (False, True))
+    ):
+        kinds = ("float", "scalar", "vector")
+        size, prev_size = ((16, 11), (13, 7)) if i % 2 else ((9, 12), (8, 12))
+        call = Call(size, prev_size, 2, 35, dtype, prior, interpolation, i % 3 == 0, is_cfg, kinds, seed=i)
+        if fits(call, VARIANTS[name]):
+            check(call, variant=VARIANTS[name])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_pair_of_sides(name: str) -> None:
+    # Odd and even halves, their remainders modulo 4 and 8, and middles that are their own mirrors.
+    for n in range(1, 20):
+        for prev_n in range(max(1, n - 6), n + 1):
+            size, prev_size = ((n, 3), (prev_n, 2)) if (n + prev_n) % 2 else ((4, n), (3, prev_n))
+            check(Call(size, prev_size, 1, 9, seed=n), variant=VARIANTS[name])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_vocabulary(name: str, dtype: torch.dtype) -> None:
+    for vocabulary in (*range(1, 36), 63, 64, 65, 127, 130):
+        call = Call((5, 6), (4, 5), 2, vocabulary, dtype, is_cfg=vocabulary % 2 == 0, seed=vocabulary)
+        if fits(call, VARIANTS[name]):
+            check(call, variant=VARIANTS[name])
+
+
+@pytest.mark.parametrize("layout", OUT_LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_layout(layout: str, dtype: torch.dtype) -> None:
+    for is_cfg, other, vocabulary in itertools.product((False, True), ("contiguous", layout), (8, 37)):
+        check(Call((6, 5), (4, 5), 3, vocabulary, dtype, is_cfg=is_cfg, layout=layout, prev_layout=other))
+        check(Call((6, 5), (4, 5), 3, vocabulary, dtype, is_cfg=is_cfg, layout=other, prev_layout=layout))
+
+
+@pytest.mark.parametrize(
+    ("size", "prev_size", "batch", "vocabulary", "capability"),
+    [
+        ((2, 2), (1, 1), 1, 5000, 90),
+        ((3, 4), (2, 2), 100, 3, 80),
+        ((1, 1), (1, 1), 3, 1000, 90),
+        ((64, 1), (1, 1), 2, 33, 90),
+        ((1, 90), (1, 70), 2, 33, 90),
+        ((32, 32), (24, 24), 1, 70, 90),
+        ((32, 32), (24, 24), 1, 40, 89),
+        ((64, 64), (48, 48), 1, 16, 90),
+        ((64, 64), (48, 48), 1, 16, 80),
+        ((64, 64), (48, 48), 1, 16, 120),
+        ((111, 37), (90, 30), 1, 16, 90),
+        ((45, 90), (37, 74), 1, 8, 90),
+        ((84, 84), (64, 64), 1, 4, 90),
+    ],
+)
+def test_extreme_shapes(
+    size: tuple[int, int], prev_size: tuple[int, int], batch: int, vocabulary: int, capability: int
+) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        check(
+            Call(size, prev_size, batch, vocabulary, dtype, is_cfg=dtype == torch.bfloat16),
+            capability=capability,
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if "mma" in name])
+@pytest.mark.parametrize("prior", PRIORS)
+def test_tensor_cores_are_float32_accurate(name: str, prior: str) -> None:
+    """The split products keep float32's accuracy where plain tf32 would miss the bound a hundred times over."""
+    call = Call((32, 32), (24, 24), 1, 32, prior=prior)
+    logits, prev_logits = call.logits(), call.prev_logits()
+    actual = run(call, logits, prev_logits, 1.5, variant=VARIANTS[name])
+    expected = expected_of(call, logits, prev_logits, 1.5)
+    assert ((actual.double() - expected).abs().max() / expected.abs().max()).item() < 6e-7
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_transposed_operator(name: str, dtype: torch.dtype, interpolation: str) -> None:
+    """Without current logits the kernel computes scale * P x, and scale * P^T x for autograd."""
+    for i, (size, prev_size) in enumerate([((7, 5), (4, 5)), ((10, 10), (8, 8)), ((16, 3), (13, 1))]):
+        for transposed in (False, True):
+            call = Call(size, prev_size, 2, 19, dtype, interpolation=interpolation)
+            if not fits(call, VARIANTS[name]):
+                continue
+            operator = torch.from_numpy(
+                HOST.dense_operator(size, prev_size, "dse", interpolation, False, transposed)
+            )
+            x = normal(2, operator.shape[1], 19, dtype=dtype, seed=i)
+            scale = torch.tensor([0.75, -1.5])
+            actual = run(call, None, x, scale, variant=VARIANTS[name], transposed=transposed)
+            assert_accurate(actual, scale.double()[:, None, None] * (operator @ x.double()))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("is_cfg", [False, True])
+def test_nan_and_infinities_stay_in_their_column(name: str, is_cfg: bool) -> None:
+    call = Call((9, 8), (7, 6), 2, 41, is_cfg=is_cfg)
+    strengths = (0.5, 1.5, 0.5)[: 3 if is_cfg else 1]
+    logits, prev_logits = call.logits(), call.prev_logits()
+    expected = run(call, logits, prev_logits, *strengths, variant=VARIANTS[name])
+    bad = torch.zeros(2, 41, dtype=torch.bool)
+    for i, value in enumerate((math.nan, INF, -INF)):
+        for column in (3 * i, 3 * i + 1, 17 + 5 * i, 40 - i):
+            prev_logits[i % 2, (11 * i + column) % 42, column] = value
+            bad[i % 2, column] = True
+    actual = run(call, logits, prev_logits, *strengths, variant=VARIANTS[name])
+    rows = bad[:, None].expand(actual.shape)
+    assert torch.equal(actual[~rows], expected[~rows])
+    assert not actual.masked_select(rows).isfinite().all()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize("is_cfg", [False, True])
+def test_minus_infinity_stays(name: str, dtype: torch.dtype, is_cfg: bool) -> None:
+    call = Call((6, 7), (5, 4), 2, 37, dtype, is_cfg=is_cfg)
+    strengths = (-1.0, 0.0, 2.0)[: 3 if is_cfg else 1]  # weights that would turn -inf into NaN
+    logits, prev_logits = call.logits(), call.prev_logits()
+    logits[:2, 3::5, 2::7] = -INF
+    prev_logits[0, 3, 5] = math.nan
+    masked = logits[:2] == -INF
+    actual = run(call, logits, prev_logits, *strengths, variant=VARIANTS[name])
+    assert (actual[masked] == -INF).all()
+    assert (actual[~masked] != -INF).all()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("is_cfg", [False, True])
+def test_in_place(name: str, dtype: torch.dtype, is_cfg: bool) -> None:
+    call = Call((10, 9), (7, 8), 2, 44, dtype, is_cfg=is_cfg)
+    if not fits(call, VARIANTS[name]):
+        return
+    logits, prev_logits, strengths = call.logits(), call.prev_logits(), call.strengths()
+    expected = run(call, logits, prev_logits, *strengths, variant=VARIANTS[name])
+    prepared = prepare(call, logits, prev_logits, logits[:2], *strengths)
+    prepared.run(plan_of(prepared, VARIANTS[name]))
+    assert torch.equal(logits[:2], expected)
+
+
+@pytest.mark.parametrize("layout", OUT_LAYOUTS)
+@pytest.mark.parametrize("vocabulary", [16, 37])
+def test_writes_nothing_but_out(layout: str, vocabulary: int) -> None:
+    from strategies import LAYOUTS
+
+    call = Call((6, 5), (4, 5), 2, vocabulary)
+    logits, prev_logits = call.logits(), call.prev_logits()
+    out = LAYOUTS[layout](torch.zeros(2, 30, vocabulary))
+    around = torch.as_strided(out, (out.untyped_storage().nbytes() // 4,), (1,), 0)
+    untouched = around.isnan()
+    run(call, logits, prev_logits, 0.5, out=out)
+    assert_accurate(out, expected_of(call, logits, prev_logits, 0.5))
+    assert torch.equal(around.isnan(), untouched)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *DTYPES,
+        torch.uint8,
+        torch.int8,
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.bool,
+    ],
+)
+def test_strengths_of_every_dtype(dtype: torch.dtype) -> None:
+    call = Call((3, 3), (2, 2), 2, 5, is_cfg=True)
+    logits, prev_logits = call.logits(), call.prev_logits()
+    for strength in (
+        torch.tensor([1.0, 0.0]).to(dtype),
+        torch.tensor([1, 9, 0, 9]).to(dtype)[::2],
+        torch.tensor(1).to(dtype),
+    ):
+        actual = run(call, logits, prev_logits, strength, strength, strength)
+        assert_accurate(actual, expected_of(call, logits, prev_logits, strength, strength, strength))

@@ -1,0 +1,26 @@
+"""Plans of a chosen form, of as few programs as the form allows: the interpreter runs one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ssg_kernels._triton import plan
+from ssg_kernels._triton.plan import LaunchPlan, Step
+from ssg_kernels._triton.targets import Target
+
+FORMS = ("fma", "dense", "dense_halves", "separable")
+
+
+def of_form(form: str) -> Callable[..., LaunchPlan]:
+    """A stand-in for `plan.make_plan`. A form that a step cannot take is replaced by its nearest."""
+
+    def make_plan(step: Step, target: Target, accurate: bool = False) -> LaunchPlan:
+        if form == "fma" or accurate:
+            plans = plan._fma(step)
+        elif form == "separable":
+            plans = plan._separable(step, target)
+        else:
+            plans = plan._dense(step, target, form == "dense_halves" and step.is_symmetric)
+        return min(plans, key=lambda each: each.programs)
+
+    return make_plan
