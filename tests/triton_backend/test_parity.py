@@ -245,7 +245,7 @@ def test_masked_logits_stay_masked(form: str, is_cfg: bool, beta: float) -> None
 def test_elements_past_two_to_the_31(form: str, tmp_path: Path) -> None:
     # Sparse files: only the pages that are touched exist.
     def far(name: str, shape: tuple[int, int, int]) -> Tensor:
-        strides = (2**31 + 5, 2**30 + 3, 1)
+        strides = (2**31 + 100, 2**30 + 3, 1)  # samples between the rows of one another
         count = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1
         with (tmp_path / name).open("wb") as file:
             file.truncate(4 * count)
