@@ -51,13 +51,13 @@ class Driver:
             return GPUTarget("hip", self._target, 64)
         return GPUTarget("cuda", int(self._target.removeprefix("sm_")), 32)
 
-    def get_current_device(self) -> str:
-        return self._target  # Triton's kernels are cached by device
+    def get_current_device(self) -> Driver:
+        return self  # Triton's kernels, and where their launches go, are cached by device
 
-    def get_current_stream(self, device: str) -> int:
+    def get_current_stream(self, device: Driver) -> int:
         return 0
 
-    def get_device_properties(self, device: str) -> dict[str, int]:
+    def get_device_properties(self, device: Driver) -> dict[str, int]:
         return {"max_shared_mem": 227 << 10}
 
     def load_binary(self, *kernel: object) -> tuple[object, ...]:

@@ -111,7 +111,7 @@ def test_three_products_for_one(form: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sm_90", "gfx942"])
 def test_logits_of_other_shapes_share_what_is_compiled(name: str) -> None:
-    """The batch is no constant of the code; the first call of a size would else compile for 1, for 16 and for the rest."""
+    """The batch is no constant of the code: Triton would else compile for 1, for multiples of 16 and for the rest."""
     step = Step((6, 6), (5, 5), 1, 4096, 4)
     chosen = plan.make_plan(step, targets.named(name))
     texts = {compile_for(chosen, dataclasses.replace(step, batch=b), name).text for b in (1, 3, 16)}

@@ -335,5 +335,5 @@ def test_float32_is_accurate_with_tf32_products(
 
     monkeypatch.setattr(plan, "make_plan", plain)
     launch._launches.clear()
-    with pytest.raises(AssertionError, match="miss the torch.float32 bound"):
+    with pytest.raises(AssertionError, match=r"miss the torch\.float32 bound"):
         assert_accurate(run(call, *arguments), expected_of(call, *arguments))
