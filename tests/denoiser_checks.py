@@ -45,7 +45,10 @@ class Denoiser:
 
 
 def run(denoiser: Denoiser, seed: int = 0, batch: int = 2, **settings: Any) -> tuple[Tensor, list[Output]]:
-    with denoiser.record() as outputs, denoiser.attach(denoiser.model, **settings) if settings else nullcontext():
+    with (
+        denoiser.record() as outputs,
+        denoiser.attach(denoiser.model, **settings) if settings else nullcontext(),
+    ):
         torch.manual_seed(seed)
         result = denoiser.generate(batch, seed)
     return result, outputs

@@ -107,7 +107,10 @@ def run(
     sampler: Sampler, seed: int = 0, batch: int | None = None, **settings: Any
 ) -> tuple[Tensor, list[Scale]]:
     """A generation with these settings of `attach`, or an unguided one where there are none."""
-    with recorded(sampler) as scales, sampler.attach(sampler.model, **settings) if settings else nullcontext():
+    with (
+        recorded(sampler) as scales,
+        sampler.attach(sampler.model, **settings) if settings else nullcontext(),
+    ):
         result = sampler.generate(sampler.batch_of(batch), seed)
     return result, scales
 

@@ -211,6 +211,6 @@ def test_a_diffusers_pipeline_without_vector_quantisation_is_refused() -> None:
     pipe = a_pipeline().model
     del pipe.transformer.out
     with pytest.raises(
-        ValueError, match="VQDiffusionPipeline has no transformer.out; .*diffusers at 58eb52c"
+        ValueError, match=r"VQDiffusionPipeline has no transformer\.out; .*diffusers at 58eb52c"
     ):
         vq_diffusion.attach(pipe, 0.5)

@@ -365,9 +365,9 @@ def any_model(module: Any) -> Any:
 @pytest.mark.parametrize("cfg_order", ["after", "before"])
 def test_a_schedule_of_another_length_is_refused_before_any_work(cfg_order: str) -> None:
     sampler = a_var()
-    with sampler.attach(sampler.model, 0.5, schedule=[1.0, 1.0], cfg_order=cfg_order):
-        with pytest.raises(ValueError, match="schedule must hold one number per scale, 4, got 2"):
-            sampler.generate(2, 0)
+    attached = sampler.attach(sampler.model, 0.5, schedule=[1.0, 1.0], cfg_order=cfg_order)
+    with attached, pytest.raises(ValueError, match="schedule must hold one number per scale, 4, got 2"):
+        sampler.generate(2, 0)
     assert same(run(sampler), run(a_var()))
 
 
@@ -375,7 +375,7 @@ def test_hart_in_pieces_is_refused() -> None:
     sampler = a_hart(more_smooth=False)
     with (
         hart.attach(sampler.model, 0.5),
-        pytest.raises(ValueError, match="num_maskgit_iters must be 1.* got 8;"),
+        pytest.raises(ValueError, match=r"num_maskgit_iters must be 1.* got 8;"),
     ):
         sampler.model.autoregressive_infer_cfg(2, None, num_maskgit_iters=8)
     with pytest.raises(TypeError, match="num_iters"), hart.attach(sampler.model, 0.5):
@@ -385,10 +385,14 @@ def test_hart_in_pieces_is_refused() -> None:
 def test_infinity_refuses_what_has_no_meaning() -> None:
     model = standins.Infinity()
     call = {"cfg_list": [1.0, 3.0], "tau_list": [1.0] * 2, "cfg_insertion_layer": [0]}
-    with infinity.attach(model, 0.5), pytest.raises(ValueError, match="scale_schedule must be of single frames"):
+    with (
+        infinity.attach(model, 0.5),
+        pytest.raises(ValueError, match="scale_schedule must be of single frames"),
+    ):
         model.autoregressive_infer_cfg(scale_schedule=[(1, 1, 1), (5, 2, 2)], **call)
-    with infinity.attach(model, 0.5, cfg_order="before"), pytest.raises(
-        ValueError, match=r"cfg_list must not go from 1 to another value, got \[1.0, 3.0\]"
+    with (
+        infinity.attach(model, 0.5, cfg_order="before"),
+        pytest.raises(ValueError, match=r"cfg_list must not go from 1 to another value, got \[1.0, 3.0\]"),
     ):
         model.autoregressive_infer_cfg(scale_schedule=[(1, 1, 1), (1, 2, 2)], **call)
     # After cfg there is one grid of logits at every scale.
