@@ -6,8 +6,8 @@ the network's output. A step that is tried again keeps its k and its previous lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,37 @@ class Denoiser:
     steps: int
     side: int
     clamped: bool = True
+
+
+@contextmanager
+def recorded_microsoft(diffusion: Any, indices: list[int]) -> Iterator[list[Output]]:
+    """Of Microsoft's, or a stand-in: the network's output, and what `predict_start` makes of it."""
+    outputs: list[Output] = []
+    forward, predict_start = diffusion.transformer.forward, diffusion.predict_start
+    conditions: list[Any] = []
+
+    def spy_forward(tokens: Tensor, condition: Any, t: Tensor) -> Tensor:
+        raw = forward(tokens, condition, t)
+        conditions.append(condition)
+        is_conditional = condition is None or torch.equal(condition, conditions[0])
+        outputs.append(
+            Output(
+                indices.index(int(t[0])),
+                "cond" if is_conditional else "uncond",
+                raw.transpose(1, 2).clone(),
+            )
+        )
+        return raw
+
+    def spy_predict_start(*args: Any) -> Tensor:
+        predicted = predict_start(*args)
+        outputs[-1].delivered = predicted[:, : outputs[-1].raw.shape[2]].transpose(1, 2).clone()
+        return predicted
+
+    with pytest.MonkeyPatch.context() as swap:
+        swap.setattr(diffusion.transformer, "forward", spy_forward)
+        swap.setattr(diffusion, "predict_start", spy_predict_start)
+        yield outputs
 
 
 def run(denoiser: Denoiser, seed: int = 0, batch: int = 2, **settings: Any) -> tuple[Tensor, list[Output]]:

@@ -10,41 +10,10 @@ from typing import Any
 import pytest
 import standins
 import torch
-from denoiser_checks import Denoiser, Output, check_everything, check_guided, run, same
+from denoiser_checks import Denoiser, Output, check_everything, check_guided, recorded_microsoft, run, same
 from torch import Tensor
 
 from ssg_kernels.integrations import vq_diffusion
-
-
-@contextmanager
-def recorded(diffusion: Any, indices: list[int]) -> Iterator[list[Output]]:
-    """Of Microsoft's: the network's output, and what `predict_start` makes of it."""
-    outputs: list[Output] = []
-    forward, predict_start = diffusion.transformer.forward, diffusion.predict_start
-    conditions: list[Any] = []
-
-    def spy_forward(tokens: Tensor, condition: Any, t: Tensor) -> Tensor:
-        raw = forward(tokens, condition, t)
-        conditions.append(condition)
-        is_conditional = condition is None or torch.equal(condition, conditions[0])
-        outputs.append(
-            Output(
-                indices.index(int(t[0])),
-                "cond" if is_conditional else "uncond",
-                raw.transpose(1, 2).clone(),
-            )
-        )
-        return raw
-
-    def spy_predict_start(*args: Any) -> Tensor:
-        predicted = predict_start(*args)
-        outputs[-1].delivered = predicted[:, : outputs[-1].raw.shape[2]].transpose(1, 2).clone()
-        return predicted
-
-    with pytest.MonkeyPatch.context() as swap:
-        swap.setattr(diffusion.transformer, "forward", spy_forward)
-        swap.setattr(diffusion, "predict_start", spy_predict_start)
-        yield outputs
 
 
 def a_dalle(
@@ -58,7 +27,7 @@ def a_dalle(
         lambda batch, seed: model.generate_content(
             torch.arange(batch) * 1.0 if conditioned else None, batch, **options
         ),
-        lambda: recorded(model.transformer, indices),
+        lambda: recorded_microsoft(model.transformer, indices),
         len(indices),
         3,
     )
