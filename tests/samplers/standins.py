@@ -17,7 +17,12 @@ VOCABULARY, CHANNELS, CLASSES, TEXT = 12, 6, 4, 7
 
 
 def sample_with_top_k_top_p_(
-    logits: Tensor, top_k: int = 0, top_p: float = 0.0, rng: Any = None, num_samples: int = 1, return_p: bool = False
+    logits: Tensor,
+    top_k: int = 0,
+    top_p: float = 0.0,
+    rng: Any = None,
+    num_samples: int = 1,
+    return_p: bool = False,
 ) -> Tensor:
     """Masks all but the largest in place, then draws."""
     kept = top_k or max(1, round(top_p * logits.shape[-1]))
@@ -41,7 +46,9 @@ sample_with_top_k_top_p_also_inplace_modifying_logits_ = sample_with_top_k_top_p
 class NextScale(nn.Module):
     """What the loops share: a network whose logits depend on the class, the scale and the tokens so far."""
 
-    def __init__(self, patch_nums: Sequence[int] = (1, 2, 3, 5), vocabulary: int = VOCABULARY, seed: int = 0) -> None:
+    def __init__(
+        self, patch_nums: Sequence[int] = (1, 2, 3, 5), vocabulary: int = VOCABULARY, seed: int = 0
+    ) -> None:
         super().__init__()
         self.patch_nums = tuple(patch_nums)
         self.num_stages_minus_1 = len(self.patch_nums) - 1
@@ -89,7 +96,9 @@ class Var(NextScale):
             idx = sample_with_top_k_top_p_(logits, rng=rng, top_k=top_k, top_p=top_p, num_samples=1)[:, :, 0]
             if more_smooth:
                 tau = max(0.27 * (1 - ratio * 0.95), 0.005)
-                embedded = gumbel_softmax_with_rng(logits.mul(1 + ratio), tau=tau, hard=False, dim=-1, rng=rng)
+                embedded = gumbel_softmax_with_rng(
+                    logits.mul(1 + ratio), tau=tau, hard=False, dim=-1, rng=rng
+                )
                 embedded = embedded @ self.codebook
             else:
                 embedded = self.codebook[idx]
@@ -144,7 +153,9 @@ class ImageFolder(NextScale):
             options = {"rng": rng, "top_k": top_k, "top_p": top_p, "num_samples": 1}
             parts = logits.chunk(2, dim=-1)
             if joint_sample:
-                embedded = torch.cat([sample_with_top_k_top_p_(x, **options, return_p=True) for x in parts], -1)
+                embedded = torch.cat(
+                    [sample_with_top_k_top_p_(x, **options, return_p=True) for x in parts], -1
+                )
                 embedded = embedded @ self.codebook
             else:
                 embedded = sum(self.codebook[sample_with_top_k_top_p_(x, **options)[:, :, 0]] for x in parts)
@@ -170,7 +181,9 @@ class Hart(NextScale):
             idx = sample_with_top_k_top_p_(logits, rng=rng, top_k=kept, top_p=top_p, num_samples=1)[:, :, 0]
             if more_smooth:
                 tau = max(0.27 * (1 - ratio * 0.95), 0.005)
-                embedded = gumbel_softmax_with_rng(logits.mul(1 + ratio), tau=tau, hard=False, dim=-1, rng=rng)
+                embedded = gumbel_softmax_with_rng(
+                    logits.mul(1 + ratio), tau=tau, hard=False, dim=-1, rng=rng
+                )
                 embedded = embedded @ self.codebook
             else:
                 embedded = self.codebook[idx]
@@ -254,10 +267,14 @@ class SwittiPipeline:
                 logits = logits / last_scale_temp
             if smooth and si >= smooth_start_si:
                 tau = max(0.27 * (1 - ratio * 0.95), 0.005)
-                embedded = gumbel_softmax_with_rng(logits.mul(1 + ratio), tau=tau, hard=False, dim=-1, rng=rng)
+                embedded = gumbel_softmax_with_rng(
+                    logits.mul(1 + ratio), tau=tau, hard=False, dim=-1, rng=rng
+                )
                 embedded = embedded @ switti.codebook
             else:
-                idx = sample_with_top_k_top_p_(logits, rng=rng, top_k=top_k, top_p=top_p, num_samples=1)[:, :, 0]
+                idx = sample_with_top_k_top_p_(logits, rng=rng, top_k=top_k, top_p=top_p, num_samples=1)[
+                    :, :, 0
+                ]
                 embedded = switti.codebook[idx]
             chosen.append(embedded)
             state = switti.advance(state, embedded)
@@ -289,10 +306,14 @@ class Hmar(NextScale):
                 # Read again, masked as the sampler left them.
                 likely = logits.softmax(-1).gather(2, idx[..., None])[..., 0]
                 again = likely.argsort(-1)[:, :masked]
-                logits = self.get_mask_logits(self.network(self.advance(state, self.codebook[idx]), pn * pn), cond)
+                logits = self.get_mask_logits(
+                    self.network(self.advance(state, self.codebook[idx]), pn * pn), cond
+                )
                 t = 1.5e-6
                 logits = (1 + t) * logits[:B] - t * logits[B:]
-                new = sample_with_top_k_top_p_(logits, rng=rng, top_k=top_k, top_p=top_p, num_samples=1)[:, :, 0]
+                new = sample_with_top_k_top_p_(logits, rng=rng, top_k=top_k, top_p=top_p, num_samples=1)[
+                    :, :, 0
+                ]
                 idx[rows, again] = new[rows, again]
             chosen.append(self.codebook[idx])
             state = self.advance(state, chosen[-1])
@@ -317,7 +338,9 @@ class Denoiser(nn.Module):
 
 
 class Diffusion(nn.Module):
-    def __init__(self, num_timesteps: int = 6, side: int = 3, vocabulary: int = VOCABULARY, seed: int = 0) -> None:
+    def __init__(
+        self, num_timesteps: int = 6, side: int = 3, vocabulary: int = VOCABULARY, seed: int = 0
+    ) -> None:
         super().__init__()
         self.num_timesteps, self.tokens, self.vocabulary = num_timesteps, side * side, vocabulary
         self.transformer = Denoiser(side, vocabulary, torch.Generator().manual_seed(seed))
