@@ -19,7 +19,6 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from ssg_kernels.demo import data, weights
 from ssg_kernels.demo.classifier import Classifier
 from ssg_kernels.demo.tokenizer import Tokenizer
-from ssg_kernels.demo.transformer import Transformer
 from ssg_kernels.demo.weights import Models
 
 CHECKPOINT = 100  # steps between two; a multiple of REVIVE
@@ -38,7 +37,7 @@ class Plan:
 
 
 def train(plan: Plan, models: Models, work: Path, device: str = "cpu") -> None:
-    """Fills `models`, one after the other; each ends as `work`/NAME.safetensors and is not trained again if that exists."""
+    """Trains `models` one after the other. Each ends as `work`/NAME.safetensors; one that exists is read instead."""
     work.mkdir(parents=True, exist_ok=True)
     stages: dict[str, Callable[[], None]] = {
         "classifier": lambda: _train_classifier(plan, models.classifier, work, device),

@@ -39,7 +39,12 @@ class _Block(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(
-        self, x: Tensor, condition: Tensor, mask: Tensor | None, cache: tuple[Tensor, Tensor] | None, start: int
+        self,
+        x: Tensor,
+        condition: Tensor,
+        mask: Tensor | None,
+        cache: tuple[Tensor, Tensor] | None,
+        start: int,
     ) -> Tensor:
         """`cache`: keys and values (B, heads, all tokens, width/heads), of which those before `start` are known."""
         shift, scale, gate, shift2, scale2, gate2 = self.modulation(condition).unsqueeze(1).chunk(6, 2)

@@ -7,7 +7,6 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -72,3 +71,9 @@ def _config(path: Path) -> dict[str, object]:
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()["config"])
     return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+
+
+def parameters(models: Models) -> str:
+    """How many the tokenizer and the transformer have together, such as '1.5 M'."""
+    count = sum(p.numel() for m in (models.tokenizer, models.transformer) for p in m.parameters())
+    return f"{count / 1e6:.1f} M"
