@@ -28,7 +28,7 @@ class Sampling:
 
     cfg: float = 1.0
     temperature: float = 1.0
-    top_k: int = 56
+    top_k: int = 112
     top_p: float = 0.96
     beta: float | None = None
     schedule: str = "linear"

@@ -43,7 +43,7 @@ REFERENCE_SEED = 10**10  # the data that everything is compared with; training s
 
 @dataclass(frozen=True)
 class Design:
-    """How much is measured. Small cells find the operating points; those that a sentence rests on have `confirm` samples."""
+    """How much is measured: small cells find the operating points, which are confirmed with `confirm` images a seed."""
 
     cfgs: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.5)
     temperatures: tuple[float, ...] = (0.85, 1.0, 1.15)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 @dataclass(frozen=True)
 class TokenizerConfig:
     sizes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8)
-    vocabulary: int = 256
+    vocabulary: int = 512
     latent: int = 16
     width: int = 96
     blocks: int = 2

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 @dataclass(frozen=True)
 class TransformerConfig:
     sizes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8)
-    vocabulary: int = 256
+    vocabulary: int = 512
     latent: int = 16
     classes: int = 12
     width: int = 96

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -41,10 +42,10 @@ def new(
 
 def save(model: nn.Module, path: Path) -> None:
     """Writes the weights in float16, with the configuration beside them."""
-    config = asdict(model.config) if hasattr(model, "config") else {}
+    config: Any = getattr(model, "config", None)
     tensors = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     unfinished = path.with_suffix(".tmp")
-    save_file(tensors, unfinished, {"config": json.dumps(config)})
+    save_file(tensors, unfinished, {"config": json.dumps(asdict(config) if config else {})})
     os.replace(unfinished, path)
 
 
@@ -67,7 +68,7 @@ def fill(model: nn.Module, path: Path) -> None:
     model.eval().requires_grad_(False)
 
 
-def _config(path: Path) -> dict[str, object]:
+def _config(path: Path) -> dict[str, Any]:
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()["config"])
     return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}

@@ -16,7 +16,7 @@ SIZES = (1, 2, 3, 4, 8)
 def tiny() -> Models:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        models = weights.new(TokenizerConfig(SIZES, vocabulary=64, latent=8, width=16, blocks=1), 32, 2, 2)
+        models = weights.new(TokenizerConfig(SIZES, vocabulary=128, latent=8, width=16, blocks=1), 32, 2, 2)
         for model in vars(models).values():
             model.eval().requires_grad_(False)
         # Fresh networks are nearly indifferent; these have an opinion, about the class too.
