@@ -192,7 +192,7 @@ def test_pure_wheel(source: Path) -> None:
     built = run(sys.executable, "-c", BUILD_WHEEL, cwd=source, SSG_BUILD_EXT="0")
     name, files = wheel_names(source, built)
     assert name == f"ssg_kernels-{ssg_kernels.__version__}-py3-none-any.whl"
-    modules = {f"ssg_kernels/{path.name}" for path in (ROOT / "ssg_kernels").glob("*.py")}
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ssg_kernels").rglob("*.py")}
     assert {file for file in files if ".dist-info/" not in file} == modules | {"ssg_kernels/py.typed"}
 
 

@@ -19,11 +19,12 @@ Strength = Tensor | float
 FUSED = {"enable_fp_fusion": True}  # Triton's default for it differs between versions
 _INTERPRETED = triton.knobs.runtime.interpret
 
-# Bounds for a process that meets ever new shapes.
+# A launch is forgotten when so many newer ones are known. Triton keeps its kernel: it comes back without compiling.
 _MOST_LAUNCHES = 4096
-_MOST_TABLES = 256
 
 _launches: dict[tuple[Any, ...], _Launch] = {}
+# None is ever freed: a captured graph reads them when it is replayed, long after the call that it captured. There are
+# as many as the process has steps, options and dtypes, whatever batches, vocabularies and strides it meets them with.
 _tables: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
 
 
@@ -76,19 +77,20 @@ def _run(
             arguments += (value, None)
     arguments += (0.0, None) * (3 - len(strengths))
     batch, _, vocabulary = out.shape
-    memory = (*out.stride()[:2], *current.stride(), *previous.stride(), *arguments[1::2], batch, vocabulary)
-    aligned = [
-        x.data_ptr() % 16 == 0 for x in (out, current, previous, *arguments[::2]) if isinstance(x, Tensor)
-    ]
-    key = (out.device, out.dtype, step, memory, *aligned)
+    tensors = (out, current, previous, *[x for x in arguments[::2] if isinstance(x, Tensor)])
+    strides = (*out.stride()[:2], *current.stride(), *previous.stride())
+    # Triton compiles for what is aligned, and for strides and sizes of 1 or divisible by 16.
+    alignment = tuple([x.data_ptr() % 16 == 0 for x in tensors])
+    key = (out.device, out.dtype, step, batch, vocabulary, strides, *arguments[1::2], alignment)
     launch = _launches.get(key)
     if launch is None:
         launch = _first(key, out, step)
+    call = (out, *strides[:2], current, *strides[2:5], previous, *strides[5:], *launch.tables, *arguments)
     if out.device.type == "cuda" and out.device.index != torch.cuda.current_device():
         with torch.cuda.device(out.device):
-            launch(out, current, previous, arguments, batch, vocabulary)
+            launch(*call, batch, vocabulary)
     else:
-        launch(out, current, previous, arguments, batch, vocabulary)
+        launch(*call, batch, vocabulary)
 
 
 class _Launch:
@@ -103,23 +105,11 @@ class _Launch:
         self.kernel, self.constants = constants(chosen, step, dtype)
         self.launch: Any = None
 
-    def __call__(
-        self,
-        out: Tensor,
-        current: Tensor,
-        previous: Tensor,
-        strengths: list[Any],
-        batch: int,
-        vocabulary: int,
-    ) -> None:
-        arguments = (
-            out, *out.stride()[:2], current, *current.stride(), previous, *previous.stride(), *self.tables,
-            *strengths, batch, vocabulary, *self.constants,
-        )  # fmt: skip
+    def __call__(self, *arguments: Any) -> None:
         if self.launch is not None:
-            self.launch(*arguments)
+            self.launch(*arguments, *self.constants)
             return
-        compiled = self.kernel[self.grid](*arguments, **self.options)
+        compiled = self.kernel[self.grid](*arguments, *self.constants, **self.options)
         if not _INTERPRETED:
             # Compiled for what the key holds; called directly, it does not inspect its arguments again.
             self.launch = compiled[self.grid]
@@ -173,10 +163,9 @@ def _first(key: tuple[Any, ...], out: Tensor, step: tuple[Any, ...]) -> _Launch:
     uploaded = _tables.get(table_key)
     if uploaded is None:
         uploaded = tuple(table.to(device, dtype) for table in tables(chosen, described, rescale))
-        if len(_tables) >= _MOST_TABLES:
-            _tables.clear()
-        _tables[table_key] = uploaded
+        # Of two threads that come here at once, both launch with what the first one keeps.
+        uploaded = _tables.setdefault(table_key, uploaded)
     if len(_launches) >= _MOST_LAUNCHES:
-        _launches.clear()
+        _launches.pop(next(iter(_launches)), None)
     launch = _launches[key] = _Launch(chosen, described, uploaded, out.dtype)
     return launch
