@@ -31,8 +31,9 @@ UNCONDITIONAL = 0.1  # share of the images whose class is withheld, for classifi
 class Plan:
     classifier_steps: int = 2000
     tokenizer_steps: int = 2500
-    transformer_steps: int = 4000
+    transformer_steps: int = 7000
     batch: int = 64
+    transformer_batch: int = 32
     coded: int = 65536  # images whose tokens the transformer learns from
     seed: int = 0
 
@@ -84,14 +85,14 @@ def _train_transformer(plan: Plan, models: Models, work: Path, device: str) -> N
     model, tokenizer = models.transformer, models.tokenizer
 
     def loss(step: int) -> Tensor:
-        chosen = torch.randint(len(tokens), (plan.batch,)).to(device)
+        chosen = torch.randint(len(tokens), (plan.transformer_batch,)).to(device)
         wanted, classes = tokens[chosen].long(), labels[chosen]
-        withheld = torch.rand(plan.batch).to(device) < UNCONDITIONAL
+        withheld = torch.rand(len(chosen)).to(device) < UNCONDITIONAL
         classes = classes.masked_fill(withheld, model.config.classes)
         logits = model(classes, tokenizer.views(wanted))
         return F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
 
-    _fit("transformer", model, loss, plan.transformer_steps, 2e-3, work, plan.seed)
+    _fit("transformer", model, loss, plan.transformer_steps, 1.5e-3, work, plan.seed)
 
 
 def _batch(plan: Plan, stage: int, step: int, device: str) -> tuple[Tensor, Tensor]:

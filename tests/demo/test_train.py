@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ssg_kernels.demo.tokenizer import TokenizerConfig
 from ssg_kernels.demo.train import Plan, train
 from ssg_kernels.demo.weights import Models
 
-PLAN = Plan(classifier_steps=5, tokenizer_steps=5, transformer_steps=5, batch=12, coded=24)
+PLAN = Plan(classifier_steps=5, tokenizer_steps=5, transformer_steps=5, batch=12, transformer_batch=12, coded=24)
 
 
 def new() -> Models:
@@ -60,7 +61,7 @@ def test_a_cut_run_ends_as_an_uncut_one(tmp_path: Path, monkeypatch: pytest.Monk
 def test_training_changes_every_network_and_the_seed_matters(tmp_path: Path) -> None:
     before, after, other = new(), new(), new()
     train(PLAN, after, tmp_path / "0")
-    train(Plan(5, 5, 5, 12, 24, seed=1), other, tmp_path / "1")
+    train(replace(PLAN, seed=1), other, tmp_path / "1")
     for name in vars(before):
         a, b, c = (
             torch.cat([p.flatten() for p in vars(m)[name].parameters()]) for m in (before, after, other)
