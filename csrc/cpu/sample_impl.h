@@ -51,30 +51,32 @@ template <>
 struct Format<Float16> {
   using Bits = uint16_t;
   static constexpr Bits infinity = 0x7c00;
-  // Through integers: as a float's bits, a subnormal half would be lost where subnormal floats count as zero.
+  // As a double's bits: a subnormal half would be a subnormal float, which some threads count as zero.
   static SSG_INLINE double value(Bits bits) {
-    const int32_t exponent = bits >> 10 & 31;
-    const int32_t mantissa = (bits & 0x3ff) + (exponent > 0 ? 0x400 : 0);
-    const uint64_t unit = static_cast<uint64_t>((exponent > 0 ? exponent : 1) - 25 + 1023) << 52;
-    const double magnitude =
-        exponent == 31 ? Format<double>::value(Format<double>::infinity) : mantissa * Format<double>::value(unit);
-    return bits >> 15 != 0 ? -magnitude : magnitude;
+    const uint64_t magnitude = bits & 0x7fff;
+    const bool is_subnormal = magnitude < 0x400;
+    double value = Format<double>::value((magnitude << 42) + ((is_subnormal ? uint64_t{1009} : uint64_t{1008}) << 52));
+    value -= is_subnormal ? 0x1p-14 : 0.0;
+    value = magnitude >= infinity ? Format<double>::value(Format<double>::infinity) : value;
+    return bits >> 15 != 0 ? -value : value;
   }
 };
 
 template <class Bits>
-constexpr Bits kSign = static_cast<Bits>(Bits{1} << (8 * sizeof(Bits) - 1));
+constexpr int kSignBit = 8 * sizeof(Bits) - 1;
+template <class Bits>
+constexpr Bits kSign = static_cast<Bits>(Bits{1} << kSignBit<Bits>);
 
 // In the order of the numbers, with one key for both zeros; a NaN lies beyond the infinities.
 template <class Bits>
 constexpr SSG_INLINE Bits key_of(Bits bits) {
   bits = bits == kSign<Bits> ? Bits{0} : bits;
-  return static_cast<Bits>((bits & kSign<Bits>) != 0 ? ~bits : bits | kSign<Bits>);
+  return static_cast<Bits>(bits ^ (static_cast<Bits>(-(bits >> kSignBit<Bits>)) | kSign<Bits>));
 }
 
 template <class Bits>
 SSG_INLINE Bits bits_of(Bits key) {
-  return static_cast<Bits>((key & kSign<Bits>) != 0 ? key ^ kSign<Bits> : ~key);
+  return static_cast<Bits>(key ^ (static_cast<Bits>((key >> kSignBit<Bits>)-1) | kSign<Bits>));
 }
 
 // round(2^35 exp(x)) for x <= 0.
