@@ -469,12 +469,17 @@ Step step_of(ssg::cpu::Scalar scalar, int64_t sources, const Tensor& logits, con
 }
 
 #if defined(SSG_HAVE_CUDA)
-void run_cuda(const ssg::StepKey& key, const ssg::cuda::Step& step, const Tensor& logits) {
-  const int32_t device = device_index_of(logits);
+template <class Launch>
+void on_current_stream(const Tensor& x, Launch&& launch) {
+  const int32_t device = device_index_of(x);
   const torch::stable::accelerator::DeviceGuard guard(device);
   void* stream = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  ssg::cuda::run(key, step, device, stream);
+  launch(device, stream);
+}
+
+void run_cuda(const ssg::StepKey& key, const ssg::cuda::Step& step, const Tensor& logits) {
+  on_current_stream(logits, [&](int32_t device, void* stream) { ssg::cuda::run(key, step, device, stream); });
 }
 #endif
 
@@ -748,6 +753,29 @@ void sampled(StableIValue* stack, uint64_t, uint64_t) {
   }
 
   logits = readable(logits, facts);
+  const std::array<int64_t, 2> shape = {sampling.batch, sampling.tokens};
+#if defined(SSG_HAVE_CUDA)
+  if (!on_cpu(logits)) {
+    ssg::cuda::Sampling on_cuda;
+    on_cuda.scalar = static_cast<ssg::cuda::Scalar>(sampling.scalar);
+    on_cuda.batch = sampling.batch;
+    on_cuda.tokens = sampling.tokens;
+    on_cuda.vocabulary = sampling.vocabulary;
+    on_cuda.logits = logits_at<ssg::cuda::Logits>(logits, facts, 0);
+    on_cuda.uniform = uniform.const_data_ptr();
+    on_cuda.uniform_is_double = sampling.uniform_is_double;
+    on_cuda.uniform_batch_stride = uniform.stride(0);
+    on_cuda.uniform_token_stride = uniform.stride(1);
+    on_cuda.scale = scale.on_cuda();
+    on_cuda.top_k = top_k;
+    on_cuda.top_p = top_p;
+    Tensor out = empty_on_device_of(logits, shape, ScalarType::Long);
+    on_cuda.out = static_cast<int64_t*>(out.mutable_data_ptr());
+    stack[0] = from(out);
+    on_current_stream(logits, [&](int32_t device, void* stream) { ssg::cuda::sample(on_cuda, device, stream); });
+    return;
+  }
+#endif
   Weights scales(sampling.batch);
   for (int64_t b = 0; b < sampling.batch; ++b) {
     const double value = scale[b];
@@ -755,7 +783,6 @@ void sampled(StableIValue* stack, uint64_t, uint64_t) {
       fail("sample: scale must be positive and finite, got ", number_text(value));
     scales.data()[b] = value;
   }
-  const std::array<int64_t, 2> shape = {sampling.batch, sampling.tokens};
   Tensor out = empty_on_device_of(logits, shape, ScalarType::Long);
   stack[0] = from(out);
   sampling.logits = logits_at<ssg::cpu::Logits>(logits, facts, 0);
@@ -797,16 +824,15 @@ void register_kernels(torch::stable::detail::StableLibrary& m) {
   m.impl("guided_logits_cfg.float_cfg_prev_cfg_out", &guided<true, Tensor, double, double>);
 
   m.impl("_prior_linear", &prior_linear);
-}
 
-}  // namespace
-
-STABLE_TORCH_LIBRARY_IMPL(ssg, CPU, m) {
-  register_kernels(m);
   m.impl("sample", &sampled<>);
   m.impl("_sample_tempered", &sampled<Tensor>);
   m.impl("_sample_tempered.float", &sampled<double>);
 }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(ssg, CPU, m) { register_kernels(m); }
 #if defined(SSG_HAVE_CUDA)
 STABLE_TORCH_LIBRARY_IMPL(ssg, CUDA, m) { register_kernels(m); }
 #endif

@@ -14,6 +14,8 @@
 namespace ssg::cpu::SSG_NAMESPACE {
 namespace {
 
+#include "../weight.h"
+
 // How the logits of a dtype are stored.
 template <class S>
 struct Format;
@@ -77,38 +79,6 @@ constexpr SSG_INLINE Bits key_of(Bits bits) {
 template <class Bits>
 SSG_INLINE Bits bits_of(Bits key) {
   return static_cast<Bits>(key ^ (static_cast<Bits>((key >> kSignBit<Bits>)-1) | kSign<Bits>));
-}
-
-// round(2^35 exp(x)) for x <= 0.
-SSG_INLINE int64_t weight_of(double x) {
-  constexpr double kLog2E = 1.4426950408889634;
-  constexpr double kLn2High = 0x1.62e42fefp-1;  // short enough that whole multiples of it are exact
-  constexpr double kLn2Low = 0x1.473de6af278edp-34;
-  constexpr double kWhole = 0x1.8p52;  // added and subtracted, it rounds to a whole number
-  x = x > -40.0 ? x : -40.0;           // the weight is 0 from -25 on
-  const double shifted = x * kLog2E + kWhole;
-  const double n = shifted - kWhole;
-  const double r = (x - n * kLn2High) - n * kLn2Low;
-  double p = 1.0 / 6227020800;
-  p = p * r + 1.0 / 479001600;
-  p = p * r + 1.0 / 39916800;
-  p = p * r + 1.0 / 3628800;
-  p = p * r + 1.0 / 362880;
-  p = p * r + 1.0 / 40320;
-  p = p * r + 1.0 / 5040;
-  p = p * r + 1.0 / 720;
-  p = p * r + 1.0 / 120;
-  p = p * r + 1.0 / 24;
-  p = p * r + 1.0 / 6;
-  p = p * r + 1.0 / 2;
-  p = p * r * r + r + 1.0;
-  // The low bits of `shifted` are n, those of a double from 2^52 on a whole number.
-  uint64_t bits;
-  std::memcpy(&bits, &shifted, sizeof(bits));
-  bits = (bits + 1023 + 35) << 52;
-  const double rounded = p * Format<double>::value(bits) + 0x1p52;
-  std::memcpy(&bits, &rounded, sizeof(bits));
-  return static_cast<int64_t>(bits & 0xfffffffffffff);
 }
 
 template <class S>
