@@ -123,30 +123,45 @@ class SSG:
             ValueError, RuntimeError: whatever `guided_logits` and `guided_logits_cfg` raise.
                 After an error the SSG is as it was before the call.
         """
+        return self._advance(logits, cfg)
+
+    def _advance(
+        self, logits: Tensor, cfg: float | Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """`__call__`, with the result written into `out`, which may be `logits` itself."""
         step = self._step_of(logits)
         self._check(logits, cfg, step)
-        if step == 0:
-            guided = _copy(logits) if cfg is None else _merged(logits, cfg)
+        is_last = step + 1 == len(self.sizes)
+        # A copy, and made first: `out` may overwrite the logits, and samplers mask theirs with -inf in place.
+        kept = None if is_last else _copy(logits)
+        if step:
+            guided = self._guided(logits, cfg, step, out)
         else:
-            guided = self._guided(logits, cfg, step)
-        if step + 1 == len(self.sizes):
+            guided = _copy(logits) if cfg is None else _merged(logits, cfg)
+            if out is not None:
+                guided = out.copy_(guided)
+        if is_last:
             self.reset()
         else:
-            # A copy: samplers mask logits with -inf in place, which would turn the next prior into NaN.
-            self._prev_logits = _copy(logits)
+            self._prev_logits = kept
             self._prev_cfg = cfg.clone() if isinstance(cfg, Tensor) else cfg
             self._step = step + 1
         return guided
 
-    def _guided(self, logits: Tensor, cfg: float | Tensor | None, step: int) -> Tensor:
+    def _keep_rows(self, rows: int) -> None:
+        """Go on with the first `rows` of the batch: what is left where a sampler stops its cfg half-way."""
+        if self._prev_logits is not None:
+            self._prev_logits = self._prev_logits[:rows]
+
+    def _guided(self, logits: Tensor, cfg: float | Tensor | None, step: int, out: Tensor | None) -> Tensor:
         prev_logits, prev_cfg = self._prev_logits, self._prev_cfg
         assert prev_logits is not None
         size, prev_size, beta = self.sizes[step], self.sizes[step - 1], self._beta_of(step, logits.device)
         options = (self.prior, self.interpolation, self.rescale)
         if cfg is None:
-            return guided_logits(logits, prev_logits, size, prev_size, beta, *options)
+            return guided_logits(logits, prev_logits, size, prev_size, beta, *options, out=out)
         assert prev_cfg is not None
-        return guided_logits_cfg(logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, *options)
+        return guided_logits_cfg(logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, *options, out=out)
 
     def _beta_of(self, step: int, device: torch.device) -> Tensor:
         if not self._betas:
