@@ -110,8 +110,8 @@ def python_sample(
     logits: Tensor, uniform: Tensor, scale: Strength, top_k: int = 0, top_p: float = 0.0
 ) -> Tensor:
     """`_sample_tempered` of its arguments in order."""
-    if _backends.uses_triton(logits) and _backends.forced():
-        raise ValueError("SSG_KERNELS_BACKEND=triton cannot serve sample: it has no Triton kernel")
+    if _backends.uses_triton(logits):
+        return _backends.triton().sample(*_with_floats(logits, uniform, scale), top_k, top_p)
     return reference.sample_tempered(logits, uniform, scale, top_k, top_p)
 
 

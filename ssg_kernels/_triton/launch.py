@@ -81,6 +81,7 @@ def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: 
     )  # fmt: skip
     launch = _launches.get(key)
     if launch is None:
+        _refuse_capture(logits.device)
         rows = batch * tokens
         given, at_once, warps = sample_tile(logits.dtype, vocabulary)
         launch = _keep(key, _Launch(sampling.sample_kernel, given, -(-rows // at_once), warps, 1))
@@ -133,6 +134,7 @@ def _run(
     key = (out.device, out.dtype, step, batch, vocabulary, strides, *arguments[1::2], _alignment(tensors))
     launch = _launches.get(key)
     if launch is None:
+        _refuse_capture(out.device)
         launch = _keep(key, _prepare(out, step))
     call = (out, *strides[:2], current, *strides[2:5], previous, *strides[5:], *launch.tables, *arguments)
     launch(out.device, *call, batch, vocabulary)
@@ -206,12 +208,15 @@ def tables(chosen: LaunchPlan, step: Step, rescale: bool) -> tuple[Tensor, ...]:
     return (table[0].mT.contiguous(),) if chosen.form == "fma" else (table,)
 
 
-def _keep(key: tuple[Any, ...], launch: _Launch) -> _Launch:
-    if key[0].type == "cuda" and torch.cuda.is_current_stream_capturing():
+def _refuse_capture(device: torch.device) -> None:
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
-            "ssg_kernels: the first call of a kind compiles its kernel, which a CUDA graph cannot capture; "
-            "call it once with the same shapes, strides and strengths before capturing"
+            "ssg_kernels: the first call of a kind compiles its kernel and uploads its tables, which a CUDA graph "
+            "cannot capture; call it once with the same shapes, strides and strengths before capturing"
         )
+
+
+def _keep(key: tuple[Any, ...], launch: _Launch) -> _Launch:
     if len(_launches) >= _MOST_LAUNCHES:
         _launches.pop(next(iter(_launches)), None)
     return _launches.setdefault(key, launch)
