@@ -1,5 +1,5 @@
 # Every target sets up .venv first, and again only when pyproject.toml or setup.py change; C++ is rebuilt incrementally.
-# ARGS is handed on: make test ARGS="-k cfg", make demo ARGS="--batch 8".
+# ARGS is handed on: make test ARGS="-k cfg", make demo ARGS="--beta 0.6".
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -9,10 +9,10 @@ PYTHON ?= $(shell for p in python3.11 python3.14 python3.13 python3.12 python3.1
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*/*.h csrc/*/*/*.cpp python/*.h python/*.cpp tests/cpp/*.cpp)
 
-.PHONY: help setup build demo test bench lint format sanitize clean
+.PHONY: help setup build demo tour train study test bench lint format sanitize clean
 
 help:
-	@echo "make setup | demo | test | bench | lint | format | sanitize | clean"
+	@echo "make setup | demo | tour | train | study | test | bench | lint | format | sanitize | clean"
 
 setup: build
 	@$(BIN)/python -m ssg_kernels info
@@ -31,6 +31,16 @@ build: $(READY)
 
 demo: build
 	@$(BIN)/python -m ssg_kernels demo $(ARGS)
+
+tour: build
+	@$(BIN)/python -m ssg_kernels tour $(ARGS)
+
+# The demo model from nothing, and what guidance does to it: each goes on where it was cut (build/demo).
+train: build
+	@$(BIN)/python -m ssg_kernels.demo.train $(ARGS)
+
+study: build
+	@$(BIN)/python -m ssg_kernels.demo.study $(ARGS)
 
 test: build
 	@$(BIN)/python -m pytest $(ARGS)

@@ -1,12 +1,14 @@
-"""`python -m ssg_kernels info` and `python -m ssg_kernels demo`."""
+"""`python -m ssg_kernels info`, `... demo` and `... tour`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-from ssg_kernels import demo, info
+from ssg_kernels import info, tour
 from ssg_kernels._checks import DTYPES, INTERPOLATIONS, PRIORS
 
 
@@ -54,9 +56,43 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default=default.target, help="sm_80, sm_90, gfx942, ...")
 
 
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--beta", type=float, default=0.3, help="strength at the first scale, decaying linearly"
+    )
+    parser.add_argument("--prior", choices=PRIORS, default="dse", help="what stands for the coarser scale")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the random numbers that tokens are drawn with"
+    )
+    parser.add_argument(
+        "--classes", default="", help="names or numbers, with commas between them; empty: all"
+    )
+    parser.add_argument("--out", type=Path, default=Path("ssg-demo"), help="folder for the pictures")
+
+
+def _tour_arguments(parser: argparse.ArgumentParser) -> None:
+    default = tour.Options()
+    parser.add_argument(
+        "--beta", type=float, default=default.beta, help="strength at the first scale, decaying linearly"
+    )
+    parser.add_argument(
+        "--prior", choices=PRIORS, default=default.prior, help="what stands for the coarser scale"
+    )
+    parser.add_argument(
+        "--interpolation", choices=INTERPOLATIONS, default=default.interpolation, help="of the prior"
+    )
+    parser.add_argument("--rescale", action="store_true", help="keep the amplitude of the coarse spectrum")
+    parser.add_argument("--batch", type=_at_least(1), default=default.batch, help="images at once")
+    parser.add_argument(
+        "--vocabulary", type=_at_least(1), default=default.vocabulary, help="tokens to choose from"
+    )
+    parser.add_argument("--repeats", type=_at_least(1), default=default.repeats, help="timed generations")
+    parser.add_argument("--seed", type=int, default=default.seed, help="of the random logits")
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ssg_kernels", allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info | demo")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="info | demo | tour")
     facts = commands.add_parser(
         "info",
         help="versions, and which backends are usable here; or how a step is planned",
@@ -64,35 +100,29 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     _plan_arguments(facts)
-    default = demo.Options()
-    tour = commands.add_parser(
+    pictures = commands.add_parser(
         "demo",
+        help="images of the embedded model, with and without SSG",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    _demo_arguments(pictures)
+    timed = commands.add_parser(
+        "tour",
         help="SSG over VAR's ten scales, timed beside plain PyTorch",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    tour.add_argument(
-        "--beta", type=float, default=default.beta, help="strength at the first scale, decaying linearly"
-    )
-    tour.add_argument(
-        "--prior", choices=PRIORS, default=default.prior, help="what stands for the coarser scale"
-    )
-    tour.add_argument(
-        "--interpolation", choices=INTERPOLATIONS, default=default.interpolation, help="of the prior"
-    )
-    tour.add_argument("--rescale", action="store_true", help="keep the amplitude of the coarse spectrum")
-    tour.add_argument("--batch", type=_at_least(1), default=default.batch, help="images at once")
-    tour.add_argument(
-        "--vocabulary", type=_at_least(1), default=default.vocabulary, help="tokens to choose from"
-    )
-    tour.add_argument("--repeats", type=_at_least(1), default=default.repeats, help="timed generations")
-    tour.add_argument("--seed", type=int, default=default.seed, help="of the random logits")
+    _tour_arguments(timed)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(_arguments(argv))
-    if arguments.pop("command") == "info":
+    command = arguments.pop("command")
+    if command == "demo":
+        return _demo(arguments)
+    if command == "info":
         sizes = arguments.pop("plan")
         if sizes is None:
             print(info.report())
@@ -103,7 +133,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"info --plan: {reason}", file=sys.stderr)
             return 2
         return 0
-    return demo.run(demo.Options(**arguments))
+    return tour.run(tour.Options(**arguments))
+
+
+def _demo(arguments: dict[str, Any]) -> int:
+    try:
+        from ssg_kernels.demo import show
+    except ImportError as missing:
+        print(f"demo: {missing}; pip install 'ssg-kernels[demo]' brings what it needs", file=sys.stderr)
+        return 2
+    try:
+        return show.run(show.Options(**arguments))
+    except ValueError as reason:
+        print(f"demo: {reason}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

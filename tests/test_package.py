@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import ssg_kernels
-from ssg_kernels import _extension, demo, info
+from ssg_kernels import _extension, info, tour
 from ssg_kernels.__main__ import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,26 +110,26 @@ def test_info_of_the_pure_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "CPU tensors are served by: reference" in info.report()
 
 
-def test_demo_runs_every_scale() -> None:
+def test_tour_runs_every_scale() -> None:
     options = (
         "--vocabulary 8 --batch 2 --repeats 1 --beta 1 --prior dse_zero_pad --interpolation area --rescale"
     )
-    done = run(sys.executable, "-m", "ssg_kernels", "demo", *options.split())
+    done = run(sys.executable, "-m", "ssg_kernels", "tour", *options.split())
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^ +\d+ +(\d+)x\1 ", done.stdout, re.M) == [str(n) for n in demo.SCALES]
+    assert re.findall(r"^ +\d+ +(\d+)x\1 ", done.stdout, re.M) == [str(n) for n in tour.SCALES]
     assert "prior dse_zero_pad, rescaled, area; beta 1, decaying linearly" in done.stdout
     assert "agree with the reference" in done.stdout
 
 
-def test_demo_fails_on_a_wrong_result(
+def test_tour_fails_on_a_wrong_result(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Wrong(ssg_kernels.SSG):
         def __call__(self, *args: object, **kwargs: object) -> torch.Tensor:
             return super().__call__(*args, **kwargs) * (1 + 1e-5)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(demo, "SSG", Wrong)
-    assert demo.run(demo.Options(vocabulary=8, repeats=1)) == 1
+    monkeypatch.setattr(tour, "SSG", Wrong)
+    assert tour.run(tour.Options(vocabulary=8, repeats=1)) == 1
     assert "The guided logits are wrong" in capsys.readouterr().out
 
 
@@ -141,9 +141,9 @@ def test_demo_fails_on_a_wrong_result(
         ("--beta", "x", "argument --beta: invalid float value: 'x'"),
     ],
 )
-def test_demo_refuses(argument: str, value: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tour_refuses(argument: str, value: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["demo", argument, value])
+        main(["tour", argument, value])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 

@@ -71,7 +71,7 @@ def _dot(a, b, acc, PRECISION: tl.constexpr):
         return tl.dot(a, b, acc, input_precision=PRECISION)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def fma_kernel(
     out, out_batch, out_token,
     current, current_batch, current_token, current_column,
@@ -119,7 +119,7 @@ def fma_kernel(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def dense_kernel(
     out, out_batch, out_token,
     current, current_batch, current_token, current_column,
@@ -168,7 +168,7 @@ def dense_kernel(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def dense_halves_kernel(
     out, out_batch, out_token,
     current, current_batch, current_token, current_column,
@@ -260,7 +260,7 @@ def dense_halves_kernel(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def separable_kernel(
     out, out_batch, out_token,
     current, current_batch, current_token, current_column,

@@ -196,7 +196,7 @@ def dense_shape(plan: LaunchPlan, step: Step) -> tuple[int, int, int]:
 
 
 def _fma(step: Step) -> Iterator[LaunchPlan]:
-    for block_m, block_v, warps in ((4, 128, 1), (4, 256, 4), (16, 128, 4), (16, 64, 4), (32, 128, 4)):
+    for block_m, block_v, warps in ((4, 128, 1), (16, 128, 4), (16, 64, 4)):
         programs = _programs(step, math.prod(step.outputs), block_m, block_v)
         block_k = min(8, math.prod(step.inputs))
         yield LaunchPlan("fma", "ieee", warps, 1, programs, block_m, block_k, block_v)
@@ -206,8 +206,11 @@ def _dense(step: Step, target: Target, halves: bool) -> Iterator[LaunchPlan]:
     # 64 rows go with 4 warps and 128 with 8: with 8 warps for 64 rows Hopper's warp groups would repeat each other.
     form = "dense_halves" if halves else "dense"
     rows = _tokens(step.outputs, halves)
-    tiles = [(16, 64, 4, 2), (32, 64, 4, 2), (64, 32, 4, 2), (128, 32, 8, 2)]
-    if target.has_warp_groups:
+    tiles = [(16, 64, 4, 2), (32, 64, 4, 2), (64, 32, 4, 2)]
+    if not target.is_amd:  # there 8 warps have half the registers each
+        tiles.append((128, 32, 8, 2))
+    # Its accumulators leave no registers for both halves of float32 logits.
+    if target.has_warp_groups and step.itemsize * step.sources <= 4:
         tiles.append((64, 64, 4, 3))
     for block_m, block_v, warps, stages in tiles:
         programs = _programs(step, rows, block_m, block_v)
@@ -219,7 +222,7 @@ def _separable(step: Step, target: Target) -> Iterator[LaunchPlan]:
     block_c = min(64, max(16, 1 << (w - 1).bit_length()))
     # The inner length of both products is 16 at least: block_k, and terms * block_j.
     terms, block_j = (4, 8) if step.terms == 3 else (1, 16)
-    warps = 4 if target.has_warp_groups or target.products == 1 else 8
+    warps = 4 if target.has_warp_groups or target.is_amd else 8
     programs = _programs(step, _up(h, block_m) * -(-w // block_c), block_m, block_v)
     yield LaunchPlan(
         "separable", target.precision, warps, 1, programs, block_m, 16, block_v, block_c, block_j, terms

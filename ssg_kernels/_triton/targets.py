@@ -25,6 +25,10 @@ class Target:
     near: int  # bytes of tables that stay in the L1 cache beside a kernel's shared memory
 
     @property
+    def is_amd(self) -> bool:
+        return self.name.startswith("gfx")
+
+    @property
     def has_warp_groups(self) -> bool:
         """Whether products of 64 rows and more are instructions of four warps together."""
         return self.narrow < self.matrix

@@ -1,10 +1,12 @@
-"""A plan compiled for a GPU that is not there, and what its code says of itself."""
+"""A plan compiled for a GPU that is not there, by the very call that launches, and what its code says of itself."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,68 +14,126 @@ from typing import Any
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from ssg_kernels._triton import launch
+from ssg_kernels._triton import launch, sampling
 from ssg_kernels._triton.plan import LaunchPlan, Step
 
-_TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
-_INSTRUCTIONS = re.compile(
-    r"wgmma\.mma_async[\w.]*|tcgen05\.mma[\w.:]*|\bmma\.sync[\w.]*|\bfma\.rn\.f(?:32|64)|\bv_mfma_\w+"
+_PRODUCTS = re.compile(
+    r"wgmma\.mma_async[\w.]*|tcgen05\.mma[\w.:]*|\bmma\.sync[\w.]*|\bfma\.rn\.f(?:32|64)"
+    r"|\bv_mfma_\w+|\bv_(?:pk_)?fmac?_f(?:32|64)"
 )
 
 
 @dataclass(frozen=True)
 class Compiled:
     text: str  # PTX or the assembly of an AMD GPU
-    instructions: Counter[str]  # those that multiply
+    products: Counter[str]  # the instructions that multiply and add
     registers: int
-    spilled: int  # bytes of stack, or spilled registers
+    spilled: int  # bytes of stack, and on AMD spilled vector registers
     shared: int
     tensor_memory: int
+
+    @property
+    def dots(self) -> Counter[str]:
+        """The matrix instructions among them."""
+        return Counter({name: n for name, n in self.products.items() if "mma" in name or "mfma" in name})
+
+
+class Driver:
+    """Stands in for the driver of a GPU: kernels compile, and launches come to `launched`."""
+
+    def __init__(self, target: str, launched: Callable[..., None]) -> None:
+        self._target, self._launched = target, launched
+        self.utils = self
+
+    def get_current_target(self) -> GPUTarget:
+        if self._target.startswith("gfx"):
+            return GPUTarget("hip", self._target, 64)
+        return GPUTarget("cuda", int(self._target.removeprefix("sm_")), 32)
+
+    def get_current_device(self) -> Driver:
+        return self  # Triton's kernels, and where their launches go, are cached by device
+
+    def get_current_stream(self, device: Driver) -> int:
+        return 0
+
+    def get_device_properties(self, device: Driver) -> dict[str, int]:
+        return {"max_shared_mem": 227 << 10}
+
+    def load_binary(self, *kernel: object) -> tuple[object, ...]:
+        return object(), object(), 0, 0, 1024
+
+    def unload_module(self, module: object) -> None:
+        pass
+
+    def launcher_cls(self, source: object, metadata: object) -> Callable[..., None]:
+        return self._launched
+
+
+@contextlib.contextmanager
+def driver(target: str, launched: Callable[..., None] = lambda *arguments: None) -> Iterator[None]:
+    before = triton.runtime.driver._active
+    triton.runtime.driver.set_active(Driver(target, launched))
+    yield
+    triton.runtime.driver._active = before
 
 
 def compile_plan(plan: LaunchPlan, step: Step, dtype: torch.dtype, target: str) -> Compiled:
     """Compiles as a launch does, with aligned contiguous logits, a beta per sample and other strengths as floats."""
     kernel, constants = launch.constants(plan, step, dtype)
-    names = [parameter.name for parameter in kernel.params]
-    constexprs = dict(zip(names[-len(constants) :], constants, strict=True))
-    logits, table = _TYPES[dtype], "fp64" if dtype == torch.float64 else "fp32"
-    pointers = {"out": logits, "current": logits, "previous": logits}
-    pointers |= {name: table for name in names if name.endswith("table")} | {"beta": table}
-    signature: dict[str, str] = {}
-    values: dict[tuple[int], Any] = {}
-    attributes: dict[tuple[int], Any] = {}
-    for i, name in enumerate(names):
-        given = {**constexprs, "cfg_stride": None, "prev_cfg_stride": None}
-        if name.endswith("_column"):
-            given[name] = 1
-        if name in given:
-            signature[name], values[(i,)] = "constexpr", given[name]
-        elif name in pointers:
-            signature[name] = "*" + pointers[name]
-        else:
-            signature[name] = "fp32" if name in ("cfg", "prev_cfg") else "i32"
-        if name in pointers or name.endswith(("_batch", "_token")) or name == "vocabulary":
-            attributes[(i,)] = [["tt.divisibility", 16]]
+    accurate = dtype == torch.float64
+    logits = torch.empty(0, dtype=dtype)
+    table = torch.empty(0, dtype=torch.float64 if accurate else torch.float32)
+    rows, previous_rows = (h * w for h, w in (step.outputs, step.inputs))
+    out = (logits, rows * step.vocabulary, step.vocabulary)
+    previous = (logits, previous_rows * step.vocabulary, step.vocabulary, 1)
+    tables = (table,) * (2 if plan.form == "separable" else 1)
+    strengths = (table, 1, *((table, 0) if accurate else (0.5, None)) * 2)
+    arguments = (*out, *out, 1, *previous, *tables, *strengths, step.batch, step.vocabulary, *constants)
     options = {"num_warps": plan.warps, "num_stages": plan.stages, **launch.FUSED}
-    source = ASTSource(kernel, signature, values, attributes)
-    compiled = triton.compile(source, target=_gpu(target), options=options)
-    resources = _amd(compiled) if target.startswith("gfx") else _nvidia(compiled)
-    text = compiled.asm["amdgcn" if target.startswith("gfx") else "ptx"]
+    with driver(target):
+        return read(kernel.warmup(*arguments, grid=(1,), **options))
+
+
+def compile_sample(dtype: torch.dtype, vocabulary: int, target: str) -> Compiled:
+    """Likewise, of a batch of one image with a float temperature."""
+    constants, _, warps = launch.sample_tile(dtype, vocabulary)
+    logits, uniform, out = (torch.empty(0, dtype=each) for each in (dtype, torch.float32, torch.int64))
+    strides = (256 * vocabulary, vocabulary, 1)
+    arguments = (
+        out,
+        logits,
+        *strides,
+        uniform,
+        256,
+        1,
+        0,
+        None,
+        0,
+        0,
+        900,
+        0,
+        0,
+        1,
+        256,
+        vocabulary,
+        *constants,
+    )
+    with driver(target):
+        options = {"num_warps": warps, "num_stages": 1, **launch.FUSED}
+        return read(sampling.sample_kernel.warmup(*arguments, grid=(1,), **options))
+
+
+def read(compiled: Any) -> Compiled:
+    is_amd = "amdgcn" in compiled.asm
+    text = compiled.asm["amdgcn" if is_amd else "ptx"]
     return Compiled(
         text,
-        Counter(_INSTRUCTIONS.findall(text)),
-        *resources,
+        Counter(_PRODUCTS.findall(text)),
+        *(_amd(text) if is_amd else _nvidia(compiled)),
         compiled.metadata.shared,
         getattr(compiled.metadata, "tmem_size", None) or 0,
     )
-
-
-def _gpu(target: str) -> GPUTarget:
-    if target.startswith("gfx"):
-        return GPUTarget("hip", target, 64)
-    return GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
 
 
 def _nvidia(compiled: Any) -> tuple[int, int]:
@@ -84,9 +144,9 @@ def _nvidia(compiled: Any) -> tuple[int, int]:
     return int(registers), int(stack) + int(local)
 
 
-def _amd(compiled: Any) -> tuple[int, int]:
+def _amd(text: str) -> tuple[int, int]:
     def fact(name: str) -> int:
-        return int(re.search(rf"\.{name}:\s+(\d+)", compiled.asm["amdgcn"])[1])
+        return int(re.search(rf"\.{name}:\s+(\d+)", text)[1])
 
-    spilled = fact("vgpr_spill_count") + fact("sgpr_spill_count") + fact("private_segment_fixed_size")
-    return fact("vgpr_count"), spilled
+    # Scalar registers spill to lanes of a vector register, not to memory.
+    return fact("vgpr_count"), fact("vgpr_spill_count") + fact("private_segment_fixed_size")

@@ -1,1 +1,173 @@
-"""placeholder"""
+"""Launches up to the driver: what reaches the GPU, what is kept between calls, and what is said where there is none."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from compiling import driver
+from torch import Tensor
+
+import ssg_kernels
+from ssg_kernels import _backends, _triton
+from ssg_kernels._triton import launch
+
+OPTIONS = ("dse", "bilinear", False)
+# What Triton hands to a launcher: grid, stream, function, packed metadata, an object of its own, two hooks, arguments.
+_FUNCTION, _METADATA, _ARGUMENTS = 4, 6, 9
+
+
+@pytest.fixture
+def launched() -> Iterator[list[tuple[Any, ...]]]:
+    """The arguments of every launch, on a GPU that is not there."""
+    found: list[tuple[Any, ...]] = []
+    launch._launches.clear()
+    with driver("sm_90", lambda *arguments: found.append(arguments)):
+        yield found
+    launch._launches.clear()
+
+
+def guide(
+    logits: Tensor, prev_logits: Tensor, *strengths: float | Tensor, out: Tensor | None = None
+) -> Tensor:
+    return launch.guided(logits, prev_logits, (4, 4), (3, 3), strengths, OPTIONS, out)
+
+
+def same(a: object, b: object) -> bool:
+    if not isinstance(a, Tensor):
+        return a is b or (type(a) is type(b) and a == b)
+    # A float of float64 logits goes as a tensor, a new one each time.
+    is_scalar = a.ndim == 0 and a.dtype == torch.float64 and torch.equal(a, b)
+    return is_scalar or (a.data_ptr(), a.dtype, a.stride()) == (b.data_ptr(), b.dtype, b.stride())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("kind", ["float", "scalar", "vector"])
+def test_later_calls_hand_over_what_the_first_did(
+    launched: list[tuple[Any, ...]], dtype: torch.dtype, kind: str
+) -> None:
+    accurate = torch.float64 if dtype == torch.float64 else torch.float32
+    strength = {"float": 0.5, "scalar": torch.tensor(0.5, dtype=accurate)}.get(
+        kind, torch.ones(2, dtype=accurate)
+    )
+    logits, prev_logits = torch.randn(4, 16, 40, dtype=dtype), torch.randn(4, 9, 40, dtype=dtype)
+    out = torch.empty(2, 16, 40, dtype=dtype)
+    for _ in range(3):
+        guide(logits, prev_logits, strength, 1.5, 0.5, out=out)
+    first, *later = (call[:_METADATA] + call[_METADATA + 1 :] for call in launched)
+    assert len(later) == 2
+    for call in later:
+        assert [(a, b) for a, b in zip(first, call, strict=True) if not same(a, b)] == []
+    (kept,) = launch._launches.values()
+    table = kept.tables[0]
+    assert any(x is table for x in launched[0][_ARGUMENTS:])
+    # Of half precision is nothing but the logits.
+    assert table.dtype == accurate
+
+
+def test_what_a_kernel_is_compiled_for_is_looked_up(launched: list[tuple[Any, ...]]) -> None:
+    def functions(*calls: tuple[Tensor, Tensor, float | Tensor]) -> list[object]:
+        del launched[:]
+        for call in calls:
+            guide(*call)
+            guide(*call)
+        assert len(launched) == 2 * len(calls)
+        assert all(a[_FUNCTION] is b[_FUNCTION] for a, b in zip(launched[::2], launched[1::2], strict=True))
+        return [call[_FUNCTION] for call in launched[::2]]
+
+    logits, prev_logits, beta = torch.randn(3, 16, 48), torch.randn(3, 9, 48), torch.rand(3)
+    unaligned = torch.randn(3 * 16 * 48 + 1)[1:].view(3, 16, 48)
+    strided = torch.randn(3, 16, 49)[..., :48]
+    transposed = torch.randn(3, 48, 9).mT
+    kernels = functions(
+        (logits, prev_logits, beta),
+        (unaligned, prev_logits, beta),
+        (strided, prev_logits, beta),
+        (logits, transposed, beta),
+        (logits, prev_logits, beta[:1].expand(3)),
+        (logits, prev_logits, 0.5),
+    )
+    assert len(set(map(id, kernels))) == len(kernels)
+    # Batch and, among multiples of 16, vocabulary are arguments.
+    again = functions(
+        (logits[:1], prev_logits[:1], 0.5), (logits[:2], prev_logits[:2], 0.5), (logits, prev_logits, 0.5)
+    )
+    assert len(set(map(id, again))) == 1
+
+
+def test_launches_are_forgotten_and_tables_are_not(
+    launched: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_MOST_LAUNCHES", 3)
+    monkeypatch.setattr(launch, "_tables", {})
+    logits, prev_logits = torch.randn(8, 16, 40), torch.randn(8, 9, 40)
+    for batch in range(1, 9):
+        guide(logits[:batch], prev_logits[:batch], 0.5)
+    assert len(launch._launches) == 3
+    # A captured graph reads the table of a launch that is forgotten: it is that of the others.
+    assert len(launch._tables) == 1
+    ((table,),) = launch._tables.values()
+    assert all(any(x is table for x in call[_ARGUMENTS:]) for call in launched)
+    launch.guided(logits[:, :1], prev_logits[:, :1], (1, 1), (1, 1), (0.5,), OPTIONS, None)
+    assert len(launch._tables) == 2
+    assert len(launched) == 9
+
+
+def test_a_first_call_under_capture_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(
+        RuntimeError, match=r"^ssg_kernels: .* call it once with the same shapes, .* before capturing$"
+    ):
+        launch._first((), SimpleNamespace(device=torch.device("cuda", 0)), ())
+
+
+def test_empty_calls_launch_nothing(launched: list[tuple[Any, ...]]) -> None:
+    guide(torch.randn(0, 16, 40), torch.randn(0, 9, 40), 0.5)
+    assert not launched
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    _triton._unavailable.cache_clear()
+    _backends._warn_of_the_reference.cache_clear()
+    yield monkeypatch
+    _triton._unavailable.cache_clear()
+    _backends._warn_of_the_reference.cache_clear()
+
+
+def test_why_it_cannot_serve(found: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert (
+        _triton.unavailable(cpu)
+        == "Triton serves CPU tensors only in its interpreter, under TRITON_INTERPRET=1"
+    )
+    assert (
+        _triton.unavailable(torch.device("mps"))
+        == "the Triton kernels are for CUDA and ROCm devices, not mps"
+    )
+    with driver("sm_90"):
+        assert _triton.unavailable(cuda) is None
+    _triton._unavailable.cache_clear()
+    if not torch.cuda.is_available():
+        assert _triton.unavailable(cuda).startswith("triton finds no usable GPU driver: ")
+    _triton._unavailable.cache_clear()
+    found.setattr(importlib.util, "find_spec", lambda name: None)
+    assert _triton.unavailable(cuda) == "triton is not installed"
+    # The only backend that could: said once, and the reference computes.
+    with pytest.warns(
+        UserWarning, match=r"no kernel for these cuda tensors \(triton is not installed\): the reference"
+    ):
+        assert not _backends.uses_triton(SimpleNamespace(device=cuda))
+    assert not _backends.uses_triton(SimpleNamespace(device=cuda))
+
+
+def test_forced_where_it_cannot_serve(found: pytest.MonkeyPatch) -> None:
+    found.setenv("SSG_KERNELS_BACKEND", "triton")
+    with pytest.raises(
+        (ValueError, RuntimeError), match="SSG_KERNELS_BACKEND=triton cannot serve tensors on cpu: Triton"
+    ):
+        ssg_kernels.guided_logits(torch.randn(1, 4, 5), torch.randn(1, 1, 5), (2, 2), (1, 1), 0.5)

@@ -6,11 +6,14 @@ else by the bounds that hold on a GPU. Its tf32 is float32, so the splitting of 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from bounds import RELATIVE, assert_accurate, ulp
@@ -18,6 +21,7 @@ from forced import FORMS, of_form
 from hypothesis import given, settings
 from strategies import DTYPES, INTERPOLATIONS, LAYOUTS, OUT_LAYOUTS, PRIORS, Call, calls, normal
 from torch import Tensor
+from triton.runtime import interpreter
 
 from ssg_kernels import _kernels, _triton, reference
 from ssg_kernels._triton import launch, plan
@@ -241,22 +245,24 @@ def test_masked_logits_stay_masked(form: str, is_cfg: bool, beta: float) -> None
     assert (run(call, logits, prev_logits, *strengths)[masked] == -INF).all()
 
 
+# Strides of 32 bits, whose multiples are past them: by samples, by the unconditional half, by tokens.
 @pytest.mark.unpoisoned
-def test_elements_past_two_to_the_31(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strides", [(2**30 + 64, 64, 1), (64, 2**30 + 4096, 1), (2**33, 2**31 + 64, 1)])
+def test_elements_past_two_to_the_31(form: str, strides: tuple[int, int, int], tmp_path: Path) -> None:
     # Sparse files: only the pages that are touched exist.
-    def far(name: str, shape: tuple[int, int, int]) -> Tensor:
-        strides = (2**31 + 5, 2**30 + 3, 1)
-        count = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1
+    def far(name: str, values: Tensor) -> Tensor:
+        count = sum((n - 1) * stride for n, stride in zip(values.shape, strides, strict=True)) + 1
         with (tmp_path / name).open("wb") as file:
             file.truncate(4 * count)
-        return torch.from_file(str(tmp_path / name), shared=True, size=count).as_strided(shape, strides)
+        x = torch.from_file(str(tmp_path / name), shared=True, size=count).as_strided(values.shape, strides)
+        return x.copy_(values)
 
-    call = Call((2, 2), (2, 1), 2, 20)
-    logits, prev_logits, out = (far(name, (2, n, 20)) for name, n in (("now", 4), ("before", 2), ("out", 4)))
-    logits.copy_(call.logits())
-    prev_logits.copy_(call.prev_logits())
-    run(call, logits, prev_logits, 0.5, out=out)
-    assert torch.equal(out, run(call, call.logits(), call.prev_logits(), 0.5))
+    call = Call((2, 2), (2, 2), 3, 20, is_cfg=True)
+    logits, prev_logits = call.logits(), call.prev_logits()
+    expected = run(call, logits, prev_logits, 0.5, 1.5, 0.75)
+    out = far("out", torch.full_like(expected, torch.nan))
+    arguments = (far("logits", logits), far("prev_logits", prev_logits), 0.5, 1.5, 0.75)
+    assert torch.equal(run(call, *arguments, out=out), expected)
 
 
 @pytest.mark.parametrize("transpose", [False, True])
@@ -280,3 +286,54 @@ def test_equal_sizes_guide_away_from_the_previous_logits(form: str) -> None:
     logits, prev_logits = normal(2, 20, 33), normal(2, 20, 33)
     actual = _triton.guided_logits(logits, prev_logits, (4, 5), (4, 5), 0.75)
     assert_accurate(actual, logits.double() + 0.75 * (logits.double() - prev_logits.double()))
+
+
+class Tf32Products:
+    """The interpreter's product as matrix units may make it at their worst: operands cut to tf32's 10 bits, sums cut
+    to float32 after every eight products."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", self.create_dot)
+
+    @staticmethod
+    def create_dot(builder: Any, a: Any, b: Any, total: Any, *options: Any) -> Any:
+        x, y, sums = Tf32Products.cut(a.data), Tf32Products.cut(b.data), total.data
+        for first in range(0, x.shape[1], 8):
+            exact = sums + x[:, first : first + 8].astype(np.float64) @ y[first : first + 8]
+            nearest = exact.astype(np.float32)
+            beyond = np.abs(nearest) > np.abs(exact)
+            sums = np.where(beyond, np.nextafter(nearest, np.float32(0)), nearest)
+        return interpreter.TensorHandle(sums, total.dtype.scalar)
+
+    @staticmethod
+    def cut(x: Any) -> Any:
+        return (x.view(np.int32) & -8192).view(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("form", "size", "prev_size"),
+    [
+        ("dense", (10, 10), (8, 8)),
+        ("dense_halves", (16, 16), (13, 13)),
+        ("dense_halves", (32, 32), (24, 24)),
+        ("separable", (16, 16), (13, 13)),
+        ("separable", (64, 64), (48, 48)),
+    ],
+)
+def test_float32_is_accurate_with_tf32_products(
+    form: str, size: tuple[int, int], prev_size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Tf32Products(monkeypatch)
+    call = Call(size, prev_size, 1, 16, interpolation="bicubic")
+    arguments = (call.logits(), call.prev_logits(), 1.0)
+    make_plan = of_form(form)
+    monkeypatch.setattr(plan, "make_plan", make_plan)
+    assert_accurate(run(call, *arguments), expected_of(call, *arguments))
+
+    def plain(*step: Any) -> plan.LaunchPlan:
+        return dataclasses.replace(make_plan(*step), precision="tf32")
+
+    monkeypatch.setattr(plan, "make_plan", plain)
+    launch._launches.clear()
+    with pytest.raises(AssertionError, match=r"miss the torch\.float32 bound"):
+        assert_accurate(run(call, *arguments), expected_of(call, *arguments))

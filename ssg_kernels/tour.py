@@ -1,4 +1,4 @@
-"""What `python -m ssg_kernels demo` does: SSG over VAR's ten scales on random logits, beside plain PyTorch."""
+"""What `python -m ssg_kernels tour` does: SSG over VAR's ten scales on random logits, beside plain PyTorch."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""A small next-scale image model of the project's own: data, tokenizer, transformer, training, study."""

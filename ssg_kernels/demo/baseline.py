@@ -1,0 +1,65 @@
+"""What the weights reach without guidance: the figures that are shipped with them, to which a test holds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ssg_kernels.demo import data, metrics
+from ssg_kernels.demo.generate import Sampling, generate
+from ssg_kernels.demo.weights import Models
+
+SEEDS = 5
+IMAGES = 1000  # of each seed
+REAL = 5000
+REAL_SEED = 10**10 + 1
+
+
+def measure(models: Models) -> dict[str, Any]:
+    """Each network on data it has not seen, and `generated` over the seeds as mean and standard error."""
+    images, labels = data.images(REAL, REAL_SEED)
+    real = metrics.features(models.classifier, images)
+    made = [generated(models, seed, real) for seed in range(1, SEEDS + 1)]
+    return {
+        "images": IMAGES,
+        "seeds": SEEDS,
+        "classifier accuracy": real.accuracy(labels),
+        **_tokenizer(models, real),
+        **{name: metrics.mean_and_error([one[name] for one in made]) for name in made[0]},
+    }
+
+
+def generated(models: Models, seed: int, real: metrics.Features) -> dict[str, float]:
+    """Distance from the data and share of the images whose class is the asked one, at the default sampling."""
+    labels = torch.arange(IMAGES) % len(data.CLASSES)
+    made = metrics.features(models.classifier, generate(models, labels, seed, Sampling())[0])
+    return {
+        "frechet": metrics.frechet(made.features, real.features),
+        "accuracy": made.accuracy(labels),
+    }
+
+
+@torch.inference_mode()
+def _tokenizer(models: Models, real: metrics.Features) -> dict[str, float]:
+    images, labels = data.images(IMAGES, REAL_SEED + 1)
+    tokenizer, device = models.tokenizer, models.transformer.head.weight.device
+    coded, decoded, entropy = [], [], 0.0
+    for part, classes in zip(images.split(100), labels.split(100), strict=True):
+        tokens = tokenizer.encode(part.to(device))
+        logits = models.transformer(classes.to(device), tokenizer.views(tokens))
+        entropy += F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="sum").item()
+        coded.append(tokens.cpu())
+        decoded.append(tokenizer.decode(tokens).cpu())
+    tokens, again = torch.cat(coded), torch.cat(decoded)
+    share = tokens.flatten().bincount(minlength=tokenizer.config.vocabulary).double() / tokens.numel()
+    seen = metrics.features(models.classifier, again)
+    return {
+        "reconstruction dB": -10 * ((again - images) / 2).square().mean().log10().item(),
+        "reconstruction frechet": metrics.frechet(seen.features, real.features),
+        "reconstruction accuracy": seen.accuracy(labels),
+        "codes used": int((share > 0).sum()),
+        "code perplexity": torch.special.entr(share).sum().exp().item(),
+        "nats a token": entropy / tokens.numel(),
+    }

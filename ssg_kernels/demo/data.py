@@ -1,0 +1,85 @@
+"""The demo's images: shapes filled with fine textures, drawn from a seed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SIDE = 32
+SHAPES = ("disc", "square", "triangle", "cross")
+TEXTURES = ("striped", "checked", "dotted")
+CLASSES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES)
+_PARAMETERS = 14  # uniform numbers that make an image
+
+
+def images(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draws `count` images, of classes in turn, so that every class is there equally often.
+
+    Image i depends on `seed` and i alone, whatever `count` is.
+
+    Returns:
+        Images (count, 3, 32, 32), float32 in [-1, 1], and their classes (count,), int64.
+    """
+    uniform = torch.from_numpy(np.random.default_rng(seed).random((count, _PARAMETERS), dtype=np.float32))
+    labels = torch.arange(count) % len(CLASSES)
+    parts = zip(uniform.split(1024), labels.split(1024), strict=True)
+    return torch.cat([_draw(u, c) for u, c in parts]), labels
+
+
+def _draw(uniform: Tensor, labels: Tensor) -> Tensor:
+    u = [column.view(-1, 1, 1) for column in uniform.unbind(1)]
+    shape, texture = (labels // len(TEXTURES)).view(-1, 1, 1), (labels % len(TEXTURES)).view(-1, 1, 1)
+    y, x = torch.meshgrid(*[torch.arange(SIDE) - (SIDE - 1) / 2] * 2, indexing="ij")
+    mask = _inside(x - _between(u[0], -3, 3), y - _between(u[1], -3, 3), u[2], u[3], shape)
+    light = _texture(x, y, u[4:8], texture)
+    colour = _hue(u[8]) * _between(u[9], 0.75, 1).unsqueeze(1)
+    ink = colour * (0.2 + 0.8 * light.unsqueeze(1))
+    angle = 2 * math.pi * u[10]
+    ramp = (x * angle.cos() + y * angle.sin()) / SIDE
+    paper = (_between(u[11], 0.25, 0.75) + _between(u[12], 0, 0.4) * ramp).unsqueeze(1)
+    paper = paper * (1 + 0.3 * (_hue(u[13]) - 0.5))
+    return 2 * torch.lerp(paper, ink, mask.unsqueeze(1)).clamp(0, 1) - 1
+
+
+def _between(u: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * u
+
+
+def _turned(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    return x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
+
+
+def _inside(x: Tensor, y: Tensor, size: Tensor, turn: Tensor, shape: Tensor) -> Tensor:
+    """1 inside the shape, 0 outside, with an edge one pixel wide."""
+    radius = _between(size, 9, 12)
+    x, y = _turned(x, y, _between(turn, -0.3, 0.3))
+    disc = (x * x + y * y).sqrt() - radius
+    square = torch.maximum(x.abs(), y.abs()) - 0.85 * radius
+    triangle = torch.maximum(0.866 * x.abs() - 0.5 * y, y) - 0.62 * radius
+    narrow, wide = torch.minimum(x.abs(), y.abs()), torch.maximum(x.abs(), y.abs())
+    cross = torch.maximum(narrow - 0.38 * radius, wide - 1.05 * radius)
+    distance = torch.stack(torch.broadcast_tensors(disc, square, triangle, cross))
+    chosen = distance.gather(0, shape.expand_as(disc).unsqueeze(0)).squeeze(0)
+    return (0.5 - chosen).clamp(0, 1)
+
+
+def _texture(x: Tensor, y: Tensor, u: list[Tensor], texture: Tensor) -> Tensor:
+    """0 in the dark parts, 1 in the light ones, with edges of about a pixel: 4 to 7 pixels a period."""
+    angle = _between(u[0], -0.3, 0.3) + torch.where(texture == 0, math.pi / 4, 0.0)
+    x, y = _turned(x, y, angle)
+    wave = 2 * math.pi / _between(u[1], 4.5, 6)
+    striped = (wave * x + 2 * math.pi * u[2]).sin()
+    p, q = 0.8 * wave * x + 2 * math.pi * u[2], 0.8 * wave * y + 2 * math.pi * u[3]
+    checked = 1.5 * p.sin() * q.sin()
+    dotted = p.cos() + q.cos() - 0.6
+    waves = torch.stack(torch.broadcast_tensors(striped, checked, dotted))
+    return torch.sigmoid(5 * waves.gather(0, texture.expand_as(striped).unsqueeze(0)).squeeze(0))
+
+
+def _hue(u: Tensor) -> Tensor:
+    """(N, 1, 1) hues in [0, 1) to (N, 3, 1, 1) colours."""
+    thirds = torch.arange(3).view(1, 3, 1, 1) / 3
+    return 0.5 + 0.5 * (2 * math.pi * (u.unsqueeze(1) - thirds)).cos()

@@ -1,0 +1,173 @@
+"""Class-conditional sampling, scale by scale, with classifier-free guidance and scaled spatial guidance."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ssg_kernels.demo.weights import Models
+from ssg_kernels.guidance import SSG
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. The filters are VAR's, top_k in proportion to the vocabulary: 900 of 4096.
+
+    Args:
+        cfg: t of classifier-free guidance at the last scale; scale k of K has t * (k-1)/(K-1), VAR's ramp.
+        temperature: what the guided logits are divided by.
+        top_k, top_p: filters, 0 for none.
+        beta: strength of the scaled spatial guidance, or None for none at all.
+        schedule, prior, interpolation, rescale: as in `SSG`.
+        cfg_order: "after" guides the merged logits, "before" guides both halves and merges them then.
+    """
+
+    cfg: float = 1.0
+    temperature: float = 1.0
+    top_k: int = 112
+    top_p: float = 0.96
+    beta: float | None = None
+    schedule: str = "linear"
+    prior: str = "dse"
+    interpolation: str = "bilinear"
+    rescale: bool = False
+    cfg_order: str = "after"
+
+    def guidance(self, sizes: Sequence[int]) -> SSG | None:
+        if self.beta is None:
+            return None
+        return SSG(sizes, self.beta, self.schedule, self.prior, self.interpolation, self.rescale)
+
+
+@dataclass
+class Clock:
+    """Seconds, summed over the batches of a generation."""
+
+    guidance: list[float] = field(default_factory=list)  # of each scale
+    total: float = 0.0
+
+
+@torch.inference_mode()
+def generate(
+    models: Models,
+    labels: Tensor,
+    seed: int,
+    sampling: Sampling,
+    batch: int = 64,
+    clock: Clock | None = None,
+    watch: Callable[[int, Tensor], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Generates an image of each class in `labels`.
+
+    The random numbers of image i depend on `seed` and i alone, so that two samplings can be compared pair by pair.
+
+    Args:
+        models: as `weights.load` gives them.
+        labels: classes (N,), int64.
+        seed: of the random numbers that tokens are drawn with.
+        sampling: how.
+        batch: images at once.
+        clock: takes the time, where given.
+        watch: is called with the scale's index and the latent (b, C, h, w) after that scale, for each batch.
+
+    Returns:
+        Images (N, 3, H, W), float32 in [-1, 1], and their tokens (N, sum of n*n), int64.
+    """
+    sizes = models.tokenizer.config.sizes
+    device = models.transformer.head.weight.device
+    count = sum(n * n for n in sizes)
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand((len(labels), count), generator=generator).to(device)
+    images, tokens = [], []
+    clock = clock or Clock()
+    start = time.perf_counter()
+    for u, c in zip(uniform.split(batch), labels.to(device).split(batch), strict=True):
+        one = _Batch(models, c, sampling, clock)
+        parts = []
+        for k, part in enumerate(models.tokenizer.split(u)):
+            parts.append(one.scale(k, part))
+            if watch is not None:
+                watch(k, one.latent)
+        images.append(models.tokenizer.image(one.latent))
+        tokens.append(torch.cat(parts, 1))
+    made = torch.cat(images), torch.cat(tokens)
+    _wait(device)
+    clock.total += time.perf_counter() - start
+    return made
+
+
+class _Batch:
+    """The state of one generation: the caches, and the latent as it is built."""
+
+    def __init__(self, models: Models, labels: Tensor, sampling: Sampling, clock: Clock) -> None:
+        self.models, self.sampling, self.clock = models, sampling, clock
+        self.latent = models.tokenizer.blank(len(labels))
+        self.both = sampling.cfg != 0
+        if self.both:
+            labels = torch.cat([labels, torch.full_like(labels, models.transformer.config.classes)])
+        self.labels = labels
+        self.caches = models.transformer.caches(len(labels))
+        self.ssg = sampling.guidance(models.tokenizer.config.sizes)
+
+    def scale(self, k: int, uniform: Tensor) -> Tensor:
+        """Draws the tokens (b, n*n) of scale k and adds them to the latent."""
+        tokenizer = self.models.tokenizer
+        view = tokenizer.view(k, self.latent) if k else None
+        if view is not None and self.both:
+            view = torch.cat([view, view])
+        logits = self._guided(k, self.models.transformer.scale(k, self.labels, view, self.caches))
+        tokens = draw(logits / self.sampling.temperature, uniform, self.sampling.top_k, self.sampling.top_p)
+        self.latent = self.latent + tokenizer.detail(k, tokens)
+        return tokens
+
+    def _guided(self, k: int, logits: Tensor) -> Tensor:
+        if self.sampling.cfg_order == "before":
+            logits = self._ssg(k, logits)
+        if self.both:
+            t = self.sampling.cfg * k / max(len(self.models.tokenizer.config.sizes) - 1, 1)
+            conditional, unconditional = logits.chunk(2)
+            logits = (1 + t) * conditional - t * unconditional
+        if self.sampling.cfg_order == "after":
+            logits = self._ssg(k, logits)
+        return logits
+
+    def _ssg(self, k: int, logits: Tensor) -> Tensor:
+        if self.ssg is None:
+            return logits
+        _wait(logits.device)
+        start = time.perf_counter()
+        guided = self.ssg(logits)
+        _wait(logits.device)
+        if len(self.clock.guidance) <= k:
+            self.clock.guidance.append(0.0)
+        self.clock.guidance[k] += time.perf_counter() - start
+        return guided
+
+
+def draw(logits: Tensor, uniform: Tensor, top_k: int, top_p: float) -> Tensor:
+    """One token per position: (B, L, V) logits and (B, L) uniforms in [0, 1) give (B, L) int64.
+
+    Top-k first, then top-p on what is left, then the inverse CDF of the uniform in vocabulary order.
+    """
+    if top_k:
+        least = logits.topk(top_k, -1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    probability = logits.softmax(-1)
+    if top_p:
+        ascending, order = probability.sort(-1)
+        gone = ascending.cumsum(-1) <= 1 - top_p
+        gone[..., -1] = False
+        probability = probability.masked_fill(torch.zeros_like(gone).scatter(-1, order, gone), 0)
+    cumulative = probability.cumsum(-1)
+    target = uniform.unsqueeze(-1) * cumulative[..., -1:]
+    token = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    return token.clamp(max=logits.shape[-1] - 1)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,88 @@
+"""What `python -m ssg_kernels demo` does: images with and without guidance from the same random numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssg_kernels.demo import data, figures, metrics, weights
+from ssg_kernels.demo.generate import Clock, Sampling, generate
+
+COLUMNS = 6  # images of a class that the picture shows
+EACH = 480  # images that the figures are taken from, with and without guidance
+
+
+@dataclass(frozen=True)
+class Options:
+    beta: float = 0.3
+    prior: str = "dse"
+    seed: int = 0
+    classes: str = ""
+    out: Path = Path("ssg-demo")
+
+
+def classes_of(text: str) -> list[int]:
+    """The classes that a comma-separated list of names or numbers stands for; all where it is empty."""
+    chosen = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        if item in data.CLASSES:
+            chosen.append(data.CLASSES.index(item))
+        elif item.isdecimal() and int(item) < len(data.CLASSES):
+            chosen.append(int(item))
+        else:
+            known = ", ".join(f"{i} {name}" for i, name in enumerate(data.CLASSES))
+            raise ValueError(f"classes must be names or numbers of {known}; got {item!r}")
+    return chosen or list(range(len(data.CLASSES)))
+
+
+def run(options: Options) -> int:
+    """Writes the pictures to `options.out` and prints what they show."""
+    classes = classes_of(options.classes)
+    models = weights.load()
+    rows = max(COLUMNS, EACH // len(classes))
+    labels = torch.tensor(classes).repeat_interleave(rows)
+    plain = Sampling()
+    guided = replace(plain, beta=options.beta, prior=options.prior)
+    # The first generation of a process is slower, whichever it is.
+    generate(models, labels[:COLUMNS], options.seed, guided)
+    clock = Clock()
+    print(
+        f"Generating 2 x {len(labels)} images ({weights.parameters(models)} parameters, CPU) ...", flush=True
+    )
+    without, _ = generate(models, labels, options.seed, plain)
+    with_ssg, _ = generate(models, labels, options.seed, guided, clock=clock)
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    names = [data.CLASSES[c] for c in classes]
+    title = f"with SSG: {options.prior}, beta {options.beta:g}"
+    shown = {"without SSG": _grid(without, rows), title: _grid(with_ssg, rows)}
+    pictures = [options.out / "images.png", options.out / "spectrum.png"]
+    figures.grids(shown, names, pictures[0])
+    real, truth = data.images(4096, options.seed + 9 * 10**9)
+    real = real[torch.isin(truth, torch.tensor(classes))]
+    energies = {name: metrics.spectrum(part) for name, part in (("without SSG", without), (title, with_ssg))}
+    figures.spectra(energies, metrics.spectrum(real), pictures[1])
+
+    accuracy = [metrics.features(models.classifier, x).accuracy(labels) for x in (without, with_ssg)]
+    print("\n".join(_table(models.tokenizer.config.sizes, clock, len(labels))))
+    print(f"\nThe classifier sees the asked class in {accuracy[0]:.1%} without, {accuracy[1]:.1%} with SSG.")
+    print("Written: " + ", ".join(map(str, pictures)))
+    return 0
+
+
+def _grid(images: Tensor, rows: int) -> Tensor:
+    return images.unflatten(0, (-1, rows))[:, :COLUMNS]
+
+
+def _table(sizes: tuple[int, ...], clock: Clock, images: int) -> list[str]:
+    lines = [f"{'scale':>5} {'grid':>6} {'guidance, us an image':>22} {'share of generation':>20}"]
+    rows = [(str(k + 1), f"{n}x{n}", s) for k, (n, s) in enumerate(zip(sizes, clock.guidance, strict=True))]
+    for scale, grid, seconds in [*rows, ("all", "", sum(clock.guidance))]:
+        lines.append(f"{scale:>5} {grid:>6} {1e6 * seconds / images:>22.1f} {seconds / clock.total:>20.2%}")
+    lines.append(
+        f"A guided image took {1e3 * clock.total / images:.2f} ms; {torch.get_num_threads()} threads."
+    )
+    return lines

@@ -1,0 +1,123 @@
+"""Generation: repeatable, unguided at beta 0, and the same by the kernel as by the reference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssg_kernels import reference
+from ssg_kernels.demo import generate as module
+from ssg_kernels.demo.generate import Clock, Sampling, draw, generate
+from ssg_kernels.demo.weights import Models
+
+LABELS = torch.arange(12)
+GUIDED = Sampling(beta=0.5)
+PRIORS = [("dse", "bilinear"), ("dse_zero_pad", "bilinear"), ("spatial", "nearest")]
+CASES = [
+    replace(GUIDED, prior=prior, interpolation=interpolation, rescale=rescale, cfg_order=order)
+    for prior, interpolation in PRIORS
+    for rescale in (False, True)
+    for order in ("after", "before")
+]
+
+
+def test_repeats(tiny: Models) -> None:
+    first, second = (generate(tiny, LABELS, 3, GUIDED) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[1], generate(tiny, LABELS, 4, GUIDED)[1])
+
+
+def test_the_first_images_do_not_depend_on_how_many_follow(tiny: Models) -> None:
+    few, many = generate(tiny, LABELS[:3], 3, GUIDED)[1], generate(tiny, LABELS, 3, GUIDED)[1]
+    assert torch.equal(few, many[:3])
+
+
+@pytest.mark.parametrize("order", ["after", "before"])
+@pytest.mark.parametrize("cfg", [0.0, 1.5])
+def test_beta_zero_is_no_guidance(tiny: Models, cfg: float, order: str) -> None:
+    plain = Sampling(cfg=cfg, cfg_order=order)
+    without, with_zero = (generate(tiny, LABELS, 3, replace(plain, beta=beta)) for beta in (None, 0.0))
+    assert torch.equal(without[0], with_zero[0])
+    assert torch.equal(without[1], with_zero[1])
+
+
+def test_guidance_changes_what_is_drawn(tiny: Models) -> None:
+    plain, guided = (generate(tiny, LABELS, 3, replace(GUIDED, beta=b))[1] for b in (None, 0.5))
+    first = tiny.tokenizer.config.sizes[0] ** 2
+    assert torch.equal(plain[:, :first], guided[:, :first])
+    assert (plain != guided).double().mean() > 0.05
+
+
+@pytest.mark.parametrize("sampling", CASES, ids=lambda s: f"{s.prior}-{s.rescale}-{s.cfg_order}")
+def test_the_kernel_draws_what_the_reference_draws(
+    tiny: Models, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_kernel = generate(tiny, LABELS, 5, sampling)
+    monkeypatch.setenv("SSG_KERNELS_BACKEND", "reference")
+    by_reference = generate(tiny, LABELS, 5, sampling)
+    assert torch.equal(by_kernel[1], by_reference[1])
+    torch.testing.assert_close(by_kernel[0], by_reference[0])
+
+
+def test_cfg_order(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def keep(logits: Tensor, uniform: Tensor, top_k: int, top_p: float) -> Tensor:
+        seen.append(logits)
+        return torch.zeros_like(uniform, dtype=torch.int64)
+
+    monkeypatch.setattr(module, "draw", keep)
+    sizes, cfg, beta = tiny.tokenizer.config.sizes, 1.5, 0.5
+    raw = []
+    original = type(tiny.transformer).scale
+
+    def scale(*args: object) -> Tensor:
+        raw.append(original(*args))  # type: ignore[arg-type]
+        return raw[-1]
+
+    monkeypatch.setattr(type(tiny.transformer), "scale", scale)
+    for order in ("after", "before"):
+        seen.clear()
+        raw.clear()
+        generate(tiny, LABELS[:2], 0, Sampling(cfg=cfg, beta=beta, cfg_order=order))
+        k, last = len(sizes) - 1, (sizes[-1],) * 2
+        t, previous_t = cfg, cfg * (k - 1) / k
+        if order == "before":
+            previous_t = t
+        merged = [(1 + s) * x[:2] - s * x[2:] for s, x in ((previous_t, raw[k - 1]), (t, raw[k]))]
+        strength = beta * (1 - k / len(sizes))
+        expected = reference.guided_logits(merged[1], merged[0], last, (sizes[-2],) * 2, strength)
+        torch.testing.assert_close(seen[-1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_clock_and_watch(tiny: Models) -> None:
+    clock, latents = Clock(), []
+    images, _ = generate(
+        tiny, LABELS, 0, GUIDED, batch=6, clock=clock, watch=lambda k, latent: latents.append((k, latent))
+    )
+    scales = len(tiny.tokenizer.config.sizes)
+    assert len(clock.guidance) == scales
+    assert 0 < sum(clock.guidance) < clock.total
+    assert [k for k, _ in latents] == 2 * list(range(scales))
+    torch.testing.assert_close(tiny.tokenizer.image(latents[scales - 1][1]), images[:6])
+
+
+def test_draw_without_filters_is_the_inverse_cdf() -> None:
+    probability = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    uniform = torch.tensor([[0.0, 0.099, 0.101, 0.299, 0.301, 0.599, 0.601, 0.999]])
+    tokens = draw(probability.log().expand(1, 8, 4), uniform, 0, 0.0)
+    assert tokens.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]]
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "expected"),
+    [(1, 0.0, {3}), (2, 0.0, {2, 3}), (0, 0.35, {3}), (0, 0.65, {2, 3}), (0, 0.71, {1, 2, 3}), (3, 0.99, {1, 2, 3})],
+)
+def test_draw_keeps_what_the_filters_keep(top_k: int, top_p: float, expected: set[int]) -> None:
+    logits = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(1, 200, 4)
+    uniform = (torch.arange(200) / 200).unsqueeze(0)
+    assert set(draw(logits, uniform, top_k, top_p).flatten().tolist()) == expected

@@ -1,0 +1,82 @@
+"""Training resumes where it was cut, and its weights come back from disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssg_kernels.demo import train as module
+from ssg_kernels.demo import weights
+from ssg_kernels.demo.tokenizer import TokenizerConfig
+from ssg_kernels.demo.train import Plan, train
+from ssg_kernels.demo.weights import Models
+
+PLAN = Plan(classifier_steps=5, tokenizer_steps=5, transformer_steps=5, batch=12, transformer_batch=12, coded=24)
+
+
+def new() -> Models:
+    torch.manual_seed(0)
+    return weights.new(TokenizerConfig((1, 2, 8), vocabulary=16, latent=4, width=16, blocks=1), 16, 1, 1)
+
+
+def tensors(models: Models) -> dict[str, torch.Tensor]:
+    return {f"{part}.{k}": v for part, m in vars(models).items() for k, v in m.state_dict().items()}
+
+
+@pytest.fixture(autouse=True)
+def _checkpoints_every_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECKPOINT", 2)
+    monkeypatch.setattr(module, "REVIVE", 2)
+
+
+def test_a_cut_run_ends_as_an_uncut_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = new(), new()
+    train(PLAN, whole, tmp_path / "whole")
+    write, left = module._write, 0
+
+    def cutting(state: dict[str, object], path: Path) -> None:
+        nonlocal left
+        write(state, path)
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_write", cutting)
+    # Two checkpoints a network, and the codes: cut after each second one.
+    for _ in range(3):
+        left = 2
+        with pytest.raises(KeyboardInterrupt):
+            train(PLAN, cut, tmp_path / "cut")
+        cut = new()
+    left = 0
+    train(PLAN, cut, tmp_path / "cut")
+    assert tensors(cut).keys() == tensors(whole).keys()
+    for name, tensor in tensors(whole).items():
+        assert torch.equal(tensors(cut)[name], tensor), name
+
+
+def test_training_changes_every_network_and_the_seed_matters(tmp_path: Path) -> None:
+    before, after, other = new(), new(), new()
+    train(PLAN, after, tmp_path / "0")
+    train(replace(PLAN, seed=1), other, tmp_path / "1")
+    for name in vars(before):
+        a, b, c = (
+            torch.cat([p.flatten() for p in vars(m)[name].parameters()]) for m in (before, after, other)
+        )
+        assert (a != b).any()
+        assert (b != c).any()
+
+
+def test_weights_come_back_in_half_precision(tiny: Models, tmp_path: Path) -> None:
+    for name, model in vars(tiny).items():
+        weights.save(model, tmp_path / f"{name}.safetensors")
+    loaded = weights.load(tmp_path)
+    assert loaded.tokenizer.config == tiny.tokenizer.config
+    assert loaded.transformer.config == tiny.transformer.config
+    for name, tensor in tensors(tiny).items():
+        expected = tensor if tensor.dtype == torch.bool else tensor.half().float()
+        assert torch.equal(tensors(loaded)[name], expected), name
+    assert not any(p.requires_grad for m in vars(loaded).values() for p in m.parameters())

@@ -1,0 +1,118 @@
+"""Plans compiled for GPUs that are not there, and gated on what their code says of itself.
+
+Triton checks no limit when it compiles offline: too much shared or tensor memory passes silently, as does a
+precision that falls back to plain tf32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from compiling import Compiled, compile_plan
+
+from ssg_kernels._triton import plan, targets
+from ssg_kernels._triton.plan import LaunchPlan, Step
+
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+
+# Where ptxas stops at 128 or 255 registers it puts a few on the stack: at most six, 24 bytes, with Triton 3.6 or 3.9.
+FEW_BYTES = 24
+
+_DTYPES = {8: torch.float64, 4: torch.float32, 2: torch.bfloat16}
+
+# Every tile: of float32 logits, and of both halves of bfloat16 ones.
+STEPS = (
+    (Step((16, 16), (13, 13), 64, 4096, 4), ("fma", "dense_halves", "separable")),
+    (Step((32, 32), (24, 24), 16, 4096, 2, sources=2), ("dense_halves",)),
+)
+# And as planned: both halves of float32; no symmetry; one sample and one column, which Triton compiles as constants;
+# float64; the prior alone, and its transpose.
+PLANNED = (
+    Step((64, 64), (48, 48), 4, 4096, 4, sources=2),
+    Step((32, 32), (24, 24), 16, 4096, 4, sources=2),
+    Step((13, 13), (10, 10), 1, 4097, 4, sources=2, interpolation="nearest"),
+    Step((5, 4), (3, 4), 1, 1, 4),
+    Step((16, 16), (13, 13), 2, 64, 8, sources=2),
+    Step((16, 16), (13, 13), 8, 4096, 4, sources=0),
+    Step((16, 16), (13, 13), 8, 4096, 2, sources=0, transpose=True),
+)
+
+
+def compile_for(chosen: LaunchPlan, step: Step, target: str) -> Compiled:
+    return compile_plan(chosen, step, _DTYPES[step.itemsize], target)
+
+
+def cases() -> list[object]:
+    found = []
+    for name in TARGETS:
+        target = targets.named(name)
+        for step, forms in STEPS:
+            found += [(name, step, each) for each in plan.candidates(step, target) if each.form in forms]
+        for step in PLANNED:
+            found.append((name, step, plan.make_plan(step, target, step.itemsize == 8)))
+    return [
+        pytest.param(
+            *case,
+            id=f"{case[0]}-{case[2].form}-{case[2].block_m}x{case[2].block_v}-"
+            f"{'x'.join(map(str, case[1].outputs))}-{8 * case[1].itemsize}-{case[1].sources}",
+        )
+        for case in found
+    ]
+
+
+@pytest.mark.parametrize(("name", "step", "chosen"), cases())
+def test_fits_the_target_and_is_accurate(name: str, step: Step, chosen: LaunchPlan) -> None:
+    compiled, target = compile_for(chosen, step, name), targets.named(name)
+    is_amd = target.is_amd
+    assert compiled.spilled <= (0 if is_amd else FEW_BYTES), compiled
+    assert compiled.registers <= (512 if is_amd else 255)
+    # Eight warps at once: so many registers leave room for no more.
+    at_once = 8 // chosen.warps
+    if chosen.warps > 1:
+        assert at_once * compiled.shared <= target.shared
+    assert compiled.tensor_memory <= 512
+    assert not any(line.strip().startswith("trap") for line in compiled.text.splitlines())
+    assert_instructions(compiled, chosen, is_amd, step.itemsize == 8)
+
+
+def assert_instructions(compiled: Compiled, chosen: LaunchPlan, is_amd: bool, is_double: bool) -> None:
+    assert compiled.products
+    if chosen.form == "fma":
+        assert not compiled.dots
+        assert all(("f64" if is_double else "f32") in name for name in compiled.products)
+        return
+    assert compiled.dots
+    for name, count in compiled.dots.items():
+        if is_amd:
+            assert name.startswith("v_mfma_f32_"), name
+            assert name.endswith("_f32"), f"{name} does not multiply float32"
+        else:
+            assert "tf32" in name, name
+            assert "bf16" not in name, name
+            assert count % 3 == 0
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name.startswith("sm_")])
+@pytest.mark.parametrize("form", ["dense", "dense_halves", "separable"])
+def test_three_products_for_one(form: str, name: str) -> None:
+    """tf32 alone is accurate to three digits: of each operand a rest is split off, and multiplied as well."""
+    # Of one pass through each loop: unrolled, the two could differ by more.
+    step = Step((4, 4), (3, 3), 8, 4096, 4, interpolation="nearest" if form == "dense" else "bilinear")
+    for chosen in plan.candidates(step, targets.named(name)):
+        if chosen.form != form or chosen.block_m not in (16, 64) or chosen.stages == 3:
+            continue  # one tile of narrow matrix instructions, one of wide ones
+        assert chosen.precision == "tf32x3"
+        split = compile_for(chosen, step, name).dots
+        plain = compile_for(dataclasses.replace(chosen, precision="tf32"), step, name).dots
+        assert split == {instruction: 3 * count for instruction, count in plain.items()}
+
+
+@pytest.mark.parametrize("name", ["sm_90", "gfx942"])
+def test_logits_of_other_shapes_share_what_is_compiled(name: str) -> None:
+    """The batch is no constant of the code: Triton would else compile for 1, for multiples of 16 and for the rest."""
+    step = Step((6, 6), (5, 5), 1, 4096, 4)
+    chosen = plan.make_plan(step, targets.named(name))
+    texts = {compile_for(chosen, dataclasses.replace(step, batch=b), name).text for b in (1, 3, 16)}
+    assert len(texts) == 1
