@@ -229,6 +229,9 @@ def check_is_itself_again(sampler: Sampler) -> None:
     for cfg_order in ("after", "before"):
         assert same(plain, run(sampler, beta=0.0, cfg_order=cfg_order))
         assert not same(plain, run(sampler, beta=BETA, cfg_order=cfg_order))
+        # Without recorders, which would put everything back themselves.
+        with sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
+            sampler.generate(sampler.batch, 0)
         with pytest.raises(ZeroDivisionError), sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
             raise ZeroDivisionError
         assert same(plain, run(sampler))

@@ -75,6 +75,19 @@ def test_import_is_lean() -> None:
     assert added in ("['ssg_kernels']", "['ssg_kernels', 'torch']")
 
 
+def test_the_integrations_import_nothing_of_upstream() -> None:
+    done = python(
+        "import sys, ssg_kernels\n"
+        "assert not [name for name in sys.modules if name.startswith('ssg_kernels.integrations')]\n"
+        "before = set(sys.modules)\n"
+        "from ssg_kernels import integrations\n"
+        "added = {name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names\n"
+        "assert added == {'ssg_kernels'}, added\n"
+        "print(*(module for module in integrations.__all__ if callable(getattr(integrations, module).attach)))\n"
+    )
+    assert done.stdout.split() == ["hart", "hmar", "infinity", "switti", "var", "vq_diffusion"], done.stderr
+
+
 def test_info_names_versions_and_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     text = capsys.readouterr().out
