@@ -115,7 +115,14 @@ def test_draw_without_filters_is_the_inverse_cdf() -> None:
 
 @pytest.mark.parametrize(
     ("top_k", "top_p", "expected"),
-    [(1, 0.0, {3}), (2, 0.0, {2, 3}), (0, 0.35, {3}), (0, 0.65, {2, 3}), (0, 0.71, {1, 2, 3}), (3, 0.99, {1, 2, 3})],
+    [
+        (1, 0.0, {3}),
+        (2, 0.0, {2, 3}),
+        (0, 0.35, {3}),
+        (0, 0.65, {2, 3}),
+        (0, 0.71, {1, 2, 3}),
+        (3, 0.99, {1, 2, 3}),
+    ],
 )
 def test_draw_keeps_what_the_filters_keep(top_k: int, top_p: float, expected: set[int]) -> None:
     logits = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(1, 200, 4)

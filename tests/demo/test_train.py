@@ -14,7 +14,9 @@ from ssg_kernels.demo.tokenizer import TokenizerConfig
 from ssg_kernels.demo.train import Plan, train
 from ssg_kernels.demo.weights import Models
 
-PLAN = Plan(classifier_steps=5, tokenizer_steps=5, transformer_steps=5, batch=12, transformer_batch=12, coded=24)
+PLAN = Plan(
+    classifier_steps=5, tokenizer_steps=5, transformer_steps=5, batch=12, transformer_batch=12, coded=24
+)
 
 
 def new() -> Models:
