@@ -149,6 +149,7 @@ void bind_cuda(py::module_& module) {
       .def_property_readonly("engine",
                              [](const LaunchPlan& plan) { return kEngines[static_cast<size_t>(plan.engine)]; })
       .def_readonly("thread_columns", &LaunchPlan::thread_columns)
+      .def_readonly("chunks", &LaunchPlan::chunks)
       .def_readonly("column_warps", &LaunchPlan::column_warps)
       .def_property_readonly("columns", &LaunchPlan::columns)
       .def_readonly("warps", &LaunchPlan::warps)
@@ -176,7 +177,7 @@ void bind_cuda(py::module_& module) {
       .def(
           "plan_with",
           [](const Call& call, const std::string& engine, int thread_columns, int column_warps, int warps,
-             int group_pairs, int splits) {
+             int group_pairs, int splits, int chunks) {
             LaunchPlan choices;
             choices.engine = parse<cuda::Engine>(kEngines, engine);
             choices.thread_columns = thread_columns;
@@ -184,10 +185,11 @@ void bind_cuda(py::module_& module) {
             choices.warps = warps;
             choices.group_pairs = group_pairs;
             choices.splits = splits;
+            choices.chunks = chunks;
             return cuda::plan_launch(cuda::shape_of(call.key), call.step, call.machine, choices);
           },
           py::arg("engine"), py::arg("thread_columns") = 2, py::arg("column_warps") = 1, py::arg("warps") = 4,
-          py::arg("group_pairs") = 1, py::arg("splits") = 1)
+          py::arg("group_pairs") = 1, py::arg("splits") = 1, py::arg("chunks") = 1)
       .def(
           "run",
           [](const Call& call, const LaunchPlan& plan, bool reverse) {

@@ -3,6 +3,6 @@
 from ssg_kernels import _autograd, _extension, _fake, _kernels, _out, _packet, _sharding, _vmap, reference
 from ssg_kernels._version import __version__
 from ssg_kernels.guidance import SSG
-from ssg_kernels.ops import guided_logits, guided_logits_cfg
+from ssg_kernels.ops import guided_logits, guided_logits_cfg, sample
 
-__all__ = ["SSG", "__version__", "guided_logits", "guided_logits_cfg", "reference"]
+__all__ = ["SSG", "__version__", "guided_logits", "guided_logits_cfg", "reference", "sample"]

@@ -274,6 +274,24 @@ def _autograd_kernel(op: OpOverload, derivative: type[Derivative]) -> Callable[.
     return kernel
 
 
+def _no_derivative_kernel(op: OpOverload) -> Callable[..., Tensor]:
+    """For an operator that returns integers: they require no grad, and a tangent would be lost in them."""
+    redispatch = op._handle.redispatch_boxed
+
+    def kernel(keyset: Any, *arguments: Any) -> Tensor:
+        if forward_ad._current_level >= 0 and any(map(_has_tangent, arguments)):
+            raise RuntimeError(
+                f"{op._opname} is not differentiable, but one of its arguments has a forward-mode tangent"
+            )
+        return redispatch(keyset & _after_autograd_keyset, *arguments)
+
+    return kernel
+
+
+def _has_tangent(x: object) -> bool:
+    return isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
+
+
 def _register() -> None:
     derivatives = {"guided_logits": GuidedLogits, "guided_logits_cfg": GuidedLogitsCfg}
     for overload in _schema.OVERLOADS:
@@ -282,6 +300,13 @@ def _register() -> None:
             _schema.implement(overload.qualname, kernel, "Autograd", with_keyset=True)
     prior_linear = _autograd_kernel(torch.ops.ssg._prior_linear.default, PriorLinear)
     _schema.implement(_schema.PRIOR_LINEAR, prior_linear, "Autograd", with_keyset=True)
+    tempered = torch.ops.ssg._sample_tempered
+    for qualname, op in (
+        (_schema.SAMPLE, torch.ops.ssg.sample.default),
+        (_schema.SAMPLE_TEMPERED, tempered.default),
+        (_schema.SAMPLE_TEMPERED_FLOAT, tempered.float),
+    ):
+        _schema.implement(qualname, _no_derivative_kernel(op), "Autograd", with_keyset=True)
 
 
 _register()

@@ -82,6 +82,34 @@ def prior_linear(
     strength(name, "scale", scale, x.shape[0], x.device)
 
 
+def sample(
+    name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | torch.SymInt, top_p: float
+) -> None:
+    """Raises ValueError where `sample` of these arguments is not defined."""
+    _three_dimensional(name, "logits", logits, "L")
+    _floating(name, "logits", logits)
+    batch, tokens, vocabulary = logits.shape
+    _require(_at_most(1, vocabulary), f"{name}: logits must have at least one vocabulary column, got 0")
+    _require(
+        uniform.ndim == 2 and _holds(uniform.shape[0] == batch) and _holds(uniform.shape[1] == tokens),
+        f"{name}: uniform must have shape (B, L) = ({batch}, {tokens}), got {_shape(uniform)}",
+    )
+    _require(
+        uniform.dtype in (torch.float32, torch.float64),
+        f"{name}: uniform must be float32 or float64, got {uniform.dtype}",
+    )
+    _require(
+        uniform.device == logits.device,
+        f"{name}: uniform must be on the device of logits, {logits.device}, got {uniform.device}",
+    )
+    _require(
+        _at_most(0, top_k) and _at_most(top_k, vocabulary),
+        f"{name}: top_k must be from 0 to V = {vocabulary}, got {top_k}",
+    )
+    _require(0 <= top_p <= 1, f"{name}: top_p must be from 0 to 1, got {top_p:g}")
+    strength(name, "scale", scale, batch, logits.device)
+
+
 def output_memory(name: str, out: Tensor, logits: Tensor, prev_logits: Tensor) -> None:
     """Raises ValueError where writing `out`, of the right shape, would destroy an input before it is read."""
     _require(not _overlap(out, prev_logits), f"{name}: out must not overlap prev_logits")
@@ -221,6 +249,11 @@ def _holds(condition: bool | torch.SymBool) -> bool:
     if isinstance(condition, torch.SymBool):
         return torch.fx.experimental.symbolic_shapes.expect_true(condition)
     return condition
+
+
+def _at_most(least: int | torch.SymInt, most: int | torch.SymInt) -> bool:
+    """Whether it is, or a size is symbolic: a traced graph would be bound to one side, and the kernel checks."""
+    return isinstance(least, torch.SymInt) or isinstance(most, torch.SymInt) or least <= most
 
 
 def _require(condition: bool | torch.SymBool, message: str) -> None:

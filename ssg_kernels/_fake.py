@@ -62,6 +62,21 @@ def prior_linear(
     return x.new_empty(x.shape[0], h * w, x.shape[2])
 
 
+def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
+    return _sampled("sample", logits, uniform, 1.0, top_k, top_p)
+
+
+def sample_tempered(
+    logits: Tensor, uniform: Tensor, scale: Strength, top_k: int = 0, top_p: float = 0.0
+) -> Tensor:
+    return _sampled("_sample_tempered", logits, uniform, scale, top_k, top_p)
+
+
+def _sampled(name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: float) -> Tensor:
+    _checks.sample(name, logits, uniform, scale, top_k, top_p)
+    return logits.new_empty(logits.shape[:2], dtype=torch.int64)
+
+
 def _register() -> None:
     fakes: dict[str, Callable[..., Tensor]] = {
         "guided_logits": guided_logits,
@@ -70,6 +85,9 @@ def _register() -> None:
     for overload in _schema.OVERLOADS:
         torch.library.register_fake(overload.qualname, fakes[overload.operator], lib=_schema.LIBRARY)
     torch.library.register_fake(_schema.PRIOR_LINEAR, prior_linear, lib=_schema.LIBRARY)
+    torch.library.register_fake(_schema.SAMPLE, sample, lib=_schema.LIBRARY)
+    for qualname in (_schema.SAMPLE_TEMPERED, _schema.SAMPLE_TEMPERED_FLOAT):
+        torch.library.register_fake(qualname, sample_tempered, lib=_schema.LIBRARY)
 
 
 _register()

@@ -68,6 +68,18 @@ def prior_linear(
     return python_prior_linear(x, scale, size, prev_size, prior, interpolation, rescale, transpose)
 
 
+def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
+    _checks.sample("sample", logits, uniform, 1.0, top_k, top_p)
+    return python_sample(logits, uniform, 1.0, top_k, top_p)
+
+
+def sample_tempered(
+    logits: Tensor, uniform: Tensor, scale: Strength, top_k: int = 0, top_p: float = 0.0
+) -> Tensor:
+    _checks.sample("_sample_tempered", logits, uniform, scale, top_k, top_p)
+    return python_sample(logits, uniform, scale, top_k, top_p)
+
+
 # What follows takes checked arguments: the compiled kernels hand over to it.
 
 
@@ -92,6 +104,15 @@ def python_prior_linear(x: Tensor, *arguments: object) -> Tensor:
     if _backends.uses_triton(x):
         return _backends.triton().prior_linear(x, *arguments)
     return reference_prior_linear(x, *arguments)  # type: ignore[arg-type]
+
+
+def python_sample(
+    logits: Tensor, uniform: Tensor, scale: Strength, top_k: int = 0, top_p: float = 0.0
+) -> Tensor:
+    """`_sample_tempered` of its arguments in order."""
+    if _backends.uses_triton(logits) and _backends.forced():
+        raise ValueError("SSG_KERNELS_BACKEND=triton cannot serve sample: it has no Triton kernel")
+    return reference.sample_tempered(logits, uniform, scale, top_k, top_p)
 
 
 def reference_prior_linear(
@@ -133,10 +154,14 @@ def _register() -> None:
     for overload in _schema.OVERLOADS:
         _schema.implement(overload.qualname, kernels[overload.operator], "CompositeExplicitAutograd")
     _schema.implement(_schema.PRIOR_LINEAR, prior_linear, "CompositeExplicitAutograd")
+    _schema.implement(_schema.SAMPLE, sample, "CompositeExplicitAutograd")
+    for qualname in (_schema.SAMPLE_TEMPERED, _schema.SAMPLE_TEMPERED_FLOAT):
+        _schema.implement(qualname, sample_tempered, "CompositeExplicitAutograd")
     python: tuple[Callable[..., object], ...] = (
         python_guided_logits,
         python_guided_logits_cfg,
         python_prior_linear,
+        python_sample,
         _backends.problem,
     )
     for qualname, kernel in zip(_schema.PYTHON, python, strict=True):

@@ -73,11 +73,16 @@ OVERLOADS = [overload for operator in STRENGTHS for overload in _overloads(opera
 
 # P or P^T of a prior, times a strength per sample: what the derivatives of the guided operators are made of.
 PRIOR_LINEAR = "ssg::_prior_linear"
+# One token per position; `_sample_tempered` multiplies the logits by `scale`, 1 / temperature, first.
+SAMPLE = "ssg::sample"
+SAMPLE_TEMPERED = "ssg::_sample_tempered"
+SAMPLE_TEMPERED_FLOAT = "ssg::_sample_tempered.float"
 # Where a compiled kernel cannot serve, it asks whether Python may, and hands its checked arguments over.
 PYTHON = (
     "ssg::_python_guided_logits",
     "ssg::_python_guided_logits_cfg",
     "ssg::_python_prior_linear",
+    "ssg::_python_sample",
     "ssg::_python_problem",
 )
 
@@ -85,6 +90,7 @@ _PRIOR_LINEAR_ARGUMENTS = (
     "(Tensor x, Tensor scale, SymInt[2] size, SymInt[2] prev_size, str prior, str interpolation, "
     "bool rescale, bool transpose) -> Tensor"
 )
+_SAMPLED = "SymInt top_k=0, float top_p=0.0) -> Tensor"
 _TAGS = (torch.Tag.pt2_compliant_tag,)
 
 for _overload in OVERLOADS:
@@ -97,8 +103,12 @@ for _operator, _strengths in STRENGTHS.items():
         tags=_TAGS,
     )
 LIBRARY.define("_python_prior_linear" + _PRIOR_LINEAR_ARGUMENTS, tags=_TAGS)
+LIBRARY.define("_python_sample(Tensor logits, Tensor uniform, Tensor scale, " + _SAMPLED, tags=_TAGS)
 LIBRARY.define("_python_problem(Tensor x) -> str", tags=_TAGS)
 LIBRARY.define("_prior_linear" + _PRIOR_LINEAR_ARGUMENTS, tags=_TAGS)
+LIBRARY.define("sample(Tensor logits, Tensor uniform, " + _SAMPLED, tags=_TAGS)
+LIBRARY.define("_sample_tempered(Tensor logits, Tensor uniform, Tensor scale, " + _SAMPLED, tags=_TAGS)
+LIBRARY.define("_sample_tempered.float(Tensor logits, Tensor uniform, float scale, " + _SAMPLED, tags=_TAGS)
 
 
 def implement(qualname: str, kernel: Callable[..., object], key: str, *, with_keyset: bool = False) -> None:

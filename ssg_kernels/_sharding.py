@@ -1,4 +1,5 @@
-"""How DTensor may shard the operators: over the batch and over the vocabulary, without communication.
+"""How DTensor may shard the operators without communication: the guided ones over the batch and the vocabulary,
+sampling over the batch and the tokens.
 
 `torch.distributed.tensor` is too heavy to import for those who do not use it: the rules are registered when
 it is imported.
@@ -29,6 +30,9 @@ def _register() -> None:
         if not overload.is_out:
             register_sharding(overload.op)(_guided_rule(overload))
     register_sharding(torch.ops.ssg._prior_linear.default)(_prior_linear_rule)
+    tempered = torch.ops.ssg._sample_tempered
+    for op in (torch.ops.ssg.sample.default, tempered.default, tempered.float):
+        register_sharding(op)(_sample_rule)
 
 
 def _guided_rule(overload: _schema.Overload) -> Any:
@@ -45,6 +49,22 @@ def _guided_rule(overload: _schema.Overload) -> Any:
 
 def _prior_linear_rule(*arguments: Any) -> list[tuple[list[Any], list[Any]]]:
     return _acceptable(arguments, [i < 2 for i in range(len(arguments))], maps=1, shards_batch=True)
+
+
+def _sample_rule(*arguments: Any) -> list[tuple[list[Any], list[Any]]]:
+    from torch.distributed.tensor import Replicate, Shard
+
+    def of_argument(i: int, x: Any, placement: Any) -> Any:
+        if i < 2:
+            return placement
+        if not hasattr(x, "ndim"):
+            return None
+        return placement if x.ndim and placement == Shard(0) else Replicate()
+
+    return [
+        ([placement], [of_argument(i, x, placement) for i, x in enumerate(arguments)])
+        for placement in (Replicate(), Shard(0), Shard(1))
+    ]
 
 
 def _acceptable(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from ssg_kernels import _checks, _schema
 
@@ -43,6 +44,28 @@ def _prior_linear_rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tu
     return result.unflatten(0, (count, batch)), 0
 
 
+def _sample_rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Tensor, int]:
+    return _sampled("sample", torch.ops.ssg.sample.default, 2, info, in_dims, arguments)
+
+
+def _sample_tempered_rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Tensor, int]:
+    packet = torch.ops.ssg._sample_tempered
+    op = packet.default if isinstance(arguments[2], Tensor) else packet.float
+    return _sampled("_sample_tempered", op, 3, info, in_dims, arguments)
+
+
+def _sampled(
+    name: str, op: OpOverload, tensors: int, info: Any, in_dims: Sequence[Any], arguments: Sequence[Any]
+) -> tuple[Tensor, int]:
+    logits, uniform, *scale = (_first(x, dim) for x, dim in zip(arguments[:tensors], in_dims, strict=False))
+    top_k, top_p = [*arguments[tensors:], *[0, 0.0][len(arguments) - tensors :]]
+    _checks.sample(name, logits, uniform, scale[0] if scale else 1.0, top_k, top_p)
+    count, batch = info.batch_size, logits.shape[0]
+    folded: list[Any] = [_fold(arguments[i], in_dims[i], count) for i in (0, 1)]
+    folded += [_fold_strength(x, in_dims[2], count, batch) for x in arguments[2:tensors]]
+    return op(*folded, top_k, top_p).unflatten(0, (count, batch)), 0
+
+
 def _first(x: Any, dim: Any) -> Any:
     """The first of the mapped values: what one call would have been given."""
     if not isinstance(x, Tensor) or dim is None:
@@ -52,7 +75,7 @@ def _first(x: Any, dim: Any) -> Any:
 
 
 def _fold(x: Tensor, dim: int | None, count: int, halves: int = 1) -> Tensor:
-    """(halves * B, T, V) of each of `count` calls to (halves * count * B, T, V)."""
+    """(halves * B, ...) of each of `count` calls to (halves * count * B, ...)."""
     x = x.expand(count, *x.shape) if dim is None else x.movedim(dim, 0)
     # The halves stay outermost.
     return x.unflatten(1, (halves, -1)).transpose(0, 1).flatten(0, 2)
@@ -71,6 +94,9 @@ def _register() -> None:
         if not overload.is_out:
             torch.library.register_vmap(overload.qualname, _guided_rule(overload), lib=_schema.LIBRARY)
     torch.library.register_vmap(_schema.PRIOR_LINEAR, _prior_linear_rule, lib=_schema.LIBRARY)
+    torch.library.register_vmap(_schema.SAMPLE, _sample_rule, lib=_schema.LIBRARY)
+    for qualname in (_schema.SAMPLE_TEMPERED, _schema.SAMPLE_TEMPERED_FLOAT):
+        torch.library.register_vmap(qualname, _sample_tempered_rule, lib=_schema.LIBRARY)
 
 
 _register()

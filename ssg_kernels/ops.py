@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssg_kernels import _schema
 
-__all__ = ["guided_logits", "guided_logits_cfg"]
+__all__ = ["guided_logits", "guided_logits_cfg", "sample"]
 
 # operator -> (which of its strengths are floats, whether it writes into `out`) -> overload
 _OPS = {
@@ -131,6 +131,42 @@ def guided_logits_cfg(
     if out is None:
         return _OPS["guided_logits_cfg"][floats, False](*arguments)
     return _OPS["guided_logits_cfg"][floats, True](*arguments, out=out)
+
+
+def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
+    r"""One token per position: top-k, then top-p, then the inverse CDF of a uniform number, in one pass.
+
+    1. With `top_k` > 0 the logits below the k-th largest of their row go; those equal to it stay.
+    2. The logits :math:`\ell_v` that are left have the weights
+       :math:`w_v = \mathrm{round}(2^{35} \exp(\ell_v - \max \ell))`, whole numbers, so that their sums are exact
+       in any order. A token 25 nats below the largest has none.
+    3. With `top_p` > 0 the tokens are put in ascending order, equal ones in that of the vocabulary, and each goes
+       whose running weight is at most 1 - p of the whole. At least one stays.
+    4. The token is the first, in the order of the vocabulary, whose running weight exceeds `uniform` times that
+       of all which are left.
+
+    That is what the samplers' shared function does with softmax, sort and cumsum in float32, defined where
+    rounding would decide; :func:`ssg_kernels.reference.sample_weights` has the weights. The same arguments give
+    the same tokens, on any number of threads.
+
+    Args:
+        logits: (B, L, V), float32, bfloat16, float16 or float64, of any strides. -inf masks a token.
+        uniform: random numbers in [0, 1), (B, L), float32 or float64, on the device of the logits. One outside
+            counts as the nearest inside, NaN as 0.
+        top_k: how many of the largest logits stay, 0 to V; 0 keeps all.
+        top_p: the probability that stays, 0 to 1; 0.0 keeps all.
+
+    Returns:
+        Token ids, (B, L), int64. On a GPU, where raising would wait for the device, -1 for a row without a finite
+        largest logit: one with a NaN or an infinity, or of -inf alone.
+
+    Raises:
+        ValueError, RuntimeError: an argument is none of the above, or, on the CPU, the largest logit of a row is
+            not finite.
+
+    Not differentiable: the tokens require no grad, and an argument with a forward-mode tangent is refused.
+    """
+    return torch.ops.ssg.sample.default(logits, uniform, top_k, top_p)
 
 
 def _as_strength(name: str, argument: str, value: Tensor | SupportsFloat, logits: Tensor) -> Tensor | float:

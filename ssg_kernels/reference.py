@@ -1,4 +1,4 @@
-"""The contract: Alg. 1 and Alg. 2 of the SSG paper, line by line, in plain PyTorch.
+"""The contract: Alg. 1 and Alg. 2 of the SSG paper, line by line, and sampling, in plain PyTorch.
 
 Logits are token-major, (B, L, V) with L = h*w and token t at row t // w, column t % w. float64 is computed in
 float64; float32, bfloat16 and float16 in float32, rounded once at the end. Autograd differentiates all of it.
@@ -140,6 +140,85 @@ def guided_logits_cfg(
     )
     conditional, _ = logits.chunk(2)
     return _keep_masked(guided, conditional).to(logits.dtype)
+
+
+def sample_weights(logits: Tensor, top_k: int = 0, top_p: float = 0.0, scale: Tensor | float = 1.0) -> Tensor:
+    """What each token weighs in `sample`: its chance, as a whole number, 0 where a filter took it.
+
+    The weight of a logit l is round(2**35 * exp((l - m) * scale)) with m the largest of its row, exp in float64.
+    Sums of whole numbers are exact in any order, so every kernel can find the same ones: the running sums of top-p
+    and of the inverse CDF, which float32 would round here this way and there that way.
+
+    Args:
+        logits: (B, L, V), any of float32, bfloat16, float16, float64, on any device.
+        top_k: 0 for no filter. Else logits below the k-th largest of their row go; ties stay.
+        top_p: 0.0 for no filter. Else, in ascending order of the logits, ties in the order of the vocabulary (the
+            order of a stable sort), the tokens go whose running weight is at most floor((1 - top_p) * all), or
+            all - 1 where that is less: at least one stays. 1 - top_p and the product are those of float64.
+        scale: 1 / temperature, a float or a tensor of shape () or (B,).
+
+    Returns:
+        (B, L, V), int64. Zeros in a row whose largest logit is not finite (a NaN or infinity is in it, or -inf
+        alone), and in a sample whose scale is not positive and finite.
+    """
+    # + 0.0: a sort may tell -0.0 from it.
+    values = logits.double() + 0.0
+    largest = values.amax(-1, keepdim=True)
+    scale = _per_sample(scale, values)
+    weights = (2.0**35 * ((values - largest) * scale).exp()).round()
+    weights = weights.where(largest.isfinite() & scale.isfinite() & (scale > 0), 0).long()
+    if top_k > 0:
+        kth = values.topk(top_k, sorted=False).values.amin(-1, keepdim=True)
+        weights = weights.where(values >= kth, 0)
+    if top_p > 0:
+        order = values.argsort(stable=True)
+        running = weights.gather(-1, order).cumsum(-1)
+        total = running[..., -1:]
+        limit = ((1 - top_p) * total.double()).floor().long().minimum(total - 1)
+        goes = torch.empty_like(running, dtype=torch.bool).scatter_(-1, order, running <= limit)
+        weights = weights.masked_fill(goes, 0)
+    return weights
+
+
+def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
+    """The first token, in the order of the vocabulary, whose running weight exceeds floor(uniform * all).
+
+    `logits` (B, L, V) and the filters are those of `sample_weights`; `uniform` (B, L), float32 or float64, counts as
+    the nearest number of [0, 1), NaN as 0; the product is that of float64. The result is (B, L), int64. A row
+    whose weights are all zero raises ValueError on the CPU and gives -1 elsewhere.
+    """
+    _checks.sample("sample", logits, uniform, 1.0, top_k, top_p)
+    return _drawn(logits, uniform, 1.0, top_k, top_p)
+
+
+def sample_tempered(
+    logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int = 0, top_p: float = 0.0
+) -> Tensor:
+    """`sample` of the logits times `scale`, 1 / temperature: a float or a tensor of shape () or (B,)."""
+    _checks.sample("_sample_tempered", logits, uniform, scale, top_k, top_p)
+    return _drawn(logits, uniform, scale, top_k, top_p)
+
+
+def _drawn(logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int, top_p: float) -> Tensor:
+    running = sample_weights(logits, top_k, top_p, scale).cumsum(-1)
+    total = running[..., -1]
+    if logits.device.type == "cpu":
+        _refuse_empty(logits, scale, total)
+    share = uniform.double().nan_to_num(0.0).clamp(0.0, 1.0)
+    target = (share * total.double()).floor().long().minimum(total - 1).contiguous()
+    tokens = torch.searchsorted(running, target[..., None], right=True)[..., 0]
+    return tokens.where(total > 0, -1)
+
+
+def _refuse_empty(logits: Tensor, scale: Tensor | float, total: Tensor) -> None:
+    for b, token in (total == 0).nonzero()[:1].tolist():
+        factor = _per_sample(scale, logits.double()).expand(len(logits), 1, 1)[b].item()
+        if not 0 < factor < math.inf:
+            raise ValueError(f"sample: scale must be positive and finite, got {factor:g}")
+        largest = logits[b, token].amax().item()
+        raise ValueError(
+            f"sample: logits must have a finite largest value in every row, got {largest:g} at ({b}, {token})"
+        )
 
 
 def _prior(

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from bounds import ulp
@@ -287,9 +288,13 @@ def check_two_models(one: Sampler, other: Sampler) -> None:
             logits = make(*args, **kwargs)
             if not seen:
                 seen.append(None)
-                thread = threading.Thread(target=lambda: seen.append(other.generate(other.batch, 0)))
-                thread.start()
-                thread.join()
+                # Some samplers draw from the global generators too, which are the process's.
+                numpy_state = np.random.get_state()
+                with torch.random.fork_rng():
+                    thread = threading.Thread(target=lambda: seen.append(other.generate(other.batch, 0)))
+                    thread.start()
+                    thread.join()
+                np.random.set_state(numpy_state)
             return logits
 
         with pytest.MonkeyPatch.context() as swap:

@@ -125,20 +125,25 @@ SSG_DEVICE uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b
 SSG_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
 SSG_DEVICE float float_of(uint32_t x) { return __uint_as_float(x); }
 
+// The lanes of a warp that went different ways are together again: what the instructions below demand.
+SSG_DEVICE void converge() { __syncwarp(); }
+
 // c += a b on the tensor cores, with a 16 x 8 (row g: a[0], a[2], row g + 8: a[1], a[3]; columns l and l + 4), b 8 x 8
 // (rows l and l + 4, column g), c 16 x 8 (rows g and g + 8, columns 2 l and 2 l + 1), where g = lane / 4, l = lane % 4.
-// Operands are tf32: the low 13 bits do not count.
+// Operands are tf32: the low 13 bits do not count. Layout: PTX ISA, "Matrix Fragments for mma.m16n8k8" and m16n8k4; the
+// same as MMA_Traits<SM80_16x8x8_F32TF32TF32F32_TN> in CUTLASS's cute/atom/mma_traits_sm80.hpp.
 SSG_DEVICE void mma_16x8x8(float (&c)[4], float a0, float a1, float a2, float a3, float b0, float b1) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm volatile(  // so that no compiler moves it into a branch that only some lanes take
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(bits_of(a0)), "r"(bits_of(a1)), "r"(bits_of(a2)), "r"(bits_of(a3)), "r"(bits_of(b0)), "r"(bits_of(b1)));
 }
 // The same with four k: columns l of a, rows l of b.
 SSG_DEVICE void mma_16x8x4(float (&c)[4], float a0, float a1, float b0) {
-  asm("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(bits_of(a0)), "r"(bits_of(a1)), "r"(bits_of(b0)));
+  asm volatile("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(bits_of(a0)), "r"(bits_of(a1)), "r"(bits_of(b0)));
 }
 
 }  // namespace ssg::cuda

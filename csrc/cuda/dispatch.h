@@ -33,7 +33,8 @@ void with_kernel_of(const LaunchPlan& plan, F&& f) {
     if (plan.thread_columns == 1) return f(Kernel<Guided<S, Fma<T, 1>, Fma<T, 1>>>{});
   } else if constexpr (sizeof(S) < 8) {
     if (plan.thread_columns == 4) return f(Kernel<Guided<S, Mma<4, 2, 1>, Mma<4, 2, 1>>>{});
-    if (plan.thread_columns == 2) return f(Kernel<Guided<S, Mma<2, 4, 1>, Mma<2, 2, 2>>>{});
+    if (plan.chunks == 2) return f(Kernel<Guided<S, Mma<2, 4, 1>, Mma<2, 2, 2>>>{});
+    if (plan.thread_columns == 2) return f(Kernel<Guided<S, Mma<2, 4, 1>, Mma<2, 2, 1>>>{});
   }
   throw std::logic_error("no kernel for this plan");
 }

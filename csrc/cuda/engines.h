@@ -221,6 +221,7 @@ struct Mma {
     small.clear();
     const int l = first + lane % 4;
     const int steps = count / 8;
+    converge();
     SSG_UNROLL_BY(1)
     for (int s = 0; s < steps; ++s)
       step<true>(large, small, data, l + 8 * s, l + 8 * s + 4, stride, source, s, column, swizzle);

@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(512, 1) guided_logits_kernel(const __grid_cons
 }
 
 template <class S>
-__global__ void __launch_bounds__(256) guided_logits_direct_kernel(const __grid_constant__ DirectParams params) {
+__global__ void __launch_bounds__(256, 2) guided_logits_direct_kernel(const __grid_constant__ DirectParams params) {
   run_direct<S, typename Storage<S>::Compute>(params);
 }
 

@@ -233,27 +233,30 @@ struct Guided {
       }
       SSG_UNROLL_BY(1)
       for (int source = 0; source < p.step.sources; ++source) {
-        Chunk chunk[4];
         const Logits& from = p.step.previous[source];
         const S* base = at(from, 0, offset);
+        const T weight = source == 0 ? weights.previous[0] : weights.previous[1];
         if (p.previous_aligned && offset + per_chunk <= valid) {
+          Chunk chunk[4];
           SSG_UNROLL
           for (int t = 0; t < 4; ++t)
             chunk[t] = load_once(reinterpret_cast<const Chunk*>(base + tokens[t] * from.token_stride));
-        } else {
           SSG_UNROLL
           for (int t = 0; t < 4; ++t) {
             SSG_UNROLL
             for (int e = 0; e < per_chunk; ++e)
-              chunk[t].at[e] = offset + e < valid ? base[tokens[t] * from.token_stride + e] : S{};
+              sum[t].at[e] = fused_multiply_add(weight, T(to_float(chunk[t].at[e])), sum[t].at[e]);
           }
-        }
-        const T weight = source == 0 ? weights.previous[0] : weights.previous[1];
-        SSG_UNROLL
-        for (int t = 0; t < 4; ++t) {
+        } else {
           SSG_UNROLL
-          for (int e = 0; e < per_chunk; ++e)
-            sum[t].at[e] = fused_multiply_add(weight, T(to_float(chunk[t].at[e])), sum[t].at[e]);
+          for (int e = 0; e < per_chunk; ++e) {
+            if (offset + e >= valid) break;
+            SSG_UNROLL
+            for (int t = 0; t < 4; ++t) {
+              const T x = to_float(base[tokens[t] * from.token_stride + e]);
+              sum[t].at[e] = fused_multiply_add(weight, x, sum[t].at[e]);
+            }
+          }
         }
       }
       Values& ee = sum[0];
@@ -459,10 +462,10 @@ SSG_DEVICE void run_direct(const DirectParams& p) {
     };
     for (int64_t v = thread_index(); v < step.vocabulary; v += thread_count()) {
       T sum = T(0);
-      SSG_UNROLL
-      for (int source = 0; source < 2; ++source) {
-        if (source == step.sources) break;
+      SSG_UNROLL_BY(1)
+      for (int source = 0; source < step.sources; ++source) {
         const Logits& from = step.previous[source];
+        const T weight = source == 0 ? weights.previous[0] : weights.previous[1];
         const S* x = static_cast<const S*>(from.data) + batch * from.batch_stride + v;
         for (int term = 0; term < p.terms; ++term) {
           const T* h = static_cast<const T*>(p.h) + (static_cast<int64_t>(term) * p.out_h + row) * p.in_h;
@@ -473,7 +476,7 @@ SSG_DEVICE void run_direct(const DirectParams& p) {
             const S* at = x + static_cast<int64_t>(i) * p.in_w * from.token_stride;
             for (int j = 0; j < p.in_w; ++j, at += from.token_stride)
               inner = fused_multiply_add(w[j], T(to_float(*at)), inner);
-            sum = fused_multiply_add(weights.previous[source] * h[i], inner, sum);
+            sum = fused_multiply_add(weight * h[i], inner, sum);
           }
         }
       }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 
 namespace ssg::cuda {
 namespace {
@@ -49,6 +50,9 @@ Shape shape_of(const StepKey& key) {
 
 namespace {
 
+// Longer axes take the direct form: block indices and Divisor's products stay below 2^31.
+constexpr int64_t kLongestAxis = 1 << 14;
+
 // Per multiprocessor and cycle: bytes of device memory, float32 multiply-adds; and cycles per tf32 m16n8k8 instruction.
 struct Figures {
   double bytes;
@@ -77,10 +81,10 @@ int best_lanes(int64_t rows, int64_t maps) {
 
 int first_maps(const LaunchPlan& plan) { return plan.thread_columns == 4 ? 2 : 4; }
 int second_maps(const LaunchPlan&) { return 2; }
-int second_chunks(const LaunchPlan& plan) { return plan.thread_columns == 4 ? 1 : 2; }
 
-// Cycles of one multiprocessor for the contractions of one block, the larger of arithmetic and shared memory.
-double block_arithmetic(const Shape& shape, const LaunchPlan& plan, const Machine& machine) {
+// Cycles of one multiprocessor for the contractions of one block while `together` share it: the larger of arithmetic
+// and shared memory, or what the busiest warp takes where a stage has fewer tiles than there are warps.
+double block_arithmetic(const Shape& shape, const LaunchPlan& plan, const Machine& machine, double together) {
   const int64_t column_tiles = plan.column_warps;
   const int64_t in_h = shape.h.in;
   const int64_t slots = shape.terms * shape.w.in;
@@ -88,29 +92,35 @@ double block_arithmetic(const Shape& shape, const LaunchPlan& plan, const Machin
   const double groups = static_cast<double>(all_groups) / plan.splits;
   const int64_t rows_a = shape.one_row ? 0 : plan.group_pairs * shape.terms;
   const int64_t maps_b = shape.one_row ? 1 : plan.group_pairs * sides(shape.h);
+  // With fewer than 16 warps throughput falls; alone on its quarter of the multiprocessor, a warp keeps half of it
+  // busy.
+  const double few = std::max(1.0, 16.0 / (together * plan.warps));
+  const auto stage = [&](int64_t tiles, double tile_cycles) {
+    const int64_t rounds = ceil_div(tiles, plan.warps / plan.column_warps);
+    const double throughput = static_cast<double>(tiles * column_tiles) * few;
+    return std::max(throughput, static_cast<double>(rounds) * 8.0 / together) * tile_cycles;
+  };
   if (plan.engine == Engine::fma) {
     // A k of a warp: 4 * columns multiply-adds of 32 threads, and two loads.
     const double arithmetic = 128.0 * plan.thread_columns / figures_of(machine).multiply_adds;
     const double shared = plan.thread_columns == 4 ? 4.0 : 3.0;
+    const double step = std::max(arithmetic / 0.85, shared);
     const auto tiles = [](int64_t rows, int64_t maps, int lanes) {
-      return static_cast<double>(ceil_div(rows, 4 * lanes) * ceil_div(maps, 4 / lanes));
+      return ceil_div(rows, 4 * lanes) * ceil_div(maps, 4 / lanes);
     };
-    const double steps = tiles(rows_a, shape.w.in, plan.lanes_h) * static_cast<double>(in_h) +
-                         tiles(shape.w.pairs(), maps_b, plan.lanes_w) * static_cast<double>(slots);
-    return groups * static_cast<double>(column_tiles) * steps * std::max(arithmetic / 0.85, shared);
+    return groups * (stage(tiles(rows_a, shape.w.in, plan.lanes_h), static_cast<double>(in_h) * step) +
+                     stage(tiles(shape.w.pairs(), maps_b, plan.lanes_w), static_cast<double>(slots) * step));
   }
   const auto steps = [](const Axis& axis, int64_t terms) {
     return static_cast<double>(ceil_div(terms * axis.in_even(), 4) + ceil_div(terms * axis.in_odd(), 4)) / 2;
   };
   const auto cost = [&](int64_t rows, int64_t maps, int tile_chunks, int tile_maps, double k_steps) {
-    const double tiles = static_cast<double>(ceil_div(rows, 8 * tile_chunks) * ceil_div(maps, tile_maps));
     const double mma = 3.0 * tile_chunks * tile_maps * plan.thread_columns / 2 * figures_of(machine).mma;
     const double shared = 2.0 * tile_maps * plan.thread_columns + 4.0 * tile_chunks;
-    return tiles * k_steps * std::max(mma, shared);
+    return stage(ceil_div(rows, 8 * tile_chunks) * ceil_div(maps, tile_maps), k_steps * std::max(mma, shared));
   };
-  return groups * static_cast<double>(column_tiles) *
-         (cost(rows_a, shape.w.in, 1, first_maps(plan), steps(shape.h, 1)) +
-          cost(shape.w.pairs(), maps_b, second_chunks(plan), second_maps(plan), steps(shape.w, shape.terms)));
+  return groups * (cost(rows_a, shape.w.in, 1, first_maps(plan), steps(shape.h, 1)) +
+                   cost(shape.w.pairs(), maps_b, plan.chunks, second_maps(plan), steps(shape.w, shape.terms)));
 }
 
 void set_shared(const Shape& shape, const Step& step, LaunchPlan& plan, Params& params) {
@@ -144,6 +154,8 @@ double overlapped(double a, double b) { return std::cbrt(a * a * a + b * b * b);
 bool complete(const Shape& shape, const Step& step, const Machine& machine, LaunchPlan& plan) {
   // With one row the map is read as slots, but exchanged (Swizzle) as a map; such steps are small.
   if (plan.engine == Engine::mma && (step.scalar == Scalar::float64 || shape.one_row)) return false;
+  if (std::max(shape.h.out, shape.w.out) > kLongestAxis) return false;
+  if (plan.chunks != 1 && (plan.engine != Engine::mma || plan.thread_columns != 2)) return false;
   Params params;
   set_shared(shape, step, plan, params);
   if (plan.shared_bytes > machine.shared_per_block) return false;
@@ -175,9 +187,7 @@ bool complete(const Shape& shape, const Step& step, const Machine& machine, Laun
                         static_cast<double>(shape.h.out * shape.w.out) * column_bytes / figures.bytes / plan.splits;
   const double per_processor = static_cast<double>(plan.blocks) / machine.multiprocessors;
   const double together = std::clamp(std::ceil(per_processor), 1.0, static_cast<double>(plan.resident));
-  const double resident_warps = together * plan.warps;
-  const double arithmetic =
-      block_arithmetic(shape, plan, machine) * (resident_warps < 16 ? 16.0 / resident_warps : 1.0);
+  const double arithmetic = block_arithmetic(shape, plan, machine, together);
   const double latency = 1500.0 + 700.0 * std::ceil(static_cast<double>(groups) / plan.splits);
 
   // A block alone waits for its map; blocks that share a multiprocessor hide each other's loading and latency, so that
@@ -205,7 +215,7 @@ LaunchPlan plan_launch(const Shape& shape, const Step& step, const Machine& mach
   LaunchPlan best;  // the direct form, where nothing else fits
   const int64_t pairs = shape.h.pairs();
   for (const Engine engine : {Engine::fma, Engine::mma}) {
-    for (const int thread_columns : {4, 2, 1}) {
+    for (const auto& [thread_columns, chunks] : {std::pair(4, 1), std::pair(2, 2), std::pair(2, 1), std::pair(1, 1)}) {
       if (thread_columns == 4 && step.scalar == Scalar::float64) continue;
       if (thread_columns == 1 && engine == Engine::mma) continue;
       for (const int column_warps : {1, 2, 4})
@@ -217,6 +227,7 @@ LaunchPlan plan_launch(const Shape& shape, const Step& step, const Machine& mach
               LaunchPlan plan;
               plan.engine = engine;
               plan.thread_columns = thread_columns;
+              plan.chunks = chunks;
               plan.column_warps = column_warps;
               plan.warps = warps;
               plan.group_pairs = static_cast<int>(group_pairs);
@@ -235,10 +246,11 @@ std::string LaunchPlan::describe() const {
   std::ostringstream text;
   if (engine == Engine::direct) return "direct, a thread per element";
   text << (engine == Engine::fma ? "fma" : "mma 3xtf32") << ", " << blocks << " blocks of " << warps << " warps x "
-       << columns() << " columns (" << thread_columns << " a thread), " << group_pairs << " row pairs at once, "
-       << splits << (splits == 1 ? " split" : " splits") << ", " << shared_bytes << " bytes shared, " << resident
-       << " resident; model: " << static_cast<int64_t>(cycles) << " cycles (arithmetic "
-       << static_cast<int64_t>(arithmetic) << ", memory " << static_cast<int64_t>(traffic) << ")";
+       << columns() << " columns (" << thread_columns << (chunks == 1 ? "" : " x 2") << " a thread), " << group_pairs
+       << " row pairs at once, " << splits << (splits == 1 ? " split" : " splits") << ", " << shared_bytes
+       << " bytes shared, " << resident << " resident; model: " << static_cast<int64_t>(cycles)
+       << " cycles (arithmetic " << static_cast<int64_t>(arithmetic) << ", memory " << static_cast<int64_t>(traffic)
+       << ")";
   return text.str();
 }
 
@@ -386,7 +398,7 @@ Params params_of(const Shape& shape, const LaunchPlan& plan, const Step& step) {
   const bool fma = plan.engine == Engine::fma;
   params.row_tiles = static_cast<int32_t>(ceil_div(plan.group_pairs * shape.terms, fma ? 4 * plan.lanes_h : 8));
   params.map_tiles = static_cast<int32_t>(ceil_div(shape.w.in, fma ? 4 / plan.lanes_h : first_maps(plan)));
-  params.pair_tiles = static_cast<int32_t>(ceil_div(shape.w.pairs(), fma ? 4 * plan.lanes_w : 8 * second_chunks(plan)));
+  params.pair_tiles = static_cast<int32_t>(ceil_div(shape.w.pairs(), fma ? 4 * plan.lanes_w : 8 * plan.chunks));
   params.by_terms = Divisor(shape.terms);
   params.by_out_w = Divisor(shape.w.out);
   params.by_in_w_even = Divisor(shape.w.in_even());

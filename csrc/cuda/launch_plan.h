@@ -24,6 +24,7 @@ enum class Engine : int8_t { fma, mma, direct };
 struct LaunchPlan {
   Engine engine = Engine::direct;
   int thread_columns = 1;
+  int chunks = 1;  // MMA engine: of 8 rows of coefficients, that a warp takes at once in the second contraction
   int column_warps = 1;
   int warps = 8;
   int group_pairs = 1;

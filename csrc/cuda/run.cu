@@ -49,9 +49,22 @@ class CurrentDevice {
   int before_ = 0;
 };
 
+// Lets this thread load kernels, allocate and copy while it, or another thread, captures a stream.
+class CaptureAllowsAll {
+ public:
+  CaptureAllowsAll() { check(cudaThreadExchangeStreamCaptureMode(&mode_), "cudaThreadExchangeStreamCaptureMode"); }
+  ~CaptureAllowsAll() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  CaptureAllowsAll(const CaptureAllowsAll&) = delete;
+  CaptureAllowsAll& operator=(const CaptureAllowsAll&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 Device examine(int device) {
   Device found;
   try {
+    const CaptureAllowsAll relaxed;
     const CurrentDevice current(device);
     Machine& machine = found.machine;
     machine.capability = 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
@@ -83,20 +96,7 @@ const Device& device_of(int device) {
 
 // ---- coefficients on a device
 
-// Lets this thread allocate and copy while it, or another thread, captures a stream.
-class CaptureAllowsAll {
- public:
-  CaptureAllowsAll() { check(cudaThreadExchangeStreamCaptureMode(&mode_), "cudaThreadExchangeStreamCaptureMode"); }
-  ~CaptureAllowsAll() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  CaptureAllowsAll(const CaptureAllowsAll&) = delete;
-  CaptureAllowsAll& operator=(const CaptureAllowsAll&) = delete;
-
- private:
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
-
 const void* upload(const void* values, size_t bytes) {
-  const CaptureAllowsAll relaxed;
   void* data = nullptr;
   check(cudaMalloc(&data, bytes), "cudaMalloc");
   cudaStream_t stream = nullptr;
@@ -149,6 +149,7 @@ struct Launch {
 using LaunchKey = std::tuple<KeyTuple, Scalar, int64_t, bool, int64_t, int64_t, int>;
 
 std::shared_ptr<const Launch> prepare(const StepKey& key, const Step& step, int device) {
+  const CaptureAllowsAll relaxed;
   const Machine& machine = device_of(device).machine;
   const Shape shape = shape_of(key);
   auto launch = std::make_shared<Launch>();

@@ -88,6 +88,11 @@ def prior_linear(
     return _launch().linear(x, scale, size, prev_size, (prior, interpolation, rescale), transpose)
 
 
+def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: float) -> Tensor:
+    """`ssg::_sample_tempered` of checked arguments, -1 for a row that has no token."""
+    return _launch().sample(logits, uniform, scale, top_k, top_p)
+
+
 @functools.cache
 def _launch() -> Any:
     return importlib.import_module("ssg_kernels._triton.launch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ssg_kernels._triton import factors, kernels, plan, targets
+from ssg_kernels._triton import factors, kernels, plan, sampling, targets
 from ssg_kernels._triton.plan import LaunchPlan, Step
 
 Strength = Tensor | float
@@ -21,6 +22,7 @@ _INTERPRETED = triton.knobs.runtime.interpret
 
 # A launch is forgotten when so many newer ones are known. Triton keeps its kernel: it comes back without compiling.
 _MOST_LAUNCHES = 4096
+_WIDEST_ROW = 8192
 
 _launches: dict[tuple[Any, ...], _Launch] = {}
 # None is ever freed: a captured graph reads them when it is replayed, long after the call that it captured. There are
@@ -60,6 +62,55 @@ def linear(
     return out
 
 
+def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: float) -> Tensor:
+    """A token per row; -1 where the largest logit is not finite."""
+    batch, tokens, vocabulary = logits.shape
+    out = torch.empty((batch, tokens), dtype=torch.int64, device=logits.device)
+    if not out.numel():
+        return out
+    tensors = [out, logits, uniform]
+    if isinstance(scale, Tensor):
+        tensors.append(scale)
+        scaled: tuple[Any, ...] = (scale, scale.stride(0) if scale.ndim else 0, 0, 0)
+    else:
+        scaled = (0, None, *_halves(scale))
+    strides = (*logits.stride(), *uniform.stride())
+    key = (
+        logits.device, logits.dtype, uniform.dtype, scaled[1], batch, tokens, vocabulary, strides,
+        _alignment(tensors), *[x.dtype for x in tensors[3:]],
+    )  # fmt: skip
+    launch = _launches.get(key)
+    if launch is None:
+        rows = batch * tokens
+        given, at_once, warps = sample_tile(logits.dtype, vocabulary)
+        launch = _keep(key, _Launch(sampling.sample_kernel, given, -(-rows // at_once), warps, 1))
+    drop = _halves(1 - top_p if top_p > 0 else 2.0)
+    launch(
+        logits.device, out, logits, *strides[:3], uniform, *strides[3:], *scaled, top_k, *drop,
+        batch, tokens, vocabulary,
+    )  # fmt: skip
+    return out
+
+
+def sample_tile(dtype: torch.dtype, vocabulary: int) -> tuple[tuple[Any, ...], int, int]:
+    """The compile-time arguments of the sampling kernel, its rows per program, and its warps."""
+    compute = tl.float64 if dtype == torch.float64 else tl.float32
+    shift = {torch.bfloat16: 16, torch.float16: 13}.get(dtype, 0)
+    columns = 1 << (vocabulary - 1).bit_length()
+    whole = columns <= _WIDEST_ROW
+    columns = columns if whole else _WIDEST_ROW // 4
+    # 16 logits a thread, or two rows: what registers hold with their keys, weights and bounds.
+    rows = max(1, min(256, 2048 // columns))
+    warps = max(4, columns // 512)
+    return (compute, shift, rows, columns, whole), rows, warps
+
+
+def _halves(value: float) -> tuple[int, int]:
+    """The lower and upper 32 bits of a float64."""
+    low, high = struct.unpack("<ii", struct.pack("<d", value))
+    return low, high
+
+
 def _run(
     out: Tensor, current: Tensor, previous: Tensor, strengths: tuple[Strength, ...], step: tuple[Any, ...]
 ) -> None:
@@ -79,33 +130,45 @@ def _run(
     batch, _, vocabulary = out.shape
     tensors = (out, current, previous, *[x for x in arguments[::2] if isinstance(x, Tensor)])
     strides = (*out.stride()[:2], *current.stride(), *previous.stride())
-    # Triton compiles for what is aligned, and for strides and sizes of 1 or divisible by 16.
-    alignment = tuple([x.data_ptr() % 16 == 0 for x in tensors])
-    key = (out.device, out.dtype, step, batch, vocabulary, strides, *arguments[1::2], alignment)
+    key = (out.device, out.dtype, step, batch, vocabulary, strides, *arguments[1::2], _alignment(tensors))
     launch = _launches.get(key)
     if launch is None:
-        launch = _first(key, out, step)
+        launch = _keep(key, _prepare(out, step))
     call = (out, *strides[:2], current, *strides[2:5], previous, *strides[5:], *launch.tables, *arguments)
-    if out.device.type == "cuda" and out.device.index != torch.cuda.current_device():
-        with torch.cuda.device(out.device):
-            launch(*call, batch, vocabulary)
-    else:
-        launch(*call, batch, vocabulary)
+    launch(out.device, *call, batch, vocabulary)
+
+
+def _alignment(tensors: Sequence[Tensor]) -> tuple[bool, ...]:
+    """With strides and sizes, what Triton compiles for: it tells 1 and multiples of 16 from other numbers."""
+    return tuple([x.data_ptr() % 16 == 0 for x in tensors])
 
 
 class _Launch:
     """A kernel with its tables, grid and constants. The first call compiles; the later ones only launch."""
 
     def __init__(
-        self, chosen: LaunchPlan, step: Step, tables: tuple[Tensor, ...], dtype: torch.dtype
+        self,
+        kernel: Any,
+        constants: tuple[Any, ...],
+        programs: int,
+        warps: int,
+        stages: int,
+        tables: tuple[Tensor, ...] = (),
     ) -> None:
         self.tables = tables
-        self.grid = (chosen.programs, 1, 1)
-        self.options = {"num_warps": chosen.warps, "num_stages": chosen.stages, **FUSED}
-        self.kernel, self.constants = constants(chosen, step, dtype)
+        self.grid = (programs, 1, 1)
+        self.options = {"num_warps": warps, "num_stages": stages, **FUSED}
+        self.kernel, self.constants = kernel, constants
         self.launch: Any = None
 
-    def __call__(self, *arguments: Any) -> None:
+    def __call__(self, device: torch.device, *arguments: Any) -> None:
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                self._run(*arguments)
+        else:
+            self._run(*arguments)
+
+    def _run(self, *arguments: Any) -> None:
         if self.launch is not None:
             self.launch(*arguments, *self.constants)
             return
@@ -143,13 +206,19 @@ def tables(chosen: LaunchPlan, step: Step, rescale: bool) -> tuple[Tensor, ...]:
     return (table[0].mT.contiguous(),) if chosen.form == "fma" else (table,)
 
 
-def _first(key: tuple[Any, ...], out: Tensor, step: tuple[Any, ...]) -> _Launch:
-    device = out.device
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+def _keep(key: tuple[Any, ...], launch: _Launch) -> _Launch:
+    if key[0].type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
-            "ssg_kernels: the first call of a kind compiles a kernel and uploads its tables, which a CUDA graph cannot "
-            "capture; call it once with the same shapes, strides and strengths before capturing"
+            "ssg_kernels: the first call of a kind compiles its kernel, which a CUDA graph cannot capture; "
+            "call it once with the same shapes, strides and strengths before capturing"
         )
+    if len(_launches) >= _MOST_LAUNCHES:
+        _launches.pop(next(iter(_launches)), None)
+    return _launches.setdefault(key, launch)
+
+
+def _prepare(out: Tensor, step: tuple[Any, ...]) -> _Launch:
+    device = out.device
     size, prev_size, prior, interpolation, rescale, transpose, sources = step
     batch, _, vocabulary = out.shape
     described = Step(
@@ -165,7 +234,5 @@ def _first(key: tuple[Any, ...], out: Tensor, step: tuple[Any, ...]) -> _Launch:
         uploaded = tuple(table.to(device, dtype) for table in tables(chosen, described, rescale))
         # Of two threads that come here at once, both launch with what the first one keeps.
         uploaded = _tables.setdefault(table_key, uploaded)
-    if len(_launches) >= _MOST_LAUNCHES:
-        _launches.pop(next(iter(_launches)), None)
-    launch = _launches[key] = _Launch(chosen, described, uploaded, out.dtype)
-    return launch
+    kernel, given = constants(chosen, described, out.dtype)
+    return _Launch(kernel, given, chosen.programs, chosen.warps, chosen.stages, uploaded)

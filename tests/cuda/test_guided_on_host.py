@@ -33,7 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mma 4": {"engine": "mma", "thread_columns": 4, "group_pairs": 3},
     "mma 4, wide": {"engine": "mma", "thread_columns": 4, "column_warps": 2, "group_pairs": 1, "splits": 3},
     "mma 2": {"engine": "mma", "thread_columns": 2, "group_pairs": 2, "splits": 2, "warps": 8},
-    "mma 2, wide": {"engine": "mma", "thread_columns": 2, "column_warps": 2, "group_pairs": 5},
+    "mma 2, wide": {"engine": "mma", "thread_columns": 2, "column_warps": 2, "group_pairs": 5, "chunks": 2},
     "direct": {"engine": "direct"},
 }
 
@@ -106,7 +106,7 @@ def test_variants_are_what_they_say(name: str) -> None:
             call, call.logits(), call.prev_logits(), torch.empty(2, size[0] * size[1], 35), 0.5
         )
         plan = plan_of(prepared, VARIANTS[name])
-        for choice in ("engine", "thread_columns", "column_warps", "warps"):
+        for choice in ("engine", "thread_columns", "chunks", "column_warps", "warps"):
             if choice in VARIANTS[name]:
                 assert getattr(plan, choice) == VARIANTS[name][choice]
 

@@ -72,6 +72,12 @@ def test_tensor_cores_where_arithmetic_would_bind(
     assert call(size, prev_size, dtype=dtype, batch=batch, vocabulary=4096).plan().engine == engine
 
 
+def test_axes_beyond_the_index_arithmetic_take_the_direct_form() -> None:
+    assert call((16384, 1), (2, 1)).plan().engine != "direct"
+    for size, prev_size in (((16385, 1), (2, 1)), ((1, 16385), (1, 2))):
+        assert call(size, prev_size).plan().engine == "direct"
+
+
 def test_few_columns_are_split_over_rows() -> None:
     plan = call((64, 64), (48, 48), batch=1, vocabulary=64).plan()
     assert plan.splits > 1

@@ -15,7 +15,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from ssg_kernels._triton import launch
+from ssg_kernels._triton import launch, sampling
 from ssg_kernels._triton.plan import LaunchPlan, Step
 
 _PRODUCTS = re.compile(
@@ -93,6 +93,35 @@ def compile_plan(plan: LaunchPlan, step: Step, dtype: torch.dtype, target: str) 
     options = {"num_warps": plan.warps, "num_stages": plan.stages, **launch.FUSED}
     with driver(target):
         return read(kernel.warmup(*arguments, grid=(1,), **options))
+
+
+def compile_sample(dtype: torch.dtype, vocabulary: int, target: str) -> Compiled:
+    """Likewise, of a batch of one image with a float temperature."""
+    constants, _, warps = launch.sample_tile(dtype, vocabulary)
+    logits, uniform, out = (torch.empty(0, dtype=each) for each in (dtype, torch.float32, torch.int64))
+    strides = (256 * vocabulary, vocabulary, 1)
+    arguments = (
+        out,
+        logits,
+        *strides,
+        uniform,
+        256,
+        1,
+        0,
+        None,
+        0,
+        0,
+        900,
+        0,
+        0,
+        1,
+        256,
+        vocabulary,
+        *constants,
+    )
+    with driver(target):
+        options = {"num_warps": warps, "num_stages": 1, **launch.FUSED}
+        return read(sampling.sample_kernel.warmup(*arguments, grid=(1,), **options))
 
 
 def read(compiled: Any) -> Compiled:

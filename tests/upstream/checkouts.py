@@ -77,7 +77,7 @@ def empty(*names: str) -> dict[str, types.ModuleType]:
 @contextmanager
 def checkout(name: str, stubs: Mapping[str, types.ModuleType] = {}) -> Iterator[Path]:
     folder = folder_of(name)
-    known = dict(sys.modules)
+    own = {path.stem for path in folder.iterdir()}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         for path, module in stubs.items():
@@ -85,13 +85,8 @@ def checkout(name: str, stubs: Mapping[str, types.ModuleType] = {}) -> Iterator[
         try:
             yield folder
         finally:
-            for module_name in set(sys.modules) - set(known):
-                file = getattr(sys.modules[module_name], "__file__", None) or ""
-                spec = getattr(sys.modules[module_name], "__path__", None)
-                if file.startswith(str(folder)) or (
-                    spec and any(str(p).startswith(str(folder)) for p in spec)
-                ):
-                    del sys.modules[module_name]
+            for imported in [path for path in sys.modules if path.partition(".")[0] in own]:
+                del sys.modules[imported]
 
 
 def randomize(module: torch.nn.Module, seed: int = 0) -> None:

@@ -119,6 +119,8 @@ def a_dalle(
             "text": {"text": ["a" * (k + 1) for k in range(batch)]},
             "unconditional": None,
         }
+        # It keeps the cfg of its first call, of that call's batch, unless told so.
+        model.truncation_forward = kind == "unconditional"
         options: dict[str, Any] = {"replicate": batch} if kind == "unconditional" else {}
         out = model.generate_content(
             batch=conditions[kind], filter_ratio=0, sample_type=sample_type, **options

@@ -17,6 +17,7 @@ inline int thread_count() { return host::current().block->threads; }
 inline int64_t block_index() { return host::current().block->index; }
 inline int64_t block_count() { return host::current().block->count; }
 inline void barrier() { host::block_barrier(); }
+inline void converge() {}
 inline unsigned char* shared_memory() { return host::current().block->shared; }
 
 template <class V>

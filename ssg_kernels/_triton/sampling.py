@@ -1,0 +1,192 @@
+"""Sampling without a sort: `reference.sample_weights` and the token drawn from them, found by bisection.
+
+Logits become keys, whole numbers in the same order, so that a bisection over them ends; weights are whole numbers, so
+that their sums do not depend on the order. A pass counts or sums the tokens up to a key or up to a column: tens of
+them find the k-th key, the one where top-p cuts, and the column that the uniform number falls on.
+
+A program holds as many whole rows as its registers do; of a wider vocabulary it reads one row anew, tile by tile, in
+every pass.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _key(x, COMPUTE: tl.constexpr, SHIFT: tl.constexpr):
+    """A signed whole number of x's order. SHIFT drops the bits that half precision leaves zero."""
+    if COMPUTE is tl.float64:
+        bits = x.to(tl.int64, bitcast=True)
+        return bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+    else:
+        bits = x.to(tl.int32, bitcast=True)
+        return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) >> SHIFT
+
+
+@triton.jit
+def _load(rows, column, inside, first, vocabulary, COMPUTE: tl.constexpr, BLOCK: tl.constexpr):
+    """Logits of the columns from `first` on; -inf beyond the last. Adding 0 makes -0 equal to 0 bit by bit."""
+    columns = first + tl.arange(0, BLOCK)[None, :]
+    mask = inside[:, None] & (columns < vocabulary)
+    return (
+        tl.load(rows[:, None] + columns.to(tl.int64) * column, mask=mask, other=-float("inf")).to(COMPUTE)
+        + 0.0
+    )
+
+
+@triton.jit
+def _weigh(x, largest, scale):
+    """round(2**35 * exp((x - largest) * scale)), read off the mantissa of 2**52 and that much."""
+    share = tl.exp((x.to(tl.float64) - largest.to(tl.float64)[:, None]) * scale[:, None])
+    return (34359738368.0 * share + 4503599627370496.0).to(tl.int64, bitcast=True) - 0x4330000000000000
+
+
+@triton.jit
+def _tile(
+    key, weight, rows, column, inside, first, vocabulary, largest, scale,
+    COMPUTE: tl.constexpr, SHIFT: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Key, weight and column of a tile: those at hand where it is the whole row."""
+    columns = first + tl.arange(0, BLOCK)[None, :]
+    if WHOLE:
+        return key, weight, columns
+    else:
+        x = _load(rows, column, inside, first, vocabulary, COMPUTE, BLOCK)
+        return _key(x, COMPUTE, SHIFT), _weigh(x, largest, scale), columns
+
+
+@triton.jit
+def _between(low, high):
+    """The whole number halfway, rounded down, without overflow."""
+    return (low & high) + ((low ^ high) >> 1)
+
+
+@triton.jit
+def _double(low, high):
+    """The float64 of two halves of 32 bits: a float argument of a kernel is float32."""
+    bits = (high.to(tl.int64) << 32) | (low.to(tl.int64) & 0xFFFFFFFF)
+    return bits.to(tl.float64, bitcast=True)
+
+
+@triton.jit(do_not_specialize=["batch", "tokens", "keep", "drop_low", "drop_high", "scale_low", "scale_high"])
+def sample_kernel(
+    out, logits, logits_batch, logits_token, logits_column, uniform, uniform_batch, uniform_token,
+    scale, scale_stride, scale_low, scale_high, keep, drop_low, drop_high, batch, tokens, vocabulary,
+    COMPUTE: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """A token for ROWS rows.
+
+    `keep` is top_k, `drop` 1 - top_p, or more than 1 without it. A float `scale` has the stride None.
+    """
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = row < batch.to(tl.int64) * tokens
+    sample, token = row // tokens, row % tokens
+    rows = logits + sample * logits_batch + token * logits_token
+    u = tl.load(uniform + sample * uniform_batch + token * uniform_token, mask=inside, other=0.0).to(
+        tl.float64
+    )
+    if scale_stride is None:
+        scale = tl.zeros((ROWS,), tl.float64) + _double(scale_low, scale_high)
+    else:
+        scale = tl.load(scale + sample * scale_stride, mask=inside, other=1.0).to(tl.float64)
+    END = BLOCK if WHOLE else vocabulary
+
+    # The largest logit; NaN is larger than all.
+    largest = tl.full((ROWS,), -float("inf"), COMPUTE)
+    has_nan = tl.zeros((ROWS,), tl.int32)
+    x = tl.zeros((ROWS, BLOCK), COMPUTE)
+    for first in range(0, END, BLOCK):
+        x = _load(rows, logits_column, inside, first, vocabulary, COMPUTE, BLOCK)
+        largest = tl.maximum(largest, tl.max(tl.where(x == x, x, -float("inf")), 1))
+        has_nan = tl.maximum(has_nan, tl.max((x != x).to(tl.int32), 1))
+    is_valid = (has_nan == 0) & (tl.abs(largest) < float("inf")) & (scale > 0) & (scale < float("inf"))
+    largest, scale = tl.where(is_valid, largest, 0.0), tl.where(is_valid, scale, 1.0)
+    top = _key(largest, COMPUTE, SHIFT)
+    bottom = _key(tl.full((ROWS,), -float("inf"), COMPUTE), COMPUTE, SHIFT) - 1
+    key, weight = _key(x, COMPUTE, SHIFT), _weigh(x, largest, scale)
+
+    # Top-k: the keys above `low` stay. Of as many as asked for, it does not matter where between two keys it lies.
+    low, high = bottom, tl.where(keep > 0, top, bottom)
+    while tl.max((low + 1 < high).to(tl.int32), 0) > 0:
+        middle = _between(low, high)
+        count = tl.zeros((ROWS,), tl.int32)
+        for first in range(0, END, BLOCK):
+            k, w, c = _tile(
+                key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
+                COMPUTE, SHIFT, BLOCK, WHOLE,
+            )  # fmt: skip
+            count += tl.sum((k > middle[:, None]).to(tl.int32), 1)
+        low = tl.where(count >= keep, middle, low)
+        high = tl.where(count > keep, high, tl.where(count < keep, middle, low + 1))
+    cut = low
+
+    # Top-p: the keys up to `low` weigh no more than `limit`, those up to `high` do.
+    total, count = tl.zeros((ROWS,), tl.int64), tl.zeros((ROWS,), tl.int32)
+    for first in range(0, END, BLOCK):
+        k, w, c = _tile(
+            key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
+            COMPUTE, SHIFT, BLOCK, WHOLE,
+        )  # fmt: skip
+        total += tl.sum(tl.where(k > cut[:, None], w, 0), 1)
+        count += tl.sum((k > cut[:, None]).to(tl.int32), 1)
+    drop = _double(drop_low, drop_high)
+    limit = tl.minimum((drop * total.to(tl.float64)).to(tl.int64), total - 1)
+    has_p = drop <= 1.0
+    high = tl.where(has_p, top, low)
+    below, up_to = tl.zeros((ROWS,), tl.int64), total
+    fewer, most = tl.zeros((ROWS,), tl.int32), count
+    is_open = (low + 1 < high) & (most - fewer > 1)
+    while tl.max(is_open.to(tl.int32), 0) > 0:
+        middle = _between(low, high)
+        running, count = tl.zeros((ROWS,), tl.int64), tl.zeros((ROWS,), tl.int32)
+        for first in range(0, END, BLOCK):
+            k, w, c = _tile(
+                key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
+                COMPUTE, SHIFT, BLOCK, WHOLE,
+            )  # fmt: skip
+            is_in = (k > cut[:, None]) & (k <= middle[:, None])
+            running += tl.sum(tl.where(is_in, w, 0), 1)
+            count += tl.sum(is_in.to(tl.int32), 1)
+        goes = running <= limit
+        low, below = tl.where(is_open & goes, middle, low), tl.where(is_open & goes, running, below)
+        fewer = tl.where(is_open & goes, count, fewer)
+        high, up_to = tl.where(is_open & ~goes, middle, high), tl.where(is_open & ~goes, running, up_to)
+        most = tl.where(is_open & ~goes, count, most)
+        is_open = (low + 1 < high) & (most - fewer > 1)
+
+    # What lies between is one logit, once or several times: the first `ties` of them go as well.
+    each = tl.maximum((up_to - below) // tl.maximum(most - fewer, 1), 1)
+    ties = tl.where(has_p, (limit - below) // each, 0)
+    left, right = tl.full((ROWS,), -1, tl.int32), tl.where(ties > 0, vocabulary - 1, 0)
+    while tl.max((left + 1 < right).to(tl.int32), 0) > 0:
+        middle = (left + right) >> 1
+        count = tl.zeros((ROWS,), tl.int32)
+        for first in range(0, END, BLOCK):
+            k, w, c = _tile(
+                key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
+                COMPUTE, SHIFT, BLOCK, WHOLE,
+            )  # fmt: skip
+            is_in = (k > low[:, None]) & (k <= high[:, None]) & (c <= middle[:, None])
+            count += tl.sum(is_in.to(tl.int32), 1)
+        left, right = tl.where(count < ties, middle, left), tl.where(count < ties, right, middle)
+    gone = tl.where(ties > 0, right, -1)
+
+    # The first column whose running weight exceeds the share of all that the uniform number is.
+    total -= below + ties * each
+    u = tl.minimum(tl.maximum(tl.where(u == u, u, 0.0), 0.0), 1.0)
+    target = tl.minimum((u * total.to(tl.float64)).to(tl.int64), total - 1)
+    left, right = tl.full((ROWS,), -1, tl.int32), tl.zeros((ROWS,), tl.int32) + (vocabulary - 1)
+    while tl.max((left + 1 < right).to(tl.int32), 0) > 0:
+        middle = (left + right) >> 1
+        running = tl.zeros((ROWS,), tl.int64)
+        for first in range(0, END, BLOCK):
+            k, w, c = _tile(
+                key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
+                COMPUTE, SHIFT, BLOCK, WHOLE,
+            )  # fmt: skip
+            is_in = (k > low[:, None]) & ((k > high[:, None]) | (c > gone[:, None])) & (c <= middle[:, None])
+            running += tl.sum(tl.where(is_in, w, 0), 1)
+        left, right = tl.where(running > target, left, middle), tl.where(running > target, middle, right)
+    tl.store(out + row, tl.where(is_valid, right, -1).to(tl.int64), mask=inside)

@@ -1,0 +1,157 @@
+"""What nvcc made of the CUDA kernels, read from the built extension: resources and instructions, per architecture.
+
+Skips where the extension was built without CUDA; fails there under SSG_REQUIRE_CUDA=1, which also asks for every
+architecture of the default build.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import ssg_kernels
+from ssg_kernels.info import build
+
+EXTENSION = Path(ssg_kernels.__file__).with_name("_C.abi3.so")
+REQUIRED = os.environ.get("SSG_REQUIRE_CUDA") == "1"
+FACTS = build() or {}
+TARGETS = FACTS.get("cuda_architectures", "").split()
+BUILT = [int(target.removesuffix("-real")) for target in TARGETS if target.endswith("-real")]
+SUPPORTED = (80, 86, 89, 90, 100, 120)
+
+# Storage types by their mangled names.
+STORAGES = {"float": "f", "double": "d", "BFloat16": "NS0_8BFloat16E", "Float16": "NS0_7Float16E"}
+# The plan counts on 16 warps of a multiprocessor's 65536 registers, the direct form on two blocks of 256 threads.
+REGISTERS = 65536 // (16 * 32)
+DIRECT_REGISTERS = 65536 // (2 * 256)
+
+
+def _skip_or_fail(reason: str) -> None:
+    if REQUIRED:
+        pytest.fail(f"{reason}, and SSG_REQUIRE_CUDA=1 asks for it")
+    pytest.skip(reason)
+
+
+def _cuobjdump() -> tuple[str, Path]:
+    """The program, and the folder of nvdisasm, which it calls: from the toolkit, or Triton's own."""
+    folders = []
+    if nvcc := shutil.which("nvcc"):
+        folders.append(Path(nvcc).resolve().parent)
+    if home := os.environ.get("CUDA_HOME"):
+        folders.append(Path(home, "bin"))
+    triton = importlib.util.find_spec("triton")
+    if triton is not None and triton.submodule_search_locations:
+        folders.append(Path(triton.submodule_search_locations[0], "backends/nvidia/bin"))
+    for folder in folders:
+        if all((folder / name).is_file() for name in ("cuobjdump", "nvdisasm")):
+            return str(folder / "cuobjdump"), folder
+    _skip_or_fail("no cuobjdump with nvdisasm beside it, neither in the CUDA toolkit nor in Triton")
+    raise AssertionError
+
+
+def _dump(*options: str) -> str:
+    program, folder = _cuobjdump()
+    path = os.pathsep.join([str(folder), os.environ.get("PATH", "")])
+    return subprocess.run(
+        [program, *options, EXTENSION],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PATH": path},
+    ).stdout
+
+
+def _by_kernel(text: str, architecture: int) -> dict[str, str]:
+    """The report on each kernel, by its mangled name without the part that differs between builds."""
+    found: dict[str, str] = {}
+    for part in re.split(r"^Fatbin elf code:$", text, flags=re.M):
+        if f"arch = sm_{architecture}\n" not in part:
+            continue
+        for function in re.split(r"^\s*Function\s*:?\s*", part, flags=re.M)[1:]:
+            name, _, report = function.partition("\n")
+            found[re.sub(r"\d+_GLOBAL__N__\w+?_cu_[0-9a-f]{8}", "", name.rstrip(":"))] = report
+    return found
+
+
+@functools.cache
+def resources(architecture: int) -> dict[str, dict[str, int]]:
+    reports = _by_kernel(_dump("-res-usage"), architecture)
+    return {
+        name: {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", report)}
+        for name, report in reports.items()
+    }
+
+
+@functools.cache
+def instructions(architecture: int) -> dict[str, Counter[str]]:
+    reports = _by_kernel(_dump("-sass", "-arch", f"sm_{architecture}"), architecture)
+    operation = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?([A-Z][A-Z0-9_.]*)", re.M)
+    return {name: Counter(operation.findall(report)) for name, report in reports.items()}
+
+
+@pytest.fixture(params=SUPPORTED)
+def architecture(request: pytest.FixtureRequest) -> int:
+    if "cuda" not in FACTS:
+        _skip_or_fail("the extension was built without CUDA")
+    if request.param not in BUILT:
+        _skip_or_fail(f"the extension was built without sm_{request.param}")
+    return request.param
+
+
+def _storage(name: str) -> str:
+    return next(s for s, mangled in STORAGES.items() if re.search(rf"(Guided|kernel)I{mangled}", name))
+
+
+def test_every_kernel_is_there(architecture: int) -> None:
+    kernels = resources(architecture)
+    found = Counter(
+        (_storage(name), "direct" if "direct" in name else "mma" if "3MmaI" in name else "fma")
+        for name in kernels
+        if "guided_logits" in name
+    )
+    expected = Counter({(storage, "direct"): 1 for storage in STORAGES})
+    for storage in STORAGES:
+        expected[storage, "fma"] = 2 if storage == "double" else 3
+        expected[storage, "mma"] = 0 if storage == "double" else 3
+    assert found == +expected
+
+
+def test_nothing_spills_and_the_planned_blocks_fit(architecture: int) -> None:
+    for name, used in resources(architecture).items():
+        assert used["STACK"] == used["LOCAL"] == 0, name
+        assert used["REG"] <= (DIRECT_REGISTERS if "direct" in name else REGISTERS), name
+
+
+def test_instructions_are_those_of_the_engine(architecture: int) -> None:
+    for name, found in instructions(architecture).items():
+        operations = {operation.split(".")[0] for operation in found}
+        assert not operations & {"LDL", "STL"}, name
+        if "guided_logits_kernel" not in name:
+            continue
+        tensor = {operation for operation in found if operation.startswith(("HMMA.", "DMMA", "IMMA"))}
+        if "3MmaI" in name:
+            # Three products of each shape, all in tf32.
+            assert tensor == {"HMMA.1688.F32.TF32", "HMMA.1684.F32.TF32"}, name
+            assert all(found[operation] % 3 == 0 for operation in tensor), name
+        else:
+            assert not tensor, name
+            assert operations & ({"DFMA"} if _storage(name) == "double" else {"FFMA", "FFMA2"}), name
+        assert any(operation.startswith("LDGSTS") and "128" in operation for operation in found), name
+
+
+def test_newer_gpus_find_ptx() -> None:
+    if "cuda" not in FACTS:
+        _skip_or_fail("the extension was built without CUDA")
+    virtual = [target.removesuffix("-virtual") for target in TARGETS if target.endswith("-virtual")]
+    if not virtual:
+        _skip_or_fail("the extension was built without PTX")
+    listed = _dump("-lptx")
+    assert all(f"sm_{target}" in listed for target in virtual), listed
