@@ -38,7 +38,7 @@ def test_classes() -> None:
 
 @pytest.mark.parametrize("text", ["12", "blue disc", "-1"])
 def test_unknown_classes(text: str) -> None:
-    with pytest.raises(ValueError, match="classes must be names or numbers of 0 striped disc, .*; got '"):
+    with pytest.raises(ValueError, match=r"names or numbers of 0 striped disc, .*; got '"):
         show.classes_of(text)
 
 
