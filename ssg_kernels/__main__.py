@@ -138,11 +138,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _demo(arguments: dict[str, Any]) -> int:
     try:
-        from ssg_kernels.demo import show
+        from ssg_kernels.demo import show, weights
     except ImportError as missing:
         print(f"demo: {missing}; pip install 'ssg-kernels[demo]' brings what it needs", file=sys.stderr)
         return 2
     try:
+        if not (weights.SHIPPED / "transformer.safetensors").exists():
+            print("demo: the model has no weights yet (make train); the tour instead", file=sys.stderr)
+            return tour.run(tour.Options(arguments["beta"], arguments["prior"], seed=arguments["seed"]))
         return show.run(show.Options(**arguments))
     except ValueError as reason:
         print(f"demo: {reason}", file=sys.stderr)

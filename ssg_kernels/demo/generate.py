@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssg_kernels.demo.weights import Models
 from ssg_kernels.guidance import SSG
+from ssg_kernels.ops import sample
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class _Batch:
         if view is not None and self.both:
             view = torch.cat([view, view])
         logits = self._guided(k, self.models.transformer.scale(k, self.labels, view, self.caches))
-        tokens = draw(logits / self.sampling.temperature, uniform, self.sampling.top_k, self.sampling.top_p)
+        tokens = sample(logits / self.sampling.temperature, uniform, self.sampling.top_k, self.sampling.top_p)
         self.latent = self.latent + tokenizer.detail(k, tokens)
         return tokens
 
@@ -146,26 +147,6 @@ class _Batch:
             self.clock.guidance.append(0.0)
         self.clock.guidance[k] += time.perf_counter() - start
         return guided
-
-
-def draw(logits: Tensor, uniform: Tensor, top_k: int, top_p: float) -> Tensor:
-    """One token per position: (B, L, V) logits and (B, L) uniforms in [0, 1) give (B, L) int64.
-
-    Top-k first, then top-p on what is left, then the inverse CDF of the uniform in vocabulary order.
-    """
-    if top_k:
-        least = logits.topk(top_k, -1).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    probability = logits.softmax(-1)
-    if top_p:
-        ascending, order = probability.sort(-1)
-        gone = ascending.cumsum(-1) <= 1 - top_p
-        gone[..., -1] = False
-        probability = probability.masked_fill(torch.zeros_like(gone).scatter(-1, order, gone), 0)
-    cumulative = probability.cumsum(-1)
-    target = uniform.unsqueeze(-1) * cumulative[..., -1:]
-    token = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
-    return token.clamp(max=logits.shape[-1] - 1)
 
 
 def _wait(device: torch.device) -> None:

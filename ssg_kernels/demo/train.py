@@ -92,7 +92,7 @@ def _train_transformer(plan: Plan, models: Models, work: Path, device: str) -> N
         logits = model(classes, tokenizer.views(wanted))
         return F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
 
-    _fit("transformer", model, loss, plan.transformer_steps, 1.5e-3, work, plan.seed)
+    _fit("transformer", model, loss, plan.transformer_steps, 1.5e-3, work, plan.seed, 0.3)
 
 
 def _batch(plan: Plan, stage: int, step: int, device: str) -> tuple[Tensor, Tensor]:
@@ -124,8 +124,12 @@ def _fit(
     rate: float,
     work: Path,
     seed: int,
+    decay: float = 1.0,
 ) -> None:
-    """Minimises `loss_of(step)` over steps 1 to `steps`; a resumed run does exactly what an uninterrupted one does."""
+    """Minimises `loss_of(step)` over steps 1 to `steps`; a resumed run does exactly what an uninterrupted one does.
+
+    The rate falls to a hundredth over the last `decay` of the steps, along a cosine.
+    """
     path = work / f"{name}.pt"
     # Not fused: the parameters of an unused phi have no gradient in some steps.
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
@@ -140,7 +144,8 @@ def _fit(
     progress = _progress(range(begun + 1, steps + 1), name, begun, steps)
     for step in progress:
         torch.manual_seed(seed * 10**6 + step)
-        warm, cosine = min(1.0, step / 100), 0.5 + 0.5 * math.cos(math.pi * step / steps)
+        fallen = max(0.0, 1 - (1 - step / steps) / decay)
+        warm, cosine = min(1.0, step / 100), 0.5 + 0.5 * math.cos(math.pi * fallen)
         for group in optimizer.param_groups:
             group["lr"] = rate * warm * (0.01 + 0.99 * cosine)
         optimizer.zero_grad()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssg_kernels import reference
 from ssg_kernels.demo import generate as module
-from ssg_kernels.demo.generate import Clock, Sampling, draw, generate
+from ssg_kernels.demo.generate import Clock, Sampling, generate
 from ssg_kernels.demo.weights import Models
 
 LABELS = torch.arange(12)
@@ -70,7 +70,7 @@ def test_cfg_order(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(logits)
         return torch.zeros_like(uniform, dtype=torch.int64)
 
-    monkeypatch.setattr(module, "draw", keep)
+    monkeypatch.setattr(module, "sample", keep)
     sizes, cfg, beta = tiny.tokenizer.config.sizes, 1.5, 0.5
     raw = []
     original = type(tiny.transformer).scale
@@ -104,27 +104,3 @@ def test_clock_and_watch(tiny: Models) -> None:
     assert 0 < sum(clock.guidance) < clock.total
     assert [k for k, _ in latents] == 2 * list(range(scales))
     torch.testing.assert_close(tiny.tokenizer.image(latents[scales - 1][1]), images[:6])
-
-
-def test_draw_without_filters_is_the_inverse_cdf() -> None:
-    probability = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    uniform = torch.tensor([[0.0, 0.099, 0.101, 0.299, 0.301, 0.599, 0.601, 0.999]])
-    tokens = draw(probability.log().expand(1, 8, 4), uniform, 0, 0.0)
-    assert tokens.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]]
-
-
-@pytest.mark.parametrize(
-    ("top_k", "top_p", "expected"),
-    [
-        (1, 0.0, {3}),
-        (2, 0.0, {2, 3}),
-        (0, 0.35, {3}),
-        (0, 0.65, {2, 3}),
-        (0, 0.71, {1, 2, 3}),
-        (3, 0.99, {1, 2, 3}),
-    ],
-)
-def test_draw_keeps_what_the_filters_keep(top_k: int, top_p: float, expected: set[int]) -> None:
-    logits = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(1, 200, 4)
-    uniform = (torch.arange(200) / 200).unsqueeze(0)
-    assert set(draw(logits, uniform, top_k, top_p).flatten().tolist()) == expected
