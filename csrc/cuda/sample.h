@@ -166,7 +166,7 @@ struct SampleFew {
     for (int v = 0; v < columns; ++v) total += kept(v);
     const uint64_t target = row.target(total);
     int v = 0;
-    for (uint64_t running = kept(0); running <= target; running += kept(v)) ++v;
+    for (uint64_t running = kept(0); running <= target && v + 1 < columns; running += kept(v)) ++v;
     return v;
   }
 
@@ -389,7 +389,7 @@ struct SampleBlock {
     const uint64_t target = row.target(all);
     if (target < before || target - before >= own) return;
     SSG_UNROLL_BY(1)
-    for (int v = begin + lane;; v += 32) {
+    for (int v = begin + lane; v - lane < end; v += 32) {
       const Key at = v < end ? key(v) : Key{0};                 // no key of a number is 0
       const uint64_t rank = skipped + scan_warp(at == lowest);  // 1 for the first
       const bool stays = at > lowest || (at == lowest && rank > gone);
