@@ -36,6 +36,8 @@ class GuidedSampler:
             it (HART's last scale uses the t of the one before: K numbers say so).
         top_k: how many of the largest logits stay, ties included; 0 keeps all. An int, or K.
         top_p: the probability that stays; 0.0 keeps all. A number, or K.
+        classes: how many neighbouring columns are one choice; None for the whole vocabulary. 2 where a token is bits
+            and column 2i + c says c of bit i, as in Infinity.
         temperature: what the guided logits are divided by, positive: a number, K numbers, or a tensor of shape ()
             or (B,) on the device of the logits, read at every call.
 
@@ -74,6 +76,7 @@ class GuidedSampler:
         top_k: int | Sequence[int] = 0,
         top_p: SupportsFloat | Sequence[SupportsFloat] = 0.0,
         temperature: SupportsFloat | Sequence[SupportsFloat] | Tensor = 1.0,
+        classes: int | None = None,
     ) -> None:
         self._ssg = SSG(sizes, beta, schedule, prior, interpolation, rescale)
         count = len(self._ssg.sizes)
@@ -81,6 +84,9 @@ class GuidedSampler:
         self._ramp = _as_ramp(cfg, cfg_schedule, count)
         self._top_ks = _per_scale("top_k", "integers from 0 on", top_k, count, _as_top_k)
         self._top_ps = _per_scale("top_p", "numbers from 0 to 1", top_p, count, _as_top_p)
+        if classes is not None and not _as_top_k(classes):
+            raise ValueError(f"GuidedSampler: classes must be a positive integer or None, got {classes!r}")
+        self._classes = classes
         if isinstance(temperature, Tensor):
             self._temperature: Tensor | None = _as_strength("temperature", temperature)
         else:
@@ -112,10 +118,12 @@ class GuidedSampler:
             logits: raw logits of this scale, (2B, L, V) with L = h*w, the conditional half first; (B, L, V) without
                 `cfg`. float32, bfloat16, float16 or float64, of any strides.
             generator: draws the uniforms, on the device of the logits; torch's default one where it is None.
-            uniform: the uniforms themselves, (B, L), float32 or float64 in [0, 1), instead of a generator.
+            uniform: the uniforms themselves, float32 or float64 in [0, 1), instead of a generator; of the shape of the
+                result.
 
         Returns:
-            Token ids, (B, L), int64; on a GPU -1 where the guided logits of a position have no finite maximum.
+            Token ids, (B, L), int64; with `classes` one of each group, (B, L, V / classes). On a GPU -1 where
+            the largest of the guided logits is not finite.
 
         Raises:
             ValueError, RuntimeError: whatever `SSG`, `guided_logits`, `guided_logits_cfg` and `sample` raise; a
@@ -127,22 +135,24 @@ class GuidedSampler:
         ssg._check(logits, cfg, step)
         batch = logits.shape[0] if cfg is None else logits.shape[0] // 2
         scale = self._scale_of(step, batch, logits.device)
+        shape = self._shape_of(logits, batch)
         if uniform is None:
-            uniform = torch.rand(
-                (batch, logits.shape[1]), generator=generator, dtype=torch.float32, device=logits.device
-            )
+            uniform = torch.rand(shape, generator=generator, dtype=torch.float32, device=logits.device)
         elif generator is not None:
             raise ValueError("GuidedSampler: generator and uniform must not be given both")
+        elif uniform.shape != shape:
+            given = tuple(uniform.shape)
+            raise ValueError(f"GuidedSampler: uniform must have shape {shape}, got {given}")
         guided = logits
         if step > 0:
             guided = ssg._guided(logits, cfg, step)
         elif cfg is not None:
             guided = _merged(logits, cfg)
-        filters = (self._top_ks[step], self._top_ps[step])
-        if isinstance(scale, Tensor):
-            tokens = torch.ops.ssg._sample_tempered.default(guided, uniform, scale, *filters)
-        else:
-            tokens = torch.ops.ssg._sample_tempered.float(guided, uniform, scale, *filters)
+        if self._classes is not None:
+            guided = guided.unflatten(2, (-1, self._classes)).flatten(1, 2)
+        arguments = (guided, uniform.flatten(1), scale, self._top_ks[step], self._top_ps[step])
+        packet = torch.ops.ssg._sample_tempered
+        tokens = (packet.default if isinstance(scale, Tensor) else packet.float)(*arguments).view(shape)
         if step + 1 == len(ssg.sizes):
             ssg.reset()
         else:
@@ -150,6 +160,18 @@ class GuidedSampler:
             ssg._prev_logits, ssg._step = logits, step + 1
             ssg._prev_cfg = cfg.clone() if isinstance(cfg, Tensor) else cfg
         return tokens
+
+    def _shape_of(self, logits: Tensor, batch: int) -> tuple[int, ...]:
+        """Of the tokens."""
+        tokens, vocabulary = logits.shape[1:]
+        if self._classes is None:
+            return batch, tokens
+        if vocabulary % self._classes:
+            raise ValueError(
+                f"GuidedSampler: logits must have a vocabulary of whole groups of classes = {self._classes}, "
+                f"got {vocabulary}"
+            )
+        return batch, tokens, vocabulary // self._classes
 
     def _cfg_of(self, step: int) -> float | Tensor | None:
         cfg = self._cfgs[step]
