@@ -150,7 +150,8 @@ class GuidedSampler:
             guided = _merged(logits, cfg)
         if self._classes is not None:
             guided = guided.unflatten(2, (-1, self._classes)).flatten(1, 2)
-        arguments = (guided, uniform.flatten(1), scale, self._top_ks[step], self._top_ps[step])
+            uniform = uniform.flatten(1)
+        arguments = (guided, uniform, scale, self._top_ks[step], self._top_ps[step])
         packet = torch.ops.ssg._sample_tempered
         tokens = (packet.default if isinstance(scale, Tensor) else packet.float)(*arguments).view(shape)
         if step + 1 == len(ssg.sizes):
