@@ -105,6 +105,11 @@ def test_info_of_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     capability = info.backends()[1].note.rpartition(" ")[2]
     assert capability in facts["cpu_targets"].split()
     assert "CPU tensors are served by: cpu" in info.report()
+    assert ("\nCUDA " in info.report()) == ("cuda" in facts)
+    monkeypatch.setattr(
+        info, "build", lambda: {**facts, "cuda": "13.0.88", "cuda_architectures": "90-real 120-virtual"}
+    )
+    assert re.search(r"^CUDA +nvcc 13\.0\.88: sm_90-real, sm_120-virtual$", info.report(), re.M)
     monkeypatch.setenv("SSG_KERNELS_BACKEND", "reference")
     assert "SSG_KERNELS_BACKEND is 'reference'" in info.report()
     monkeypatch.setattr(_extension, "error", "undefined symbol: torch_new")
