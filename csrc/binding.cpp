@@ -747,8 +747,28 @@ void sampled(StableIValue* stack, uint64_t, uint64_t) {
           return Strength(name, "scale", value..., sampling.batch, logits);
       },
       given_scale);
+  Weights scales(sampling.batch);
+  for (int64_t b = 0; on_cpu(logits) && b < sampling.batch; ++b) {
+    const double value = scale[b];
+    if (!(value > 0 && value < std::numeric_limits<double>::infinity()) && sampling.tokens > 0)
+      fail("sample: scale must be positive and finite, got ", number_text(value));
+    scales.data()[b] = value;
+  }
+  const auto refuse_empty = [&](int64_t row) {
+    const int64_t b = row / sampling.tokens;
+    const int64_t t = row % sampling.tokens;
+    fail("sample: logits must have a finite largest value in every row, got ", largest_text(logits, facts, b, t),
+         " at (", b, ", ", t, ")");
+  };
   if (!serves(logits)) {
-    stack[0] = from(call<Tensor>("ssg::_python_sample", logits, uniform, scale.tensor(), top_k, top_p));
+    // It leaves the refusal to us: the text of what it raises would be lost on the way.
+    const auto drawn = call<Tensor>("ssg::_python_sample", logits, uniform, scale.tensor(), top_k, top_p);
+    if (on_cpu(logits)) {
+      const auto* tokens = static_cast<const int64_t*>(drawn.const_data_ptr());
+      for (int64_t r = 0; r < sampling.batch * sampling.tokens; ++r)
+        if (tokens[r] < 0) refuse_empty(r);
+    }
+    stack[0] = from(drawn);
     return;
   }
 
@@ -776,13 +796,6 @@ void sampled(StableIValue* stack, uint64_t, uint64_t) {
     return;
   }
 #endif
-  Weights scales(sampling.batch);
-  for (int64_t b = 0; b < sampling.batch; ++b) {
-    const double value = scale[b];
-    if (!(value > 0 && value < std::numeric_limits<double>::infinity()) && sampling.tokens > 0)
-      fail("sample: scale must be positive and finite, got ", number_text(value));
-    scales.data()[b] = value;
-  }
   Tensor out = empty_on_device_of(logits, shape, ScalarType::Long);
   stack[0] = from(out);
   sampling.logits = logits_at<ssg::cpu::Logits>(logits, facts, 0);
@@ -792,11 +805,7 @@ void sampled(StableIValue* stack, uint64_t, uint64_t) {
   sampling.scale = scales.data();
   sampling.out = static_cast<int64_t*>(out.mutable_data_ptr());
   const int64_t empty = ssg::cpu::sample(sampling, in_parallel);
-  if (empty < 0) return;
-  const int64_t b = empty / sampling.tokens;
-  const int64_t t = empty % sampling.tokens;
-  fail("sample: logits must have a finite largest value in every row, got ", largest_text(logits, facts, b, t), " at (",
-       b, ", ", t, ")");
+  if (empty >= 0) refuse_empty(empty);
 }
 
 // The same on every device: each call sees where its tensors are.

@@ -98,12 +98,11 @@ def sample_tile(dtype: torch.dtype, vocabulary: int) -> tuple[tuple[Any, ...], i
     compute = tl.float64 if dtype == torch.float64 else tl.float32
     shift = {torch.bfloat16: 16, torch.float16: 13}.get(dtype, 0)
     columns = 1 << (vocabulary - 1).bit_length()
-    whole = columns <= _WIDEST_ROW
-    columns = columns if whole else _WIDEST_ROW // 4
+    block = columns if columns <= _WIDEST_ROW else _WIDEST_ROW // 4
     # 16 logits a thread, or two rows: what registers hold with their keys, weights and bounds.
-    rows = max(1, min(256, 2048 // columns))
-    warps = max(4, columns // 512)
-    return (compute, shift, rows, columns, whole), rows, warps
+    rows = max(1, min(256, 2048 // block))
+    warps = max(4, block // 512)
+    return (compute, shift, rows, block, -(-vocabulary // block) * block), rows, warps
 
 
 def _halves(value: float) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -362,6 +363,8 @@ def test_a_method_that_calls_no_sampler_is_refused(monkeypatch: pytest.MonkeyPat
     [
         ({"beta": "x"}, "beta must be a finite number"),
         ({"schedule": "cosine"}, "schedule must be 'linear', 'static'"),
+        ({"schedule": 0.5}, "schedule must hold 'linear', 'static'"),
+        ({"schedule": [1.0, math.inf]}, "schedule must hold finite numbers, got inf at scale 2"),
         ({"prior": "x"}, "prior must be one of"),
         ({"interpolation": "linear"}, "interpolation must be one of"),
         ({"cfg_order": "x"}, "attach: cfg_order must be one of 'after', 'before', got 'x'"),
