@@ -1,4 +1,4 @@
-"""``python -m bench.sampling``: from a model's logits to tokens, per scale and per image, on the CPU.
+"""``python -m bench.sampling``: from a model's logits to tokens, per scale and per image.
 
 Upstream is what the samplers run, without guidance by the previous scale: classifier-free guidance op by op, top-k and
 top-p by masks, sort, softmax and cumsum, and a multinomial. Ours is `ssg_kernels.GuidedSampler`, with guidance.
@@ -7,6 +7,7 @@ top-p by masks, sort, softmax and cumsum, and a multinomial. Ours is `ssg_kernel
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ssg_kernels import GuidedSampler, reference
 
-from . import machine, report
+from . import machine, recordings, report
 from .__main__ import write
 from .cases import DTYPES, VAR_256
 from .timing import Budget, Rotation, measure
@@ -27,6 +28,7 @@ from .timing import Budget, Rotation, measure
 DEFAULT_OUT = machine.ROOT / "bench" / "results" / "local-sampling.json"
 BETA = 0.5
 CHECKED_TOKENS = 64
+GRAPH_CALLS = 4  # on a GPU: calls of a step in one graph
 
 VAR_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 PIXELS_1024 = (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
@@ -126,12 +128,14 @@ def ours(model: Model, k: int) -> Callable[..., Tensor]:
     return step
 
 
-def make_inputs(model: Model, k: int, batch: int) -> tuple[Tensor, Tensor]:
+def make_inputs(
+    model: Model, k: int, batch: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(k)
     rows = batch if model.cfgs[k] is None else 2 * batch
     counts = (model.sizes[k] ** 2, model.sizes[max(k - 1, 0)] ** 2)
     logits, prev_logits = (
-        (4 * torch.randn(rows, count, model.vocabulary, generator=generator)).to(DTYPES[model.dtype])
+        (4 * torch.randn(rows, count, model.vocabulary, generator=generator)).to(device, DTYPES[model.dtype])
         for count in counts
     )
     return logits, prev_logits
@@ -150,7 +154,7 @@ def verdict(model: Model, k: int, logits: Tensor, prev_logits: Tensor) -> str:
         prev_cfg = model.cfgs[max(k - 1, 0)] or 0.0
         guided = guided_logits_cfg(logits, prev_logits, *sizes, beta, cfg, prev_cfg)
     rows = choices(guided, model)
-    uniform = torch.rand(rows.shape[:2], generator=torch.Generator().manual_seed(k))
+    uniform = torch.rand(rows.shape[:2], generator=torch.Generator().manual_seed(k)).to(rows.device)
     some = slice(CHECKED_TOKENS)
     want = reference.sample_tempered(
         rows[:1, some], uniform[:1, some], 1 / model.temperature, model.top_ks[k], model.top_p
@@ -161,17 +165,28 @@ def verdict(model: Model, k: int, logits: Tensor, prev_logits: Tensor) -> str:
     return "exact" if (got != want).sum() <= (1 if k == 0 else 0) else "wrong"
 
 
-def run_scale(model: Model, k: int, batch: int, budget: Budget) -> dict[str, Any]:
-    inputs = make_inputs(model, k, batch)
+def run_scale(model: Model, k: int, batch: int, budget: Budget, device: torch.device) -> dict[str, Any]:
+    inputs = make_inputs(model, k, batch, device)
     steps: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "upstream": upstream(model, k),
         "ours": ours(model, k),
     }
     with torch.inference_mode():
-        rows = {"upstream": {"verdict": "not checked"}, "ours": {"verdict": verdict(model, k, *inputs)}}
+        rows: dict[str, dict[str, Any]] = {
+            "upstream": {"verdict": "not checked"},
+            "ours": {"verdict": verdict(model, k, *inputs)},
+        }
         if rows["ours"]["verdict"] == "wrong":
             del steps["ours"]
-        timings = measure(steps, Rotation([inputs], cold=False), budget)
+        if device.type == "cpu":
+            timings = measure(steps, Rotation([inputs], cold=False), budget)
+        else:
+            recorded = {
+                name: recordings.record(step, [inputs], GRAPH_CALLS, device) for name, step in steps.items()
+            }
+            timings = recordings.measure(recorded, device, budget)
+            for name, recording in recorded.items():
+                rows[name]["captured"] = recording.captured
     return {
         "model": model.name,
         "scale": k + 1,
@@ -224,26 +239,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--budget", type=float, default=0.6, metavar="SECONDS", help="timed seconds per contender"
     )
+    parser.add_argument(
+        "--device", default="cpu", help='"cuda" times graphs; SSG_KERNELS_BACKEND picks our backend'
+    )
     parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own choice)")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="the JSON")
     arguments = parser.parse_args(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     budget = Budget(seconds=arguments.budget, warmup=min(Budget.warmup, arguments.budget), min_samples=3)
-    if not machine.kernel_in_use():
+    device = torch.device(arguments.device)
+    if device.type == "cpu" and not machine.kernel_in_use():
         print('The compiled kernel is not in use: "ours" is the reference.', file=sys.stderr)
     results: list[dict[str, Any]] = []
     document: dict[str, Any] = {
         "format": 1,
         "run": {"date": machine.now(), **machine.commit(), "budget_s": budget.seconds, "min_samples": 3},
-        "machine": machine.machine(),
+        "machine": {**machine.machine(), **machine.accelerator(device)},
+        "backend": os.environ.get("SSG_KERNELS_BACKEND"),
         "versions": machine.versions(),
         "results": results,
     }
     for model in (model for model in MODELS if model.name in arguments.models):
         scales = range(len(model.sizes))[-1 if arguments.last else 0 :]
         for k in tqdm(scales, unit="scale", desc=model.name, leave=False, disable=None):
-            results.append(run_scale(model, k, arguments.batch, budget))
+            results.append(run_scale(model, k, arguments.batch, budget, device))
             write(document, arguments.out)
         print("\n".join(table([r for r in results if r["model"] == model.name])) + "\n")
     verdicts = [c["verdict"] for result in results for c in result["contenders"]]
