@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import nn
 
 from ssg_kernels.demo.classifier import Classifier
@@ -45,7 +45,7 @@ def save(model: nn.Module, path: Path) -> None:
     config: Any = getattr(model, "config", None)
     tensors = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     unfinished = path.with_suffix(".tmp")
-    save_file(tensors, unfinished, {"config": json.dumps(asdict(config) if config else {})})
+    unfinished.write_bytes(serialise(tensors, {"config": json.dumps(asdict(config) if config else {})}))
     os.replace(unfinished, path)
 
 
