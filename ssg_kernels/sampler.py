@@ -16,6 +16,7 @@ from ssg_kernels.guidance import SSG, _merged
 __all__ = ["GuidedSampler"]
 
 CFG_SCHEDULES = ("static", "ramp")
+CFG_ORDERS = ("after", "before")
 
 _T = TypeVar("_T")
 
@@ -34,6 +35,8 @@ class GuidedSampler:
             unconditional half. A scale s in the form s*c + (1-s)*u is t = s - 1.
         cfg_schedule: "static", or "ramp": t at scale k of K is cfg * (k-1)/(K-1), as VAR, HART, Switti and HMAR have
             it (HART's last scale uses the t of the one before: K numbers say so).
+        cfg_order: "after" guides the merged logits, with the previous scale's as they were merged; "before" guides both
+            halves and merges them then. The two differ where t changes between scales.
         top_k: how many of the largest logits stay, ties included; 0 keeps all. An int, or K.
         top_p: the probability that stays; 0.0 keeps all. A number, or K.
         classes: how many neighbouring columns are one choice; None for the whole vocabulary. 2 where a token is bits
@@ -73,6 +76,7 @@ class GuidedSampler:
         *,
         cfg: SupportsFloat | Sequence[SupportsFloat] | Tensor | None = None,
         cfg_schedule: str = "static",
+        cfg_order: str = "after",
         top_k: int | Sequence[int] = 0,
         top_p: SupportsFloat | Sequence[SupportsFloat] = 0.0,
         temperature: SupportsFloat | Sequence[SupportsFloat] | Tensor = 1.0,
@@ -82,6 +86,9 @@ class GuidedSampler:
         count = len(self._ssg.sizes)
         self._cfgs = _as_cfgs(cfg, count)
         self._ramp = _as_ramp(cfg, cfg_schedule, count)
+        if cfg_order not in CFG_ORDERS:
+            raise ValueError(f"GuidedSampler: cfg_order must be one of 'after', 'before', got {cfg_order!r}")
+        self._before = cfg_order == "before"
         self._top_ks = _per_scale("top_k", "integers from 0 on", top_k, count, _as_top_k)
         self._top_ps = _per_scale("top_p", "numbers from 0 to 1", top_p, count, _as_top_p)
         if classes is not None and not _as_top_k(classes):
@@ -145,6 +152,9 @@ class GuidedSampler:
             raise ValueError(f"GuidedSampler: uniform must have shape {shape}, got {given}")
         guided = logits
         if step > 0:
+            if self._before:
+                # All of it is linear: this t for the previous logits too is guiding the halves first.
+                ssg._prev_cfg = cfg
             guided = ssg._guided(logits, cfg, step)
         elif cfg is not None:
             guided = _merged(logits, cfg)

@@ -124,6 +124,23 @@ def test_the_ramp_is_that_of_the_samplers(backend: str) -> None:
     assert GuidedSampler([4], 0.5, cfg=3.0, cfg_schedule="ramp").sizes == ((4, 4),)
 
 
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_before_guides_the_halves_and_merges_them_then(backend: str, as_tensor: bool) -> None:
+    raw, u = raw_logits(dtype=torch.float64), uniforms()
+    ssg = ssg_kernels.SSG(SIZES, 0.8)
+    expected = []
+    for k, (logits, uniform) in enumerate(zip(raw, u, strict=True)):
+        conditional, unconditional = ssg(logits).chunk(2)
+        expected.append(ssg_kernels.sample((1 + k) * conditional - k * unconditional, uniform, 5, 0.9))
+    cfg = torch.tensor(3.0) if as_tensor else 3.0
+    settings = {"cfg": cfg, "cfg_schedule": "ramp", "top_k": 5, "top_p": 0.9}
+    sampler = GuidedSampler(SIZES, 0.8, cfg_order="before", **settings)
+    for _ in range(2):
+        assert_same(generation(sampler, raw, u), expected)
+    after = generation(GuidedSampler(SIZES, 0.8, **settings), raw, u)
+    assert any((a != b).any() for a, b in zip(after, expected, strict=True))
+
+
 def test_tensors_are_read_at_every_call(backend: str) -> None:
     raw, u = raw_logits(), uniforms()
     cfgs = [torch.tensor([k, 0.5 * k]) for k in range(K)]
@@ -287,6 +304,7 @@ WRONG = [
         {"cfg": torch.ones(2, 2)},
         "cfg must be a real tensor of shape () or (B,), got torch.float32 of shape (2, 2)",
     ),
+    ({"cfg": 1.5, "cfg_order": "both"}, "cfg_order must be one of 'after', 'before', got 'both'"),
     ({"cfg": 1.5, "cfg_schedule": "linear"}, "cfg_schedule must be one of 'static', 'ramp', got 'linear'"),
     (
         {"cfg": [1, 2, 3, 4], "cfg_schedule": "ramp"},
