@@ -63,6 +63,7 @@ sanitize: $(READY)
 	@$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DSSG_SANITIZE=ON >/dev/null
 	@$(BIN)/cmake --build build/sanitize -- --quiet
 	build/sanitize/kernel_sanitize
+	build/sanitize/sample_sanitize
 
 clean:
 	rm -rf build dist *.egg-info ssg_kernels/*.so ssg_kernels/_build.json $(READY)

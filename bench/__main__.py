@@ -70,7 +70,7 @@ def _budget(arguments: argparse.Namespace) -> Budget:
     return Budget(seconds=seconds, warmup=min(Budget.warmup, seconds))
 
 
-def _write(document: dict[str, Any], path: Path) -> None:
+def write(document: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             document["results"].append(result)
             # After every case, so that an interrupted run keeps what it has.
-            _write(document, arguments.out)
+            write(document, arguments.out)
             tqdm.write(f"\n{title} ({result['bytes'] / 1e6:.2f} MB)")
             tqdm.write("\n".join(report.contenders_table(result)))
             bar.update()
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for case, dtype in tqdm(pairs, unit="case", desc="peak memory", dynamic_ncols=True):
             document["memory"] += memory.measure(case, dtype, torch.get_num_threads())
     document["run"]["load_average_at_end"] = machine.machine()["load_average"]
-    _write(document, arguments.out)
+    write(document, arguments.out)
     for table in (report.memory_table, report.overhead_table, report.summary_table, report.notes):
         print()
         print("\n".join(table(document)))

@@ -2,7 +2,7 @@
 # On a machine with an NVIDIA GPU: builds for its architecture, checks both GPU backends, measures them. Under nine
 # minutes. Needs this repository and a python3 with torch, Triton, pytest, hypothesis, cmake and ninja, and nvcc.
 #
-#   bench/gpu.sh [FOLDER]    writes gpu.json, parity.xml and the logs into FOLDER (default: build/gpu-results)
+#   bench/gpu.sh [FOLDER]    writes gpu.json, sampling-*.json, parity.xml and the logs into FOLDER (default: build/gpu-results)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${1:-build/gpu-results}" && cd "${1:-build/gpu-results}" && pwd)
@@ -29,7 +29,7 @@ limit build 120 bash -euc '
 "$python" -m ssg_kernels info
 
 step "parity"
-LINES_SHOWN=40 limit parity 190 "$python" -m pytest tests/gpu -q --junitxml="$out/parity.xml" --durations=8
+LINES_SHOWN=40 limit parity 170 "$python" -m pytest tests/gpu -q --junitxml="$out/parity.xml" --durations=8
 
 if command -v compute-sanitizer >/dev/null; then
   step "compute-sanitizer"
@@ -42,7 +42,16 @@ if command -v compute-sanitizer >/dev/null; then
 fi
 
 step "benchmark"
-LINES_SHOWN=70 limit benchmark 150 "$python" -m bench.gpu --out "$out/gpu.json"
+LINES_SHOWN=70 limit benchmark 130 "$python" -m bench.gpu --out "$out/gpu.json"
+
+step "sampling"
+for backend in cuda triton; do
+  for batch in 1 64; do
+    models=$([ "$batch" = 1 ] && echo VAR-256 HART Infinity-2B Switti || echo VAR-256)
+    SSG_KERNELS_BACKEND=$backend limit "sampling-$backend-$batch" 25 "$python" -m bench.sampling --device cuda --last \
+      --batch "$batch" --budget 0.2 --models $models --out "$out/sampling-$backend-$batch.json"
+  done
+done
 
 step "done"
 [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -21,6 +23,7 @@
 
 #include "cpu/kernel.h"
 #include "cpu/memory.h"
+#include "cpu/sample.h"
 #include "cuda/kernel.h"
 
 #if defined(SSG_HAVE_CUDA)
@@ -97,6 +100,14 @@ std::string shape_text(const Sizes& sizes) {
   text << "(";
   for (size_t i = 0; i < sizes.size(); ++i) text << (i == 0 ? "" : ", ") << sizes[i];
   text << (sizes.size() == 1 ? ",)" : ")");
+  return text.str();
+}
+
+// As Python's format with "g" writes it.
+std::string number_text(double value) {
+  if (std::isnan(value)) return "nan";
+  std::ostringstream text;
+  text << value;
   return text.str();
 }
 
@@ -229,6 +240,24 @@ ssg::cuda::Scalar strength_scalar(ScalarType type) {
 }
 #endif
 
+// Element i of an array on the CPU.
+double number_at(const void* data, ScalarType type, int64_t i) {
+  const auto read = [&](auto zero) { return static_cast<double>(static_cast<const decltype(zero)*>(data)[i]); };
+  switch (type) {
+    case ScalarType::Float: return read(float{});
+    case ScalarType::Double: return read(double{});
+    case ScalarType::Half: return static_cast<float>(static_cast<const Half*>(data)[i]);
+    case ScalarType::BFloat16: return static_cast<float>(static_cast<const BFloat16*>(data)[i]);
+    case ScalarType::Byte: return read(uint8_t{});
+    case ScalarType::Char: return read(int8_t{});
+    case ScalarType::Short: return read(int16_t{});
+    case ScalarType::Int: return read(int32_t{});
+    case ScalarType::Long: return read(int64_t{});
+    case ScalarType::Bool: return read(bool{});
+    default: fail("a strength of ", dtype_text(type), " cannot be read");
+  }
+}
+
 // A float, or a tensor of shape () or (B,) on the device of the logits.
 class Strength {
  public:
@@ -251,20 +280,7 @@ class Strength {
   // Sample b's strength; for tensors on the CPU.
   double operator[](int64_t b) const {
     if (tensor_ == nullptr) return value_;
-    const int64_t i = b * stride_;
-    switch (type_) {
-      case ScalarType::Float: return read<float>(i);
-      case ScalarType::Double: return read<double>(i);
-      case ScalarType::Half: return static_cast<float>(static_cast<const Half*>(data_)[i]);
-      case ScalarType::BFloat16: return static_cast<float>(static_cast<const BFloat16*>(data_)[i]);
-      case ScalarType::Byte: return read<uint8_t>(i);
-      case ScalarType::Char: return read<int8_t>(i);
-      case ScalarType::Short: return read<int16_t>(i);
-      case ScalarType::Int: return read<int32_t>(i);
-      case ScalarType::Long: return read<int64_t>(i);
-      case ScalarType::Bool: return read<bool>(i);
-      default: fail("a strength of ", dtype_text(type_), " cannot be read");
-    }
+    return number_at(data_, type_, b * stride_);
   }
 
 #if defined(SSG_HAVE_CUDA)
@@ -284,11 +300,6 @@ class Strength {
   }
 
  private:
-  template <class T>
-  double read(int64_t i) const {
-    return static_cast<double>(static_cast<const T*>(data_)[i]);
-  }
-
   const Tensor* tensor_ = nullptr;
   ScalarType type_ = ScalarType::Double;
   const void* data_ = nullptr;
@@ -300,11 +311,13 @@ class Strength {
 
 using Shape = std::array<int64_t, 3>;
 
-Tensor empty_on_device_of(const Tensor& x, const Shape& sizes, ScalarType dtype) {
-  const Shape strides = {std::max<int64_t>(sizes[1], 1) * std::max<int64_t>(sizes[2], 1),
-                         std::max<int64_t>(sizes[2], 1), 1};
+template <size_t N>
+Tensor empty_on_device_of(const Tensor& x, const std::array<int64_t, N>& sizes, ScalarType dtype) {
+  std::array<int64_t, N> strides;
+  strides[N - 1] = 1;
+  for (size_t d = N - 1; d > 0; --d) strides[d - 1] = strides[d] * std::max<int64_t>(sizes[d], 1);
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(3, sizes.data(), strides.data(),
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(N, sizes.data(), strides.data(),
                                                          torch::stable::detail::to<int32_t>(from(dtype)),
                                                          device_type_of(x), device_index_of(x), &handle));
   return Tensor(handle);
@@ -456,21 +469,26 @@ Step step_of(ssg::cpu::Scalar scalar, int64_t sources, const Tensor& logits, con
 }
 
 #if defined(SSG_HAVE_CUDA)
-void run_cuda(const ssg::StepKey& key, const ssg::cuda::Step& step, const Tensor& logits) {
-  const int32_t device = device_index_of(logits);
+template <class Launch>
+void on_current_stream(const Tensor& x, Launch&& launch) {
+  const int32_t device = device_index_of(x);
   const torch::stable::accelerator::DeviceGuard guard(device);
   void* stream = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  ssg::cuda::run(key, step, device, stream);
+  launch(device, stream);
+}
+
+void run_cuda(const ssg::StepKey& key, const ssg::cuda::Step& step, const Tensor& logits) {
+  on_current_stream(logits, [&](int32_t device, void* stream) { ssg::cuda::run(key, step, device, stream); });
 }
 #endif
 
+void in_parallel(int64_t tasks, int64_t grain, ssg::cpu::Body body, const void* context) {
+  torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+}
+
 void run_kernel(const ssg::StepKey& key, const ssg::cpu::Step& step) {
-  ssg::cpu::run(key, step, torch::stable::get_num_threads(),
-                [](int64_t tasks, int64_t grain, ssg::cpu::Body body, const void* context) {
-                  torch::stable::parallel_for(0, tasks, grain,
-                                              [&](int64_t begin, int64_t end) { body(context, begin, end); });
-                });
+  ssg::cpu::run(key, step, torch::stable::get_num_threads(), in_parallel);
 }
 
 // The guided operators
@@ -592,9 +610,9 @@ Tensor guide(const char* name, Tensor logits, Tensor prev_logits, const Options&
   return out;
 }
 
-template <class... Strengths, size_t... I>
-std::tuple<Strengths...> strengths_from(const StableIValue* stack, std::index_sequence<I...>) {
-  return {torch::stable::detail::to<Strengths>(stack[I])...};
+template <class... Values, size_t... I>
+std::tuple<Values...> arguments_from([[maybe_unused]] const StableIValue* stack, std::index_sequence<I...>) {
+  return {torch::stable::detail::to<Values>(stack[I])...};
 }
 
 // logits, prev_logits, size, prev_size, one or three strengths, prior, interpolation, rescale, and `out` where IsOut.
@@ -604,7 +622,7 @@ void guided(StableIValue* stack, uint64_t, uint64_t) {
   const char* name = count == 3 ? "guided_logits_cfg" : "guided_logits";
   Tensor logits = torch::stable::detail::to<Tensor>(stack[0]);
   Tensor prev_logits = torch::stable::detail::to<Tensor>(stack[1]);
-  const auto strengths = strengths_from<Strengths...>(stack + 4, std::index_sequence_for<Strengths...>{});
+  const auto strengths = arguments_from<Strengths...>(stack + 4, std::index_sequence_for<Strengths...>{});
   const Options options{Ints(stack[2]), Ints(stack[3]), Text(stack[4 + count]), Text(stack[5 + count]),
                         torch::stable::detail::to<bool>(stack[6 + count])};
   std::optional<Tensor> out;
@@ -675,6 +693,121 @@ void prior_linear(StableIValue* stack, uint64_t, uint64_t) {
   run_kernel(key, step);
 }
 
+// One token per position
+
+// What the largest of a row of logits is called where it is not finite.
+std::string largest_text(const Tensor& logits, const Facts& facts, int64_t b, int64_t t) {
+  double largest = -std::numeric_limits<double>::infinity();
+  for (int64_t v = 0; v < facts.size[2]; ++v) {
+    const int64_t at = b * facts.stride[0] + t * facts.stride[1] + v * facts.stride[2];
+    const double value = number_at(logits.const_data_ptr(), facts.dtype, at);
+    if (std::isnan(value)) return number_text(value);
+    largest = std::max(largest, value);
+  }
+  return number_text(largest);
+}
+
+// logits, uniform, the scale where there is one, top_k, top_p
+template <class... Scale>
+void sampled(StableIValue* stack, uint64_t, uint64_t) {
+  constexpr size_t count = sizeof...(Scale);
+  const char* name = count == 0 ? "sample" : "_sample_tempered";
+  Tensor logits = torch::stable::detail::to<Tensor>(stack[0]);
+  const Tensor uniform = torch::stable::detail::to<Tensor>(stack[1]);
+  const auto given_scale = arguments_from<Scale...>(stack + 2, std::index_sequence_for<Scale...>{});
+  const auto top_k = torch::stable::detail::to<int64_t>(stack[2 + count]);
+  const auto top_p = torch::stable::detail::to<double>(stack[3 + count]);
+  Facts facts(logits);
+  if (facts.dim != 3) fail(name, ": logits must be a 3-D tensor (B, L, V), got ", facts.dim, "-D");
+  ssg::cpu::Sampling sampling;
+  sampling.scalar = scalar_of(name, "logits", facts.dtype);
+  sampling.batch = facts.size[0];
+  sampling.tokens = facts.size[1];
+  sampling.vocabulary = facts.size[2];
+  sampling.top_k = top_k;
+  sampling.top_p = top_p;
+  if (sampling.vocabulary == 0) fail(name, ": logits must have at least one vocabulary column, got 0");
+  if (uniform.dim() != 2 || uniform.size(0) != sampling.batch || uniform.size(1) != sampling.tokens)
+    fail(name, ": uniform must have shape (B, L) = (", sampling.batch, ", ", sampling.tokens, "), got ",
+         shape_text(uniform.sizes()));
+  const ScalarType uniform_type = uniform.scalar_type();
+  sampling.uniform_is_double = uniform_type == ScalarType::Double;
+  if (!sampling.uniform_is_double && uniform_type != ScalarType::Float)
+    fail(name, ": uniform must be float32 or float64, got ", dtype_text(uniform_type));
+  if (!on_device_of(uniform, logits))
+    fail(name, ": uniform must be on the device of logits, ", device_text(logits), ", got ", device_text(uniform));
+  if (top_k < 0 || top_k > sampling.vocabulary)
+    fail(name, ": top_k must be from 0 to V = ", sampling.vocabulary, ", got ", top_k);
+  if (!(top_p >= 0 && top_p <= 1)) fail(name, ": top_p must be from 0 to 1, got ", number_text(top_p));
+  const Strength scale = std::apply(
+      [&](const auto&... value) {
+        if constexpr (count == 0)
+          return Strength(name, "scale", 1.0, sampling.batch, logits);
+        else
+          return Strength(name, "scale", value..., sampling.batch, logits);
+      },
+      given_scale);
+  Weights scales(sampling.batch);
+  for (int64_t b = 0; on_cpu(logits) && b < sampling.batch; ++b) {
+    const double value = scale[b];
+    if (!(value > 0 && value < std::numeric_limits<double>::infinity()) && sampling.tokens > 0)
+      fail("sample: scale must be positive and finite, got ", number_text(value));
+    scales.data()[b] = value;
+  }
+  const auto refuse_empty = [&](int64_t row) {
+    const int64_t b = row / sampling.tokens;
+    const int64_t t = row % sampling.tokens;
+    fail("sample: logits must have a finite largest value in every row, got ", largest_text(logits, facts, b, t),
+         " at (", b, ", ", t, ")");
+  };
+  if (!serves(logits)) {
+    // It leaves the refusal to us: the text of what it raises would be lost on the way.
+    const auto drawn = call<Tensor>("ssg::_python_sample", logits, uniform, scale.tensor(), top_k, top_p);
+    if (on_cpu(logits)) {
+      const auto* tokens = static_cast<const int64_t*>(drawn.const_data_ptr());
+      for (int64_t r = 0; r < sampling.batch * sampling.tokens; ++r)
+        if (tokens[r] < 0) refuse_empty(r);
+    }
+    stack[0] = from(drawn);
+    return;
+  }
+
+  logits = readable(logits, facts);
+  const std::array<int64_t, 2> shape = {sampling.batch, sampling.tokens};
+#if defined(SSG_HAVE_CUDA)
+  if (!on_cpu(logits)) {
+    ssg::cuda::Sampling on_cuda;
+    on_cuda.scalar = static_cast<ssg::cuda::Scalar>(sampling.scalar);
+    on_cuda.batch = sampling.batch;
+    on_cuda.tokens = sampling.tokens;
+    on_cuda.vocabulary = sampling.vocabulary;
+    on_cuda.logits = logits_at<ssg::cuda::Logits>(logits, facts, 0);
+    on_cuda.uniform = uniform.const_data_ptr();
+    on_cuda.uniform_is_double = sampling.uniform_is_double;
+    on_cuda.uniform_batch_stride = uniform.stride(0);
+    on_cuda.uniform_token_stride = uniform.stride(1);
+    on_cuda.scale = scale.on_cuda();
+    on_cuda.top_k = top_k;
+    on_cuda.top_p = top_p;
+    Tensor out = empty_on_device_of(logits, shape, ScalarType::Long);
+    on_cuda.out = static_cast<int64_t*>(out.mutable_data_ptr());
+    stack[0] = from(out);
+    on_current_stream(logits, [&](int32_t device, void* stream) { ssg::cuda::sample(on_cuda, device, stream); });
+    return;
+  }
+#endif
+  Tensor out = empty_on_device_of(logits, shape, ScalarType::Long);
+  stack[0] = from(out);
+  sampling.logits = logits_at<ssg::cpu::Logits>(logits, facts, 0);
+  sampling.uniform = uniform.const_data_ptr();
+  sampling.uniform_batch_stride = uniform.stride(0);
+  sampling.uniform_token_stride = uniform.stride(1);
+  sampling.scale = scales.data();
+  sampling.out = static_cast<int64_t*>(out.mutable_data_ptr());
+  const int64_t empty = ssg::cpu::sample(sampling, in_parallel);
+  if (empty >= 0) refuse_empty(empty);
+}
+
 // The same on every device: each call sees where its tensors are.
 void register_kernels(torch::stable::detail::StableLibrary& m) {
   m.impl("guided_logits", &guided<false, Tensor>);
@@ -700,6 +833,10 @@ void register_kernels(torch::stable::detail::StableLibrary& m) {
   m.impl("guided_logits_cfg.float_cfg_prev_cfg_out", &guided<true, Tensor, double, double>);
 
   m.impl("_prior_linear", &prior_linear);
+
+  m.impl("sample", &sampled<>);
+  m.impl("_sample_tempered", &sampled<Tensor>);
+  m.impl("_sample_tempered.float", &sampled<double>);
 }
 
 }  // namespace

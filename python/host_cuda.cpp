@@ -199,6 +199,31 @@ void bind_cuda(py::module_& module) {
           py::arg("plan"), py::arg("reverse") = false,
           "Runs the kernel's source on host memory, block by block; RuntimeError for what the shim finds wrong.");
 
+  module.def(
+      "cuda_sample",
+      [](const Place& logits, const Place& uniform, bool uniform_is_double, const Number& scale, uintptr_t out,
+         const std::string& dtype, int64_t batch, int64_t tokens, int64_t vocabulary, int64_t top_k, double top_p,
+         bool reverse) {
+        cuda::Sampling sampling;
+        sampling.scalar = parse<Scalar>(kScalars, dtype);
+        sampling.batch = batch;
+        sampling.tokens = tokens;
+        sampling.vocabulary = vocabulary;
+        sampling.logits = logits_of(logits);
+        sampling.uniform = reinterpret_cast<const void*>(std::get<0>(uniform));
+        sampling.uniform_batch_stride = std::get<1>(uniform);
+        sampling.uniform_token_stride = std::get<2>(uniform);
+        sampling.uniform_is_double = uniform_is_double;
+        sampling.scale = strength_of(scale);
+        sampling.top_k = top_k;
+        sampling.top_p = top_p;
+        sampling.out = reinterpret_cast<int64_t*>(out);
+        cuda::host::sample(sampling, reverse ? cuda::host::Order::reverse : cuda::host::Order::forward);
+      },
+      py::kw_only(), py::arg("logits"), py::arg("uniform"), py::arg("uniform_is_double"), py::arg("scale"),
+      py::arg("out"), py::arg("dtype"), py::arg("batch"), py::arg("tokens"), py::arg("vocabulary"), py::arg("top_k"),
+      py::arg("top_p"), py::arg("reverse"), "Runs the sampling kernel's source on host memory, as CudaCall.run does.");
+
   module.def("cuda_fault", &run_fault, py::arg("fault"), py::arg("reverse") = false);
   module.def("cuda_mma", &run_mma, py::arg("a"), py::arg("b"), py::arg("depth"));
   module.def(

@@ -4,5 +4,14 @@ from ssg_kernels import _autograd, _extension, _fake, _kernels, _out, _packet, _
 from ssg_kernels._version import __version__
 from ssg_kernels.guidance import SSG
 from ssg_kernels.ops import guided_logits, guided_logits_cfg, sample
+from ssg_kernels.sampler import GuidedSampler
 
-__all__ = ["SSG", "__version__", "guided_logits", "guided_logits_cfg", "reference", "sample"]
+__all__ = [
+    "SSG",
+    "GuidedSampler",
+    "__version__",
+    "guided_logits",
+    "guided_logits_cfg",
+    "reference",
+    "sample",
+]

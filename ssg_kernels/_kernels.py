@@ -70,14 +70,14 @@ def prior_linear(
 
 def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
     _checks.sample("sample", logits, uniform, 1.0, top_k, top_p)
-    return python_sample(logits, uniform, 1.0, top_k, top_p)
+    return reference.refuse_empty_rows(python_sample(logits, uniform, 1.0, top_k, top_p), logits, 1.0)
 
 
 def sample_tempered(
     logits: Tensor, uniform: Tensor, scale: Strength, top_k: int = 0, top_p: float = 0.0
 ) -> Tensor:
     _checks.sample("_sample_tempered", logits, uniform, scale, top_k, top_p)
-    return python_sample(logits, uniform, scale, top_k, top_p)
+    return reference.refuse_empty_rows(python_sample(logits, uniform, scale, top_k, top_p), logits, scale)
 
 
 # What follows takes checked arguments: the compiled kernels hand over to it.
@@ -109,10 +109,10 @@ def python_prior_linear(x: Tensor, *arguments: object) -> Tensor:
 def python_sample(
     logits: Tensor, uniform: Tensor, scale: Strength, top_k: int = 0, top_p: float = 0.0
 ) -> Tensor:
-    """`_sample_tempered` of its arguments in order."""
-    if _backends.uses_triton(logits) and _backends.forced():
-        raise ValueError("SSG_KERNELS_BACKEND=triton cannot serve sample: it has no Triton kernel")
-    return reference.sample_tempered(logits, uniform, scale, top_k, top_p)
+    """`_sample_tempered` of its arguments in order, with -1 for a row without an answer on every device."""
+    if _backends.uses_triton(logits):
+        return _backends.triton().sample(*_with_floats(logits, uniform, scale), top_k, top_p)
+    return reference.draw(logits, uniform, scale, top_k, top_p)
 
 
 def reference_prior_linear(

@@ -58,12 +58,12 @@ def _sampled(
     name: str, op: OpOverload, tensors: int, info: Any, in_dims: Sequence[Any], arguments: Sequence[Any]
 ) -> tuple[Tensor, int]:
     logits, uniform, *scale = (_first(x, dim) for x, dim in zip(arguments[:tensors], in_dims, strict=False))
-    top_k, top_p = [*arguments[tensors:], *[0, 0.0][len(arguments) - tensors :]]
-    _checks.sample(name, logits, uniform, scale[0] if scale else 1.0, top_k, top_p)
+    filters: list[Any] = [*arguments[tensors:], *(0, 0.0)[len(arguments) - tensors :]]
+    _checks.sample(name, logits, uniform, scale[0] if scale else 1.0, *filters)
     count, batch = info.batch_size, logits.shape[0]
     folded: list[Any] = [_fold(arguments[i], in_dims[i], count) for i in (0, 1)]
     folded += [_fold_strength(x, in_dims[2], count, batch) for x in arguments[2:tensors]]
-    return op(*folded, top_k, top_p).unflatten(0, (count, batch)), 0
+    return op(*folded, *filters).unflatten(0, (count, batch)), 0
 
 
 def _first(x: Any, dim: Any) -> Any:

@@ -153,7 +153,9 @@ class SSG:
         if self._prev_logits is not None:
             self._prev_logits = self._prev_logits[:rows]
 
-    def _guided(self, logits: Tensor, cfg: float | Tensor | None, step: int, out: Tensor | None) -> Tensor:
+    def _guided(
+        self, logits: Tensor, cfg: float | Tensor | None, step: int, out: Tensor | None = None
+    ) -> Tensor:
         prev_logits, prev_cfg = self._prev_logits, self._prev_cfg
         assert prev_logits is not None
         size, prev_size, beta = self.sizes[step], self.sizes[step - 1], self._beta_of(step, logits.device)

@@ -87,6 +87,10 @@ def _versions() -> list[tuple[str, str]]:
             ),
             ("flags", facts["flags"]),
         ]
+        if "cuda" in facts:
+            rows.append(
+                ("CUDA", f"nvcc {facts['cuda']}: sm_{facts['cuda_architectures'].replace(' ', ', sm_')}")
+            )
     return rows
 
 

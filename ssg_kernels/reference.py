@@ -188,7 +188,7 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
     whose weights are all zero raises ValueError on the CPU and gives -1 elsewhere.
     """
     _checks.sample("sample", logits, uniform, 1.0, top_k, top_p)
-    return _drawn(logits, uniform, 1.0, top_k, top_p)
+    return refuse_empty_rows(draw(logits, uniform, 1.0, top_k, top_p), logits, 1.0)
 
 
 def sample_tempered(
@@ -196,22 +196,24 @@ def sample_tempered(
 ) -> Tensor:
     """`sample` of the logits times `scale`, 1 / temperature: a float or a tensor of shape () or (B,)."""
     _checks.sample("_sample_tempered", logits, uniform, scale, top_k, top_p)
-    return _drawn(logits, uniform, scale, top_k, top_p)
+    return refuse_empty_rows(draw(logits, uniform, scale, top_k, top_p), logits, scale)
 
 
-def _drawn(logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int, top_p: float) -> Tensor:
+def draw(logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int, top_p: float) -> Tensor:
+    """`sample_tempered` of checked arguments, with -1 for a row whose weights are all zero."""
     running = sample_weights(logits, top_k, top_p, scale).cumsum(-1)
     total = running[..., -1]
-    if logits.device.type == "cpu":
-        _refuse_empty(logits, scale, total)
     share = uniform.double().nan_to_num(0.0).clamp(0.0, 1.0)
     target = (share * total.double()).floor().long().minimum(total - 1).contiguous()
     tokens = torch.searchsorted(running, target[..., None], right=True)[..., 0]
     return tokens.where(total > 0, -1)
 
 
-def _refuse_empty(logits: Tensor, scale: Tensor | float, total: Tensor) -> None:
-    for b, token in (total == 0).nonzero()[:1].tolist():
+def refuse_empty_rows(tokens: Tensor, logits: Tensor, scale: Tensor | float) -> Tensor:
+    """The tokens; raises ValueError where one is -1 on the CPU, where that waits for no device."""
+    if tokens.device.type != "cpu":
+        return tokens
+    for b, token in (tokens < 0).nonzero()[:1].tolist():
         factor = _per_sample(scale, logits.double()).expand(len(logits), 1, 1)[b].item()
         if not 0 < factor < math.inf:
             raise ValueError(f"sample: scale must be positive and finite, got {factor:g}")
@@ -219,6 +221,7 @@ def _refuse_empty(logits: Tensor, scale: Tensor | float, total: Tensor) -> None:
         raise ValueError(
             f"sample: logits must have a finite largest value in every row, got {largest:g} at ({b}, {token})"
         )
+    return tokens
 
 
 def _prior(

@@ -146,6 +146,8 @@ def check_everything(denoiser: Denoiser, modules: Sequence[torch.nn.Module]) -> 
                 denoiser.generate(batch, 0)
         with pytest.raises(ValueError, match="is attached already"):
             denoiser.attach(denoiser.model, BETA)
+    with denoiser.attach(denoiser.model, BETA):
+        denoiser.generate(2, 0)
     with pytest.raises(ZeroDivisionError), denoiser.attach(denoiser.model, BETA):
         raise ZeroDivisionError
     assert same(plain, run(denoiser))

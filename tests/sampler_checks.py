@@ -229,6 +229,9 @@ def check_is_itself_again(sampler: Sampler) -> None:
     for cfg_order in ("after", "before"):
         assert same(plain, run(sampler, beta=0.0, cfg_order=cfg_order))
         assert not same(plain, run(sampler, beta=BETA, cfg_order=cfg_order))
+        # Without recorders, which would put everything back themselves.
+        with sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
+            sampler.generate(sampler.batch, 0)
         with pytest.raises(ZeroDivisionError), sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
             raise ZeroDivisionError
         assert same(plain, run(sampler))
@@ -281,27 +284,33 @@ def check_two_models(one: Sampler, other: Sampler) -> None:
             assert same(alone[0], run(one))
         assert same(alone[2], run(other))
 
-        # The other, which is not attached, samples a whole image while this one is half-way.
-        make, seen = getattr(one.owner, one.makers[0]), []
+        # At the same time: the other samples a whole image while this one is half-way.
+        for settings, expected in (({}, alone[2]), ({"beta": -BETA}, alone[1])):
+            with other.attach(other.model, **settings) if settings else nullcontext():
+                result, meanwhile = generate_meanwhile(one, other)
+            assert torch.equal(result, alone[0][0])
+            assert torch.equal(meanwhile, expected[0])
 
-        def meanwhile(*args: Any, **kwargs: Any) -> Tensor:
-            logits = make(*args, **kwargs)
-            if not seen:
-                seen.append(None)
-                # Some samplers draw from the global generators too, which are the process's.
-                numpy_state = np.random.get_state()
-                with torch.random.fork_rng():
-                    thread = threading.Thread(target=lambda: seen.append(other.generate(other.batch, 0)))
-                    thread.start()
-                    thread.join()
-                np.random.set_state(numpy_state)
-            return logits
 
-        with pytest.MonkeyPatch.context() as swap:
-            swap.setattr(one.owner, one.makers[0], meanwhile)
-            result = one.generate(one.batch, 0)
-        assert torch.equal(seen[1], alone[2][0])
-        assert torch.equal(result, alone[0][0])
+def generate_meanwhile(one: Sampler, other: Sampler) -> tuple[Tensor, Tensor]:
+    """A generation of each, the other's in a thread of its own, from end to end within a step of the one's."""
+    make, results = getattr(one.owner, one.makers[0]), []
+
+    def spy(*args: Any, **kwargs: Any) -> Tensor:
+        logits = make(*args, **kwargs)
+        if not results:
+            # Some samplers draw from the global generators too, which are the process's.
+            numpy_state = np.random.get_state()
+            with torch.random.fork_rng():
+                thread = threading.Thread(target=lambda: results.append(other.generate(other.batch, 0)))
+                thread.start()
+                thread.join()
+            np.random.set_state(numpy_state)
+        return logits
+
+    with pytest.MonkeyPatch.context() as swap:
+        swap.setattr(one.owner, one.makers[0], spy)
+        return one.generate(one.batch, 0), results[0]
 
 
 def check_attached_twice(sampler: Sampler) -> None:

@@ -33,6 +33,14 @@ def test_parity_on(capability: str) -> None:
     if chosen != capability:
         pytest.skip(f"this processor runs {chosen}")
     run(
-        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_guided_logits.py"),
+        *(
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "tests/test_guided_logits.py",
+            "tests/test_sample.py",
+        ),
         *("-k", f"not reference and ({PARITY})"),
     )

@@ -75,6 +75,19 @@ def test_import_is_lean() -> None:
     assert added in ("['ssg_kernels']", "['ssg_kernels', 'torch']")
 
 
+def test_the_integrations_import_nothing_of_upstream() -> None:
+    done = python(
+        "import sys, ssg_kernels\n"
+        "assert not [name for name in sys.modules if name.startswith('ssg_kernels.integrations')]\n"
+        "before = set(sys.modules)\n"
+        "from ssg_kernels import integrations\n"
+        "added = {name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names\n"
+        "assert added == {'ssg_kernels'}, added\n"
+        "print(*(module for module in integrations.__all__ if callable(getattr(integrations, module).attach)))\n"
+    )
+    assert done.stdout.split() == ["hart", "hmar", "infinity", "switti", "var", "vq_diffusion"], done.stderr
+
+
 def test_info_names_versions_and_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     text = capsys.readouterr().out
@@ -92,6 +105,11 @@ def test_info_of_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     capability = info.backends()[1].note.rpartition(" ")[2]
     assert capability in facts["cpu_targets"].split()
     assert "CPU tensors are served by: cpu" in info.report()
+    assert ("\nCUDA " in info.report()) == ("cuda" in facts)
+    monkeypatch.setattr(
+        info, "build", lambda: {**facts, "cuda": "13.0.88", "cuda_architectures": "90-real 120-virtual"}
+    )
+    assert re.search(r"^CUDA +nvcc 13\.0\.88: sm_90-real, sm_120-virtual$", info.report(), re.M)
     monkeypatch.setenv("SSG_KERNELS_BACKEND", "reference")
     assert "SSG_KERNELS_BACKEND is 'reference'" in info.report()
     monkeypatch.setattr(_extension, "error", "undefined symbol: torch_new")

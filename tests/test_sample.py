@@ -297,10 +297,9 @@ def test_a_scale_without_an_answer(backend: str, scale: float) -> None:
             tempered(logits, uniform, value)
 
 
-def test_no_answer_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """-1 in its own row alone; what the reference does on a device that must not be waited for."""
-    monkeypatch.setattr(reference, "_refuse_empty", lambda *_: None)
+def test_no_answer_on_a_gpu() -> None:
+    """-1 in its own row alone: what the reference draws on every device, before the CPU raises."""
     logits = torch.zeros(1, 4, 3)
     logits[0, 0], logits[0, 1, 1], logits[0, 2, 2] = -INF, math.nan, INF
-    assert reference.sample(logits, torch.rand(1, 4)).tolist()[0][:3] == [-1, -1, -1]
-    assert reference.sample(logits, torch.rand(1, 4)).tolist()[0][3] >= 0
+    assert reference.draw(logits, torch.rand(1, 4), 1.0, 0, 0.0).tolist()[0][:3] == [-1, -1, -1]
+    assert reference.draw(logits, torch.rand(1, 4), 1.0, 0, 0.0).tolist()[0][3] >= 0

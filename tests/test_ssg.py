@@ -160,6 +160,32 @@ def test_a_tensor_of_strengths_is_read_at_every_call(backend: str) -> None:
         assert_accurate(ssg(raw[k]), expected[k])
 
 
+@pytest.mark.parametrize("cfg", [None, 1.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_place(backend: str, dtype: torch.dtype, cfg: float | None) -> None:
+    raw = raw_logits(SIZES, dtype=dtype)
+    expected = [ssg(x, cfg) for ssg in [SSG(SIZES, 0.5)] for x in raw]
+    ssg = SSG(SIZES, 0.5)
+    for logits, wanted in zip(raw, expected, strict=True):
+        given = logits.clone()
+        out = given[: len(wanted)]
+        assert ssg._advance(given, cfg, out=out) is out
+        assert torch.equal(out, wanted)
+
+
+def test_fewer_rows_go_on(backend: str) -> None:
+    raw = raw_logits(SIZES, rows=4)
+    ssg = SSG(SIZES, 0.5)
+    ssg._keep_rows(2)
+    expected = [SSG(SIZES[:2], 0.5, [1, 0.75]), SSG(SIZES[1:], 0.5, [1, 0.5, 0.25])]
+    assert torch.equal(ssg(raw[0]), expected[0](raw[0]))
+    assert torch.equal(ssg(raw[1]), expected[0](raw[1]))
+    ssg._keep_rows(2)
+    expected[1](raw[1][:2])
+    for logits in raw[2:]:
+        assert torch.equal(ssg(logits[:2]), expected[1](logits[:2]))
+
+
 # What samplers do to the logits. Each went wrong in a real sampler.
 
 

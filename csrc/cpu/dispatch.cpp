@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
 #include "kernel.h"
+#include "sample.h"
 
 namespace ssg::cpu {
 
@@ -113,6 +115,30 @@ void run(const StepKey& key, const Step& step, int64_t threads, Parallel paralle
     run_with<double>(*cached_plan<double>(full), step, chosen.strip_float64, threads, parallel, chosen.run_double);
   else
     run_with<float>(*cached_plan<float>(full), step, chosen.strip_float32, threads, parallel, chosen.run_float);
+}
+
+int64_t sample(const Sampling& sampling, Parallel parallel) {
+  struct Draws {
+    const Sampling& sampling;
+    std::atomic<int64_t> first_empty;
+  };
+  const int64_t rows = sampling.batch * sampling.tokens;
+  Draws draws{sampling, {rows}};
+  // A thread is worth waking for some ten microseconds of work; a logit costs about two nanoseconds.
+  constexpr int64_t kWorthwhile = 16384;
+  const int64_t grain = std::max<int64_t>(1, kWorthwhile / (sampling.vocabulary + 16));
+  parallel(
+      rows, grain,
+      [](const void* context, int64_t begin, int64_t end) {
+        auto& draws = *static_cast<Draws*>(const_cast<void*>(context));
+        const int64_t empty = kernel().sample_rows(draws.sampling, begin, end);
+        if (empty < 0) return;
+        int64_t first = draws.first_empty.load();
+        while (empty < first && !draws.first_empty.compare_exchange_weak(first, empty)) {
+        }
+      },
+      &draws);
+  return draws.first_empty == rows ? -1 : draws.first_empty.load();
 }
 
 }  // namespace ssg::cpu

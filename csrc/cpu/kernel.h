@@ -37,6 +37,8 @@ struct Split {
   int64_t row_groups = 1;     // tasks along the output rows
 };
 
+struct Sampling;
+
 // A kernel compiled for one instruction set.
 struct Kernel {
   const char* name;
@@ -45,6 +47,7 @@ struct Kernel {
   int64_t strip_float64;
   void (*run_float)(const Plan<float>&, const Step&, const Split&, int64_t begin, int64_t end);
   void (*run_double)(const Plan<double>&, const Step&, const Split&, int64_t begin, int64_t end);
+  int64_t (*sample_rows)(const Sampling&, int64_t begin, int64_t end);  // returns as `sample` does, see sample.h
 };
 
 // The widest kernel that this processor runs; SSG_KERNELS_CPU_CAPABILITY=avx512|avx2|baseline asks for a narrower one.

@@ -7,12 +7,11 @@
 // the epilogue.
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <new>
 
 #include "kernel.h"
+#include "scratch.h"
 #include "vector.h"
 
 namespace ssg::cpu::SSG_NAMESPACE {
@@ -25,32 +24,6 @@ constexpr int kMaxRows = 3;  // 12 of 16
 
 // Outputs above this go past the cache: they would evict the logits that are still to be read.
 constexpr int64_t kStreamBytes = int64_t{8} << 20;
-
-class Scratch {
- public:
-  ~Scratch() { std::free(data_); }
-  void* get(size_t bytes) {
-    if (bytes > size_) {
-      std::free(data_);
-      size_ = (bytes + 4095) / 4096 * 4096;
-      data_ = std::aligned_alloc(64, size_);
-      if (data_ == nullptr) {
-        size_ = 0;
-        throw std::bad_alloc();
-      }
-    }
-    return data_;
-  }
-
- private:
-  void* data_ = nullptr;
-  size_t size_ = 0;
-};
-
-inline Scratch& scratch() {
-  static thread_local Scratch instance;
-  return instance;
-}
 
 // sum[r] += sum_k coefficient[k][r] * x[k]
 template <class T, int R>
@@ -471,7 +444,10 @@ void run_double(const Plan<double>& plan, const Step& step, const Split& split, 
   run_as<double, double>(plan, step, split, begin, end);
 }
 
+int64_t sample_rows(const Sampling& sampling, int64_t begin, int64_t end);  // in sample_impl.h
+
 extern const Kernel kKernel;
-const Kernel kKernel = {SSG_NAME, kMaxRows, Strip<float>::width, Strip<double>::width, run_float, run_double};
+const Kernel kKernel = {SSG_NAME,  kMaxRows,   Strip<float>::width, Strip<double>::width,
+                        run_float, run_double, sample_rows};
 
 }  // namespace ssg::cpu::SSG_NAMESPACE

@@ -6,11 +6,13 @@
 
 #if defined(__CUDACC__)
 #define SSG_DEVICE __device__ __forceinline__
+#define SSG_INLINE SSG_DEVICE
 #define SSG_PRAGMA(text) _Pragma(#text)
 #define SSG_UNROLL _Pragma("unroll")
 #define SSG_UNROLL_BY(n) SSG_PRAGMA(unroll n)
 #else
 #define SSG_DEVICE inline
+#define SSG_INLINE inline
 #define SSG_UNROLL
 #define SSG_UNROLL_BY(n)
 #endif
@@ -124,6 +126,21 @@ SSG_DEVICE uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b
 
 SSG_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
 SSG_DEVICE float float_of(uint32_t x) { return __uint_as_float(x); }
+SSG_DEVICE double double_of(uint64_t x) { return __longlong_as_double(static_cast<long long>(x)); }
+
+// The value of another lane of the warp, all of whose lanes call it.
+SSG_DEVICE uint64_t shuffle(uint64_t x, int lane) {
+  return __shfl_sync(0xffffffffu, static_cast<unsigned long long>(x), lane);
+}
+
+// 32-bit halves, since shared memory has no 64-bit addition; whole once all threads have passed a barrier.
+SSG_DEVICE void add_shared(uint64_t* to, uint64_t x) {
+  auto* half = reinterpret_cast<uint32_t*>(to);
+  const auto low = static_cast<uint32_t>(x);
+  auto high = static_cast<uint32_t>(x >> 32);
+  if (low != 0 && atomicAdd(half, low) > ~low) ++high;
+  if (high != 0) atomicAdd(half + 1, high);
+}
 
 // The lanes of a warp that went different ways are together again: what the instructions below demand.
 SSG_DEVICE void converge() { __syncwarp(); }

@@ -43,6 +43,23 @@ struct Step {
   Strength prev_cfg;
 };
 
+// One token per row, by top-k, top-p and the inverse CDF: see ssg_kernels.reference.sample_weights.
+struct Sampling {
+  Scalar scalar = Scalar::float32;
+  int64_t batch = 0;
+  int64_t tokens = 0;
+  int64_t vocabulary = 0;
+  Logits logits;
+  const void* uniform = nullptr;  // float64 or float32
+  bool uniform_is_double = false;
+  int64_t uniform_batch_stride = 0;
+  int64_t uniform_token_stride = 0;
+  Strength scale;     // 1 / temperature
+  int64_t top_k = 0;  // 0 keeps all
+  double top_p = 0.0;
+  int64_t* out = nullptr;  // (batch, tokens), contiguous; -1 for a row without a finite largest logit
+};
+
 // Why this device cannot be served, or null where it can. Asks the driver once per device.
 const char* unavailable(int device);
 
@@ -50,6 +67,9 @@ const char* unavailable(int device);
 // synchronised but for the first use of a key, whose factors are uploaded; that is allowed during stream capture too.
 // Throws std::runtime_error with CUDA's own text.
 void run(const StepKey& key, const Step& step, int device, void* stream);
+
+// The same for sampling; nothing is uploaded.
+void sample(const Sampling& sampling, int device, void* stream);
 
 // How `run` would launch the step on a device of this kind, for people.
 std::string describe(const StepKey& key, const Step& step, int compute_capability, int multiprocessors);

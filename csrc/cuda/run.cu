@@ -5,22 +5,16 @@
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
-#include <stdexcept>
 #include <string>
 #include <tuple>
 
+#include "check.h"
 #include "kernel.h"
 #include "kernels.h"
 #include "launch_plan.h"
 
 namespace ssg::cuda {
 namespace {
-
-void check(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  cudaGetLastError();  // or the next caller of the runtime would find it
-  throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
-}
 
 int attribute(cudaDeviceAttr name, int device) {
   int value = 0;

@@ -89,7 +89,7 @@ def prior_linear(
 
 
 def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: float) -> Tensor:
-    """`ssg::_sample_tempered` of checked arguments, -1 for a row that has no token."""
+    """`ssg::_sample_tempered` of checked arguments; -1 for a row that has no answer."""
     return _launch().sample(logits, uniform, scale, top_k, top_p)
 
 

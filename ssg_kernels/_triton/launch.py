@@ -81,6 +81,7 @@ def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: 
     )  # fmt: skip
     launch = _launches.get(key)
     if launch is None:
+        _refuse_capture(logits.device)
         rows = batch * tokens
         given, at_once, warps = sample_tile(logits.dtype, vocabulary)
         launch = _keep(key, _Launch(sampling.sample_kernel, given, -(-rows // at_once), warps, 1))
@@ -97,12 +98,11 @@ def sample_tile(dtype: torch.dtype, vocabulary: int) -> tuple[tuple[Any, ...], i
     compute = tl.float64 if dtype == torch.float64 else tl.float32
     shift = {torch.bfloat16: 16, torch.float16: 13}.get(dtype, 0)
     columns = 1 << (vocabulary - 1).bit_length()
-    whole = columns <= _WIDEST_ROW
-    columns = columns if whole else _WIDEST_ROW // 4
+    block = columns if columns <= _WIDEST_ROW else _WIDEST_ROW // 4
     # 16 logits a thread, or two rows: what registers hold with their keys, weights and bounds.
-    rows = max(1, min(256, 2048 // columns))
-    warps = max(4, columns // 512)
-    return (compute, shift, rows, columns, whole), rows, warps
+    rows = max(1, min(256, 2048 // block))
+    warps = max(4, block // 512)
+    return (compute, shift, rows, block, -(-vocabulary // block) * block), rows, warps
 
 
 def _halves(value: float) -> tuple[int, int]:
@@ -133,6 +133,7 @@ def _run(
     key = (out.device, out.dtype, step, batch, vocabulary, strides, *arguments[1::2], _alignment(tensors))
     launch = _launches.get(key)
     if launch is None:
+        _refuse_capture(out.device)
         launch = _keep(key, _prepare(out, step))
     call = (out, *strides[:2], current, *strides[2:5], previous, *strides[5:], *launch.tables, *arguments)
     launch(out.device, *call, batch, vocabulary)
@@ -206,12 +207,15 @@ def tables(chosen: LaunchPlan, step: Step, rescale: bool) -> tuple[Tensor, ...]:
     return (table[0].mT.contiguous(),) if chosen.form == "fma" else (table,)
 
 
-def _keep(key: tuple[Any, ...], launch: _Launch) -> _Launch:
-    if key[0].type == "cuda" and torch.cuda.is_current_stream_capturing():
+def _refuse_capture(device: torch.device) -> None:
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
-            "ssg_kernels: the first call of a kind compiles its kernel, which a CUDA graph cannot capture; "
-            "call it once with the same shapes, strides and strengths before capturing"
+            "ssg_kernels: the first call of a kind compiles its kernel and uploads its tables, which a CUDA graph "
+            "cannot capture; call it once with the same shapes, strides and strengths before capturing"
         )
+
+
+def _keep(key: tuple[Any, ...], launch: _Launch) -> _Launch:
     if len(_launches) >= _MOST_LAUNCHES:
         _launches.pop(next(iter(_launches)), None)
     return _launches.setdefault(key, launch)

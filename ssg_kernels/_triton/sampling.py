@@ -74,12 +74,14 @@ def _double(low, high):
 def sample_kernel(
     out, logits, logits_batch, logits_token, logits_column, uniform, uniform_batch, uniform_token,
     scale, scale_stride, scale_low, scale_high, keep, drop_low, drop_high, batch, tokens, vocabulary,
-    COMPUTE: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
+    COMPUTE: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """A token for ROWS rows.
 
     `keep` is top_k, `drop` 1 - top_p, or more than 1 without it. A float `scale` has the stride None.
+    COLUMNS is the vocabulary in whole BLOCKs.
     """
+    WHOLE: tl.constexpr = COLUMNS == BLOCK
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = row < batch.to(tl.int64) * tokens
     sample, token = row // tokens, row % tokens
@@ -91,13 +93,12 @@ def sample_kernel(
         scale = tl.zeros((ROWS,), tl.float64) + _double(scale_low, scale_high)
     else:
         scale = tl.load(scale + sample * scale_stride, mask=inside, other=1.0).to(tl.float64)
-    END = BLOCK if WHOLE else vocabulary
 
     # The largest logit; NaN is larger than all.
     largest = tl.full((ROWS,), -float("inf"), COMPUTE)
     has_nan = tl.zeros((ROWS,), tl.int32)
     x = tl.zeros((ROWS, BLOCK), COMPUTE)
-    for first in range(0, END, BLOCK):
+    for first in range(0, COLUMNS, BLOCK):
         x = _load(rows, logits_column, inside, first, vocabulary, COMPUTE, BLOCK)
         largest = tl.maximum(largest, tl.max(tl.where(x == x, x, -float("inf")), 1))
         has_nan = tl.maximum(has_nan, tl.max((x != x).to(tl.int32), 1))
@@ -112,7 +113,7 @@ def sample_kernel(
     while tl.max((low + 1 < high).to(tl.int32), 0) > 0:
         middle = _between(low, high)
         count = tl.zeros((ROWS,), tl.int32)
-        for first in range(0, END, BLOCK):
+        for first in range(0, COLUMNS, BLOCK):
             k, w, c = _tile(
                 key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
                 COMPUTE, SHIFT, BLOCK, WHOLE,
@@ -124,7 +125,7 @@ def sample_kernel(
 
     # Top-p: the keys up to `low` weigh no more than `limit`, those up to `high` do.
     total, count = tl.zeros((ROWS,), tl.int64), tl.zeros((ROWS,), tl.int32)
-    for first in range(0, END, BLOCK):
+    for first in range(0, COLUMNS, BLOCK):
         k, w, c = _tile(
             key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
             COMPUTE, SHIFT, BLOCK, WHOLE,
@@ -141,7 +142,7 @@ def sample_kernel(
     while tl.max(is_open.to(tl.int32), 0) > 0:
         middle = _between(low, high)
         running, count = tl.zeros((ROWS,), tl.int64), tl.zeros((ROWS,), tl.int32)
-        for first in range(0, END, BLOCK):
+        for first in range(0, COLUMNS, BLOCK):
             k, w, c = _tile(
                 key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
                 COMPUTE, SHIFT, BLOCK, WHOLE,
@@ -163,7 +164,7 @@ def sample_kernel(
     while tl.max((left + 1 < right).to(tl.int32), 0) > 0:
         middle = (left + right) >> 1
         count = tl.zeros((ROWS,), tl.int32)
-        for first in range(0, END, BLOCK):
+        for first in range(0, COLUMNS, BLOCK):
             k, w, c = _tile(
                 key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
                 COMPUTE, SHIFT, BLOCK, WHOLE,
@@ -181,7 +182,7 @@ def sample_kernel(
     while tl.max((left + 1 < right).to(tl.int32), 0) > 0:
         middle = (left + right) >> 1
         running = tl.zeros((ROWS,), tl.int64)
-        for first in range(0, END, BLOCK):
+        for first in range(0, COLUMNS, BLOCK):
             k, w, c = _tile(
                 key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
                 COMPUTE, SHIFT, BLOCK, WHOLE,

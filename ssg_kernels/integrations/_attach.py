@@ -69,8 +69,9 @@ class Settings:
         if cfg_order not in ORDERS:
             raise ValueError(f"attach: cfg_order must be one of 'after', 'before', got {cfg_order!r}")
         self.before = cfg_order == "before"
-        # The schedule's length is known with the sizes, at the call; all else is checked here.
-        SSG([1], beta, schedule if isinstance(schedule, str) else "static", *self._options)
+        # How many scales there are is known at the call; all else is checked here.
+        count = len(schedule) if hasattr(schedule, "__len__") and not isinstance(schedule, str) else 1
+        SSG([1] * max(count, 1), beta, schedule, *self._options)
 
     def ssg(self, sizes: Sequence[Any]) -> SSG:
         """The guidance of one generation."""

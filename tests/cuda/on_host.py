@@ -15,12 +15,12 @@ HOST = load_host()
 Strength = float | Tensor
 
 
-def _place(x: Tensor, first: int = 0) -> tuple[int, int, int]:
+def place(x: Tensor, first: int = 0) -> tuple[int, int, int]:
     assert x.stride(2) == 1 or x.shape[2] <= 1
     return x.data_ptr() + first * x.stride(0) * x.element_size(), x.stride(0), x.stride(1)
 
 
-def _number(strength: Strength) -> tuple[int, int, str, float]:
+def number(strength: Strength) -> tuple[int, int, str, float]:
     if isinstance(strength, Tensor):
         stride = strength.stride(0) if strength.dim() else 0
         return strength.data_ptr(), stride, str(strength.dtype).removeprefix("torch."), 0.0
@@ -35,7 +35,7 @@ def prepare(
     batch, _, vocabulary = out.shape
 
     def places(x: Tensor) -> list[tuple[int, int, int]]:
-        return [_place(x, s * batch) for s in range(sources)]
+        return [place(x, s * batch) for s in range(sources)]
 
     return HOST.CudaCall(
         size=call.size,
@@ -48,8 +48,8 @@ def prepare(
         vocabulary=vocabulary,
         current=[] if logits is None else places(logits),
         previous=places(prev_logits),
-        out=_place(out),
-        strengths=[_number(s) for s in strengths],
+        out=place(out),
+        strengths=[number(s) for s in strengths],
         **facts,
     )
 

@@ -29,9 +29,14 @@ SUPPORTED = (80, 86, 89, 90, 100, 120)
 
 # Storage types by their mangled names.
 STORAGES = {"float": "f", "double": "d", "BFloat16": "NS0_8BFloat16E", "Float16": "NS0_7Float16E"}
-# The plan counts on 16 warps of a multiprocessor's 65536 registers, the direct form on two blocks of 256 threads.
-REGISTERS = 65536 // (16 * 32)
-DIRECT_REGISTERS = 65536 // (2 * 256)
+# Threads that a multiprocessor's 65536 registers must suffice for: the plan's 16 warps, and what the others' launch
+# bounds say.
+THREADS = {
+    "guided_logits_kernel": 16 * 32,
+    "guided_logits_direct_kernel": 2 * 256,
+    "sample_kernel": 2 * 512,
+    "sample_few_kernel": 8 * 128,
+}
 
 
 def _skip_or_fail(reason: str) -> None:
@@ -106,36 +111,37 @@ def architecture(request: pytest.FixtureRequest) -> int:
     return request.param
 
 
+def _kernel(name: str) -> str:
+    return next(kernel for kernel in THREADS if f"{len(kernel)}{kernel}I" in name)
+
+
 def _storage(name: str) -> str:
     return next(s for s, mangled in STORAGES.items() if re.search(rf"(Guided|kernel)I{mangled}", name))
 
 
 def test_every_kernel_is_there(architecture: int) -> None:
-    kernels = resources(architecture)
     found = Counter(
-        (_storage(name), "direct" if "direct" in name else "mma" if "3MmaI" in name else "fma")
-        for name in kernels
-        if "guided_logits" in name
+        (_storage(name), _kernel(name), "mma" if "3MmaI" in name else "") for name in resources(architecture)
     )
-    expected = Counter({(storage, "direct"): 1 for storage in STORAGES})
+    expected: Counter[tuple[str, str, str]] = Counter()
     for storage in STORAGES:
-        expected[storage, "fma"] = 2 if storage == "double" else 3
-        expected[storage, "mma"] = 0 if storage == "double" else 3
+        expected |= Counter({(storage, kernel, ""): 1 for kernel in THREADS})
+        # By the columns of a thread; of two for float64, and of the tensor cores' three tiles none.
+        expected[storage, "guided_logits_kernel", ""] = 2 if storage == "double" else 3
+        expected[storage, "guided_logits_kernel", "mma"] = 0 if storage == "double" else 3
     assert found == +expected
 
 
 def test_nothing_spills_and_the_planned_blocks_fit(architecture: int) -> None:
     for name, used in resources(architecture).items():
         assert used["STACK"] == used["LOCAL"] == 0, name
-        assert used["REG"] <= (DIRECT_REGISTERS if "direct" in name else REGISTERS), name
+        assert used["REG"] * THREADS[_kernel(name)] <= 65536, name
 
 
 def test_instructions_are_those_of_the_engine(architecture: int) -> None:
     for name, found in instructions(architecture).items():
         operations = {operation.split(".")[0] for operation in found}
         assert not operations & {"LDL", "STL"}, name
-        if "guided_logits_kernel" not in name:
-            continue
         tensor = {operation for operation in found if operation.startswith(("HMMA.", "DMMA", "IMMA"))}
         if "3MmaI" in name:
             # Three products of each shape, all in tf32.
@@ -143,8 +149,12 @@ def test_instructions_are_those_of_the_engine(architecture: int) -> None:
             assert all(found[operation] % 3 == 0 for operation in tensor), name
         else:
             assert not tensor, name
-            assert operations & ({"DFMA"} if _storage(name) == "double" else {"FFMA", "FFMA2"}), name
-        assert any(operation.startswith("LDGSTS") and "128" in operation for operation in found), name
+        if _kernel(name) == "guided_logits_kernel":
+            assert "3MmaI" in name or operations & {"FFMA", "FFMA2", "DFMA"}, name
+            assert any(operation.startswith("LDGSTS") and "128" in operation for operation in found), name
+        if _kernel(name).startswith("sample"):
+            assert "DMUL" in operations, name
+            assert "DFMA" not in operations, f"{name} fuses what csrc/weight.h rounds twice"
 
 
 def test_newer_gpus_find_ptx() -> None:

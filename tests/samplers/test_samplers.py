@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -259,6 +260,24 @@ def test_an_early_stop_leaves_nothing_behind() -> None:
         assert torch.equal(model.autoregressive_infer_cfg(**call), whole)
 
 
+def test_flexvar_takes_the_scales_of_each_call() -> None:
+    model = standins.FlexVar()
+
+    def generate(sides: tuple[int, ...]) -> Tensor:
+        return model.autoregressive_infer_cfg(
+            None, 2, None, sides, g_seed=0, top_k=4, invalid_ids=torch.tensor([3])
+        )
+
+    schedules = [(1, 2, 3, 4), (1, 2, 5), (1, 2, 3, 4)]
+    alone = []
+    for sides in schedules:
+        with var.attach(model, 0.75):
+            alone.append(generate(sides))
+    with var.attach(model, 0.75):
+        for sides, expected in zip(schedules, alone, strict=True):
+            assert torch.equal(generate(sides), expected)
+
+
 def test_one_infinity_takes_every_aspect_ratio() -> None:
     grids = ([(1, 1), (2, 2), (6, 2), (9, 3)], [(1, 1), (2, 2), (4, 4)], [(1, 1), (2, 2), (2, 6), (3, 9)])
     alone = [run(an_infinity(grid), beta=0.75) for grid in grids]
@@ -344,6 +363,8 @@ def test_a_method_that_calls_no_sampler_is_refused(monkeypatch: pytest.MonkeyPat
     [
         ({"beta": "x"}, "beta must be a finite number"),
         ({"schedule": "cosine"}, "schedule must be 'linear', 'static'"),
+        ({"schedule": 0.5}, "schedule must hold 'linear', 'static'"),
+        ({"schedule": [1.0, math.inf]}, "schedule must hold finite numbers, got inf at scale 2"),
         ({"prior": "x"}, "prior must be one of"),
         ({"interpolation": "linear"}, "interpolation must be one of"),
         ({"cfg_order": "x"}, "attach: cfg_order must be one of 'after', 'before', got 'x'"),

@@ -10,7 +10,7 @@ import dataclasses
 
 import pytest
 import torch
-from compiling import Compiled, compile_plan
+from compiling import Compiled, compile_plan, compile_sample
 
 from ssg_kernels._triton import plan, targets
 from ssg_kernels._triton.plan import LaunchPlan, Step
@@ -107,6 +107,25 @@ def test_three_products_for_one(form: str, name: str) -> None:
         split = compile_for(chosen, step, name).dots
         plain = compile_for(dataclasses.replace(chosen, precision="tf32"), step, name).dots
         assert split == {instruction: 3 * count for instruction, count in plain.items()}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    ("dtype", "vocabulary"),
+    [
+        (torch.float32, 2),
+        (torch.float32, 64),
+        (torch.float32, 4096),
+        (torch.bfloat16, 8192),
+        (torch.float16, 262144),
+        (torch.float64, 8192),
+    ],
+)
+def test_sampling_fits_the_target(name: str, dtype: torch.dtype, vocabulary: int) -> None:
+    compiled, target = compile_sample(dtype, vocabulary, name), targets.named(name)
+    assert compiled.spilled <= (0 if target.is_amd else FEW_BYTES), compiled
+    assert 2 * compiled.shared <= target.shared
+    assert not compiled.dots
 
 
 @pytest.mark.parametrize("name", ["sm_90", "gfx942"])

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-def test_parity_in_the_interpreter() -> None:
+def test_in_the_interpreter() -> None:
     folder = Path(__file__).parent
     arguments = ("-q", "-p", "no:cacheprovider", "--durations=10", str(folder))
     result = subprocess.run(

@@ -117,12 +117,54 @@ def test_launches_are_forgotten_and_tables_are_not(
     assert len(launched) == 9
 
 
-def test_a_first_call_under_capture_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_call_under_capture_says_what_to_do(
+    launched: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(device: torch.device) -> None:
+        refused(torch.device("cuda", 0))
+
+    refused = launch._refuse_capture
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    with pytest.raises(
-        RuntimeError, match=r"^ssg_kernels: .* call it once with the same shapes, .* before capturing$"
+    monkeypatch.setattr(launch, "_refuse_capture", refuse)
+    monkeypatch.setattr(launch, "_tables", {})
+    text = r"^ssg_kernels: .* call it once with the same shapes, strides and strengths before capturing$"
+    logits, prev_logits = torch.randn(2, 16, 40), torch.randn(2, 9, 40)
+    with pytest.raises(RuntimeError, match=text):
+        guide(logits, prev_logits, 0.5)
+    with pytest.raises(RuntimeError, match=text):
+        launch.sample(logits, torch.rand(2, 16), 1.0, 5, 0.5)
+    # Nothing was uploaded or compiled.
+    assert not launched
+    assert not launch._tables
+    assert not launch._launches
+    monkeypatch.setattr(launch, "_refuse_capture", refused)
+    guide(logits, prev_logits, 0.5)
+    monkeypatch.setattr(launch, "_refuse_capture", refuse)
+    guide(logits, prev_logits, 0.5)
+    assert len(launched) == 2
+
+
+@pytest.mark.parametrize("kind", ["float", "scalar", "vector"])
+def test_sampling_compiles_once(launched: list[tuple[Any, ...]], kind: str) -> None:
+    logits, uniform = torch.randn(2, 16, 40), torch.rand(2, 16)
+    for scale, top_k, top_p in (
+        (1.0, 5, 0.5),
+        (1.0, 5, 0.5),
+        (0.0, 1, 1.0),
+        (1e-300, 0, 0.0),
+        (2.0, 16, 0.25),
     ):
-        launch._first((), SimpleNamespace(device=torch.device("cuda", 0)), ())
+        strength = {"float": scale, "scalar": torch.tensor(scale)}.get(kind, torch.full((2,), scale))
+        launch.sample(logits, uniform, strength, top_k, top_p)
+    assert len(launch._launches) == 1
+    first, second, *others = (
+        [x for x in call[_ARGUMENTS:] if not isinstance(x, Tensor)] for call in launched
+    )
+    assert first == second
+    # Whatever the numbers, of 32 bits each: a call hands them to the kernel that was compiled for the first ones.
+    assert all(call[_FUNCTION] is launched[0][_FUNCTION] for call in launched)
+    numbers = [x for call in (first, *others) for x in call if type(x) is int]
+    assert all(-(2**31) <= x < 2**31 for x in numbers)
 
 
 def test_empty_calls_launch_nothing(launched: list[tuple[Any, ...]]) -> None:

@@ -23,6 +23,7 @@ from strategies import DTYPES, INTERPOLATIONS, LAYOUTS, OUT_LAYOUTS, PRIORS, Cal
 from torch import Tensor
 from triton.runtime import interpreter
 
+import ssg_kernels
 from ssg_kernels import _kernels, _triton, reference
 from ssg_kernels._triton import launch, plan
 
@@ -286,6 +287,18 @@ def test_equal_sizes_guide_away_from_the_previous_logits(form: str) -> None:
     logits, prev_logits = normal(2, 20, 33), normal(2, 20, 33)
     actual = _triton.guided_logits(logits, prev_logits, (4, 5), (4, 5), 0.75)
     assert_accurate(actual, logits.double() + 0.75 * (logits.double() - prev_logits.double()))
+
+
+def test_the_operators_come_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSG_KERNELS_BACKEND", "triton")
+    for is_cfg in (False, True):
+        call = Call((5, 4), (3, 4), 2, 21, is_cfg=is_cfg, kinds=("vector", "float", "scalar"))
+        function = ssg_kernels.guided_logits_cfg if is_cfg else ssg_kernels.guided_logits
+        arguments = (call.logits(), call.prev_logits(), call.size, call.prev_size, *call.strengths())
+        launched = len(launch._launches)
+        actual = function(*arguments)
+        assert len(launch._launches) == launched + 1
+        assert torch.equal(actual, run(call, call.logits(), call.prev_logits(), *call.strengths()))
 
 
 class Tf32Products:

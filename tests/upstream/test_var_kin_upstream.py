@@ -95,12 +95,15 @@ def an_imagefolder(module: Any, joint_sample: bool, seed: int = 0) -> Sampler:
     )
 
 
-def test_imagefolder() -> None:
+@pytest.mark.parametrize("joint_sample", [False, True])
+def test_imagefolder(joint_sample: bool) -> None:
     with checkout(
         "ImageFolder",
         empty("tokenizer", "tokenizer.tokenizer_image", "tokenizer.tokenizer_image.xqgan_model"),
     ):
         import models.var
 
-        check_everything(an_imagefolder(models.var, joint_sample=False))
-        check_two_models(an_imagefolder(models.var, False), an_imagefolder(models.var, False, seed=1))
+        check_everything(an_imagefolder(models.var, joint_sample))
+        check_two_models(
+            an_imagefolder(models.var, joint_sample), an_imagefolder(models.var, joint_sample, seed=1)
+        )

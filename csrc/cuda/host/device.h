@@ -76,6 +76,12 @@ inline float float_of(uint32_t bits) {
   return x;
 }
 
+inline double double_of(uint64_t bits) {
+  double x;
+  std::memcpy(&x, &bits, 8);
+  return x;
+}
+
 inline float to_float(float x) { return x; }
 inline double to_float(double x) { return x; }
 inline float to_float(BFloat16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
@@ -107,6 +113,18 @@ inline void from_float(Float16& to, float x) {
     const uint32_t bits = bits_of(magnitude) - (112u << 23);
     to.bits = sign | static_cast<uint16_t>((bits + 0xfff + (bits >> 13 & 1)) >> 13);
   }
+}
+
+inline uint64_t shuffle(uint64_t x, int lane) {
+  float a[4] = {};
+  std::memcpy(a, &x, 8);
+  std::memcpy(&x, host::exchange(a, {0, 0}, 0)[lane].a, 8);
+  return x;
+}
+
+inline void add_shared(uint64_t* to, uint64_t x) {
+  host::check_shared(to, 8, 8);
+  *to += x;
 }
 
 // c += a b as tensor cores do it at worst: operands cut to tf32, the exact sum cut to float32.

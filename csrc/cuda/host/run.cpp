@@ -1,6 +1,7 @@
 #include "run.h"
 
 #include "../dispatch.h"
+#include "../sample.h"
 
 namespace ssg::cuda::host {
 
@@ -28,6 +29,22 @@ void run(const StepKey& key, const Step& step, const LaunchPlan& plan, Order ord
                   [&] { decltype(kernel)::Type::run(params); });
       }
     });
+  });
+}
+
+void sample(const Sampling& sampling, Order order) {
+  const SamplePlan plan = plan_sample(sampling);
+  with_storage(sampling.scalar, [&](auto storage) {
+    using S = decltype(storage);
+    // Fewer blocks than rows, so that one takes several.
+    const int64_t blocks = plan.blocks > 2 ? 2 : plan.blocks;
+    for (int64_t n = 0; n < blocks; ++n)
+      run_block(n, blocks, plan.threads, static_cast<size_t>(plan.shared_bytes), order, [&] {
+        if (plan.shared_bytes == 0)
+          SampleFew<S>::run(sampling);
+        else
+          SampleBlock<S>::run(plan.params);
+      });
   });
 }
 

@@ -1,0 +1,2 @@
+#define SSG_NAMESPACE avx2
+#include "sample_impl.h"

@@ -1,0 +1,2 @@
+#define SSG_NAMESPACE avx512
+#include "sample_impl.h"

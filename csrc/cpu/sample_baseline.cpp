@@ -1,0 +1,2 @@
+#define SSG_NAMESPACE baseline
+#include "sample_impl.h"

@@ -1,0 +1,39 @@
+// The sampling kernels' entry points and their launch, without a torch header.
+#include <cuda_runtime.h>
+
+#include "check.h"
+#include "dispatch.h"
+#include "sample.h"
+
+namespace ssg::cuda {
+namespace {
+
+template <class S>
+__global__ void __launch_bounds__(512, 2) sample_kernel(const __grid_constant__ SampleParams params) {
+  SampleBlock<S>::run(params);
+}
+
+template <class S>
+__global__ void __launch_bounds__(128, 8) sample_few_kernel(const __grid_constant__ SampleParams params) {
+  SampleFew<S>::run(params.sampling);
+}
+
+}  // namespace
+
+void sample(const Sampling& sampling, int device, void* stream) {
+  if (sampling.batch == 0 || sampling.tokens == 0) return;
+  if (const char* reason = unavailable(device)) throw std::runtime_error(reason);
+  SamplePlan plan = plan_sample(sampling);
+  const void* function = nullptr;
+  with_storage(sampling.scalar, [&](auto storage) {
+    using S = decltype(storage);
+    function = plan.shared_bytes == 0 ? reinterpret_cast<const void*>(&sample_few_kernel<S>)
+                                      : reinterpret_cast<const void*>(&sample_kernel<S>);
+  });
+  void* arguments[] = {&plan.params};
+  check(cudaLaunchKernel(function, dim3(static_cast<unsigned>(plan.blocks)), dim3(static_cast<unsigned>(plan.threads)),
+                         arguments, static_cast<size_t>(plan.shared_bytes), static_cast<cudaStream_t>(stream)),
+        "launching the kernel");
+}
+
+}  // namespace ssg::cuda

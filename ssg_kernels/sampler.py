@@ -1,0 +1,276 @@
+"""From raw logits to tokens over the scales of one generation: guidance and sampling."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsFloat, TypeVar
+
+import torch
+from torch import Tensor
+
+from ssg_kernels import _checks
+from ssg_kernels.guidance import SSG, _merged
+
+__all__ = ["GuidedSampler"]
+
+CFG_SCHEDULES = ("static", "ramp")
+
+_T = TypeVar("_T")
+
+
+class GuidedSampler:
+    r"""Draws the tokens of one generation: call it with each scale's raw logits in turn, get token ids back.
+
+    A call merges the two halves by classifier-free guidance, guides them as :class:`SSG` does, divides by the
+    temperature and samples as :func:`sample` does, in two passes over the logits: `guided_logits_cfg` (or
+    `guided_logits`) and the sampling operator.
+
+    Args:
+        sizes, beta, schedule, prior, interpolation, rescale: as for :class:`SSG`.
+        cfg: t of classifier-free guidance, (1 + t) * conditional - t * unconditional: a number, K numbers (one per
+            scale), or a tensor of shape () or (B,) on the device of the logits. None where the logits have no
+            unconditional half. A scale s in the form s*c + (1-s)*u is t = s - 1.
+        cfg_schedule: "static", or "ramp": t at scale k of K is cfg * (k-1)/(K-1), as VAR, HART, Switti and HMAR have
+            it (HART's last scale uses the t of the one before: K numbers say so).
+        top_k: how many of the largest logits stay, ties included; 0 keeps all. An int, or K.
+        top_p: the probability that stays; 0.0 keeps all. A number, or K.
+        classes: how many neighbouring columns are one choice; None for the whole vocabulary. 2 where a token is bits
+            and column 2i + c says c of bit i, as in Infinity.
+        temperature: what the guided logits are divided by, positive: a number, K numbers, or a tensor of shape ()
+            or (B,) on the device of the logits, read at every call.
+
+    Raises:
+        ValueError: an argument is none of the above; the message names it, its value and what was expected.
+
+    The logits that it is given are not copied but kept until the next call, which reads them as the previous scale's:
+    do not write into them before. Nothing is kept after the last scale, nor after `reset`. A new generation
+    begins as for :class:`SSG`, and so do generations that interleave need one sampler each.
+
+    Under `torch.compile(fullgraph=True)` a loop over all scales becomes one graph; there the uniforms are better
+    handed over, since the compiler does not trace a `torch.Generator`. In a CUDA graph the same loop is captured
+    after one eager generation on the device: nothing in it waits for the device. A generator of your own has to be
+    registered with the graph (`graph.register_generator_state(generator)`); torch's default one is.
+
+    Example::
+
+        sizes = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+        sampler = GuidedSampler(sizes, beta=0.5, cfg=1.5, cfg_schedule="ramp", top_k=900, top_p=0.96)
+        for n in sizes:
+            logits = ...                         # the model's, (2B, n*n, V), the conditional half first
+            tokens = sampler(logits, generator)  # (B, n*n), int64
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int | tuple[int, int]],
+        beta: SupportsFloat | Tensor,
+        schedule: str | Sequence[SupportsFloat] = "linear",
+        prior: str = "dse",
+        interpolation: str = "bilinear",
+        rescale: bool = False,
+        *,
+        cfg: SupportsFloat | Sequence[SupportsFloat] | Tensor | None = None,
+        cfg_schedule: str = "static",
+        top_k: int | Sequence[int] = 0,
+        top_p: SupportsFloat | Sequence[SupportsFloat] = 0.0,
+        temperature: SupportsFloat | Sequence[SupportsFloat] | Tensor = 1.0,
+        classes: int | None = None,
+    ) -> None:
+        self._ssg = SSG(sizes, beta, schedule, prior, interpolation, rescale)
+        count = len(self._ssg.sizes)
+        self._cfgs = _as_cfgs(cfg, count)
+        self._ramp = _as_ramp(cfg, cfg_schedule, count)
+        self._top_ks = _per_scale("top_k", "integers from 0 on", top_k, count, _as_top_k)
+        self._top_ps = _per_scale("top_p", "numbers from 0 to 1", top_p, count, _as_top_p)
+        if classes is not None and not _as_top_k(classes):
+            raise ValueError(f"GuidedSampler: classes must be a positive integer or None, got {classes!r}")
+        self._classes = classes
+        if isinstance(temperature, Tensor):
+            self._temperature: Tensor | None = _as_strength("temperature", temperature)
+        else:
+            self._temperature = None
+            expected = "positive finite numbers"
+            temperatures = _per_scale("temperature", expected, temperature, count, _as_temperature)
+            self._scales = tuple(1 / t for t in temperatures)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """The (h, w) of each scale."""
+        return self._ssg.sizes
+
+    @property
+    def step(self) -> int:
+        """Scales of this generation sampled so far, 0..K-1; 0 again after the last one."""
+        return self._ssg.step
+
+    def reset(self) -> None:
+        """Begin a new generation: the next call is the first scale."""
+        self._ssg.reset()
+
+    def __call__(
+        self, logits: Tensor, generator: torch.Generator | None = None, *, uniform: Tensor | None = None
+    ) -> Tensor:
+        """Draw the tokens of the next scale.
+
+        Args:
+            logits: raw logits of this scale, (2B, L, V) with L = h*w, the conditional half first; (B, L, V) without
+                `cfg`. float32, bfloat16, float16 or float64, of any strides.
+            generator: draws the uniforms, on the device of the logits; torch's default one where it is None.
+            uniform: the uniforms themselves, float32 or float64 in [0, 1), instead of a generator; of the shape of the
+                result.
+
+        Returns:
+            Token ids, (B, L), int64; with `classes` one of each group, (B, L, V / classes). On a GPU -1 where
+            the largest of the guided logits is not finite.
+
+        Raises:
+            ValueError, RuntimeError: whatever `SSG`, `guided_logits`, `guided_logits_cfg` and `sample` raise; a
+                generator and uniforms at once. After an error the sampler is as it was before the call.
+        """
+        ssg = self._ssg
+        step = ssg._step_of(logits)
+        cfg = self._cfg_of(step)
+        ssg._check(logits, cfg, step)
+        batch = logits.shape[0] if cfg is None else logits.shape[0] // 2
+        scale = self._scale_of(step, batch, logits.device)
+        shape = self._shape_of(logits, batch)
+        if uniform is None:
+            uniform = torch.rand(shape, generator=generator, dtype=torch.float32, device=logits.device)
+        elif generator is not None:
+            raise ValueError("GuidedSampler: generator and uniform must not be given both")
+        elif uniform.shape != shape:
+            given = tuple(uniform.shape)
+            raise ValueError(f"GuidedSampler: uniform must have shape {shape}, got {given}")
+        guided = logits
+        if step > 0:
+            guided = ssg._guided(logits, cfg, step)
+        elif cfg is not None:
+            guided = _merged(logits, cfg)
+        if self._classes is not None:
+            guided = guided.unflatten(2, (-1, self._classes)).flatten(1, 2)
+            uniform = uniform.flatten(1)
+        arguments = (guided, uniform, scale, self._top_ks[step], self._top_ps[step])
+        packet = torch.ops.ssg._sample_tempered
+        tokens = (packet.default if isinstance(scale, Tensor) else packet.float)(*arguments).view(shape)
+        if step + 1 == len(ssg.sizes):
+            ssg.reset()
+        else:
+            # Not a copy: nothing here writes into logits.
+            ssg._prev_logits, ssg._step = logits, step + 1
+            ssg._prev_cfg = cfg.clone() if isinstance(cfg, Tensor) else cfg
+        return tokens
+
+    def _shape_of(self, logits: Tensor, batch: int) -> tuple[int, ...]:
+        """Of the tokens."""
+        tokens, vocabulary = logits.shape[1:]
+        if self._classes is None:
+            return batch, tokens
+        if vocabulary % self._classes:
+            raise ValueError(
+                f"GuidedSampler: logits must have a vocabulary of whole groups of classes = {self._classes}, "
+                f"got {vocabulary}"
+            )
+        return batch, tokens, vocabulary // self._classes
+
+    def _cfg_of(self, step: int) -> float | Tensor | None:
+        cfg = self._cfgs[step]
+        return cfg if cfg is None or self._ramp is None else cfg * self._ramp[step]
+
+    def _scale_of(self, step: int, batch: int, device: torch.device) -> Tensor | float:
+        if self._temperature is None:
+            return self._scales[step]
+        _checks.strength("GuidedSampler", "temperature", self._temperature, batch, device)
+        # Half-precision and integer temperatures are inverted in float32.
+        return 1 / self._temperature.to(torch.promote_types(self._temperature.dtype, torch.float32))
+
+
+def _as_cfgs(
+    cfg: SupportsFloat | Sequence[SupportsFloat] | Tensor | None, count: int
+) -> tuple[float | Tensor | None, ...]:
+    """Of each scale, before the ramp."""
+    if cfg is None:
+        return (None,) * count
+    if isinstance(cfg, Tensor):
+        return (_as_strength("cfg", cfg),) * count
+    return _per_scale("cfg", "finite numbers", cfg, count, _as_finite)
+
+
+def _as_ramp(cfg: object, schedule: str, count: int) -> tuple[float, ...] | None:
+    """What cfg is multiplied with at each scale."""
+    if schedule not in CFG_SCHEDULES:
+        names = ", ".join(map(repr, CFG_SCHEDULES))
+        raise ValueError(f"GuidedSampler: cfg_schedule must be one of {names}, got {schedule!r}")
+    if schedule == "static":
+        return None
+    if not isinstance(cfg, SupportsFloat | None):
+        raise ValueError(
+            f"GuidedSampler: cfg_schedule must be 'static' where cfg holds one number per scale, got {schedule!r}"
+        )
+    return tuple(k / max(count - 1, 1) for k in range(count))
+
+
+def _as_strength(name: str, value: Tensor) -> Tensor:
+    if value.ndim > 1 or value.is_complex():
+        raise ValueError(
+            f"GuidedSampler: {name} must be a real tensor of shape () or (B,), "
+            f"got {value.dtype} of shape {tuple(value.shape)}"
+        )
+    return value
+
+
+def _per_scale(
+    name: str, expected: str, value: Any, count: int, convert: Callable[[Any], _T | None]
+) -> tuple[_T, ...]:
+    """One value for each of `count` scales, from one for all or a sequence."""
+    is_one = isinstance(value, SupportsFloat)
+    items = [value] * count if is_one else _as_list(value)
+    if items is None or len(items) != count:
+        held = f"{len(items)} of them" if items is not None else repr(value)
+        raise ValueError(
+            f"GuidedSampler: {name} must be one of the {expected} or hold {count}, one per scale, got {held}"
+        )
+    converted = []
+    for k, item in enumerate(items):
+        done = convert(item)
+        if done is None:
+            where = "" if is_one else f" at scale {k + 1}"
+            raise ValueError(f"GuidedSampler: {name} must hold {expected}, got {item!r}{where}")
+        converted.append(done)
+    return tuple(converted)
+
+
+def _as_list(value: Any) -> list[Any] | None:
+    if isinstance(value, str):
+        return None
+    try:
+        return list(value)
+    except TypeError:
+        return None
+
+
+def _as_finite(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _as_top_k(value: Any) -> int | None:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        return None
+    return number if number >= 0 else None
+
+
+def _as_top_p(value: Any) -> float | None:
+    number = _as_finite(value)
+    return number if number is not None and 0 <= number <= 1 else None
+
+
+def _as_temperature(value: Any) -> float | None:
+    number = _as_finite(value)
+    return number if number is not None and number > 0 and math.isfinite(1 / number) else None

@@ -1,0 +1,282 @@
+// Sampling over odd shapes, to be run under the address and undefined-behaviour sanitizers: every buffer is allocated
+// exactly to size, every token is compared with that of a stable sort.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "cpu/sample.h"
+
+namespace {
+
+using ssg::cpu::Sampling;
+using ssg::cpu::Scalar;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr Scalar kScalars[] = {Scalar::float32, Scalar::float64, Scalar::bfloat16, Scalar::float16};
+constexpr const char* kNames[] = {"float32", "float64", "bfloat16", "float16"};
+constexpr size_t kBytes[] = {4, 8, 2, 2};
+constexpr const char* kCapabilities[] = {"avx512", "avx2", "baseline"};
+
+int64_t workers = 1;
+
+void parallel(int64_t tasks, int64_t, ssg::cpu::Body body, const void* context) {
+  std::vector<std::thread> threads;
+  for (int64_t worker = 0; worker < workers; ++worker) {
+    const int64_t begin = worker * tasks / workers;
+    const int64_t end = (worker + 1) * tasks / workers;
+    if (begin < end) threads.emplace_back([=] { body(context, begin, end); });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+// ---- numbers of each dtype ------------------------------------------------------------------------------------------
+
+double decode(const char* from, Scalar scalar) {
+  uint16_t half = 0;
+  if (scalar == Scalar::float32) {
+    float value;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+  }
+  if (scalar == Scalar::float64) {
+    double value;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+  }
+  std::memcpy(&half, from, sizeof(half));
+  const int mantissa_bits = scalar == Scalar::bfloat16 ? 7 : 10;
+  const int bias = scalar == Scalar::bfloat16 ? 127 : 15;
+  const int mantissa = half & ((1 << mantissa_bits) - 1);
+  const int exponent = (half & 0x7fff) >> mantissa_bits;
+  double value;
+  if (exponent == 2 * bias + 1)
+    value = mantissa == 0 ? kInfinity : std::nan("");
+  else
+    value =
+        std::ldexp(mantissa + (exponent > 0 ? 1 << mantissa_bits : 0), std::max(exponent, 1) - bias - mantissa_bits);
+  return half >> 15 != 0 ? -value : value;
+}
+
+// A number near `value`: towards zero for the half types.
+void encode(char* to, double value, Scalar scalar) {
+  const float single = static_cast<float>(value);
+  if (scalar == Scalar::float32) std::memcpy(to, &single, sizeof(single));
+  if (scalar == Scalar::float64) std::memcpy(to, &value, sizeof(value));
+  if (kBytes[static_cast<int>(scalar)] > 2) return;
+  uint32_t bits;
+  std::memcpy(&bits, &single, sizeof(bits));
+  uint32_t half = bits >> 16;
+  if (scalar == Scalar::float16) {
+    const double magnitude = std::abs(value);
+    if (std::isnan(value))
+      half = 0x7e00;
+    else if (magnitude >= 65536)
+      half = 0x7c00;
+    else if (magnitude < 0x1p-14)
+      half = static_cast<uint32_t>(magnitude * 0x1p24);
+    else
+      half = (((bits & 0x7fffffff) >> 13) - (112u << 10)) & 0x7fff;
+    half |= bits >> 16 & 0x8000;
+  }
+  const auto stored = static_cast<uint16_t>(half);
+  std::memcpy(to, &stored, sizeof(stored));
+}
+
+// ---- one case -------------------------------------------------------------------------------------------------------
+
+struct Case {
+  Scalar scalar = Scalar::float32;
+  int64_t batch = 1;
+  int64_t tokens = 1;
+  int64_t vocabulary = 1;
+  int kind = 0;     // of the logits
+  int64_t gap = 0;  // elements between rows, and before the first one
+  int64_t top_k = 0;
+  double top_p = 0.0;
+  int64_t threads = 1;
+};
+
+constexpr int kKinds = 8;
+
+double logit(int kind, int64_t v, int64_t vocabulary, std::mt19937_64& random) {
+  const double uniform = static_cast<double>(random() >> 11) * 0x1p-53;
+  switch (kind) {
+    case 0: return 16 * (uniform - 0.5);
+    case 1: return static_cast<double>(random() % 4);  // ties
+    case 2: return 1.5;
+    case 3: return uniform < 0.5 ? 0.0 : -0.0;
+    case 4: return uniform < 0.5 ? -kInfinity : 8 * uniform;
+    case 5: return v == vocabulary / 2 ? 2.0 : -kInfinity;
+    case 6: return 3e4 * (uniform - 0.5);
+    default: return -std::exp(40 * uniform - 38);  // many magnitudes, subnormal halves among them
+  }
+}
+
+int64_t expected_token(const std::vector<double>& row, double uniform, double scale, int64_t top_k, double top_p) {
+  const auto n = static_cast<int64_t>(row.size());
+  for (double value : row)
+    if (std::isnan(value)) return -1;
+  const double largest = *std::max_element(row.begin(), row.end());
+  if (!std::isfinite(largest)) return -1;
+  std::vector<int64_t> order(row.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return row[static_cast<size_t>(a)] < row[static_cast<size_t>(b)]; });
+  std::vector<int64_t> weights;
+  for (double value : row) weights.push_back(std::llrint(0x1p35 * std::exp((value - largest) * scale)));
+  if (top_k > 0) {
+    const double kth = row[static_cast<size_t>(order[static_cast<size_t>(n - top_k)])];
+    for (int64_t v = 0; v < n; ++v)
+      if (row[static_cast<size_t>(v)] < kth) weights[static_cast<size_t>(v)] = 0;
+  }
+  if (top_p > 0) {
+    const int64_t total = std::accumulate(weights.begin(), weights.end(), int64_t{0});
+    const int64_t limit =
+        std::min(static_cast<int64_t>(std::floor((1 - top_p) * static_cast<double>(total))), total - 1);
+    int64_t running = 0;
+    for (int64_t v : order) {
+      int64_t& weight = weights[static_cast<size_t>(v)];
+      running += weight;
+      if (running <= limit) weight = 0;
+    }
+  }
+  const int64_t total = std::accumulate(weights.begin(), weights.end(), int64_t{0});
+  const int64_t target = std::min(static_cast<int64_t>(std::floor(uniform * static_cast<double>(total))), total - 1);
+  int64_t running = 0;
+  for (int64_t v = 0; v < n; ++v)
+    if ((running += weights[static_cast<size_t>(v)]) > target) return v;
+  return -2;
+}
+
+int failed = 0;
+int passed = 0;
+
+void test(const Case& c, std::mt19937_64& random) {
+  const size_t bytes = kBytes[static_cast<int>(c.scalar)];
+  const int64_t rows = c.batch * c.tokens;
+  const int64_t token_stride = c.vocabulary + c.gap;
+  const int64_t elements = rows == 0 ? 0 : c.gap + (rows - 1) * token_stride + c.vocabulary;
+  const std::unique_ptr<char[]> memory(new char[static_cast<size_t>(elements) * bytes]);
+  std::memset(memory.get(), 0xff, static_cast<size_t>(elements) * bytes);
+  char* data = memory.get() + static_cast<size_t>(c.gap) * bytes * (rows > 0);
+  const auto at = [&](int64_t r, int64_t v) { return data + static_cast<size_t>(r * token_stride + v) * bytes; };
+  const std::unique_ptr<double[]> uniform(new double[static_cast<size_t>(rows)]);
+  const std::unique_ptr<double[]> scale(new double[static_cast<size_t>(c.batch)]);
+  const std::unique_ptr<int64_t[]> out(new int64_t[static_cast<size_t>(rows)]);
+  for (int64_t b = 0; b < c.batch; ++b) scale[static_cast<size_t>(b)] = b % 2 == 0 ? 1.0 : 0.7;
+  int64_t first_empty = -1;
+  std::vector<int64_t> expected;
+  for (int64_t r = 0; r < rows; ++r) {
+    std::vector<double> row;
+    // Now and then a row without an answer.
+    const uint64_t spoilt = random() % 50;
+    for (int64_t v = 0; v < c.vocabulary; ++v) {
+      double value = logit(c.kind, v, c.vocabulary, random);
+      if (spoilt == 0 && v == c.vocabulary - 1) value = std::nan("");
+      if (spoilt == 1 && v == 0) value = kInfinity;
+      if (spoilt == 2) value = -kInfinity;
+      if (spoilt == 3 && v == c.vocabulary / 2) value = std::copysign(std::nan(""), -1.0);
+      encode(at(r, v), value, c.scalar);
+      row.push_back(decode(at(r, v), c.scalar));
+    }
+    const uint64_t draw = random();
+    uniform[static_cast<size_t>(r)] =
+        draw % 2 == 0 ? static_cast<double>(draw % 8) / 8 : static_cast<double>(draw >> 11) * 0x1p-53;
+    expected.push_back(expected_token(row, uniform[static_cast<size_t>(r)], scale[static_cast<size_t>(r / c.tokens)],
+                                      c.top_k, c.top_p));
+    if (expected.back() == -1 && first_empty < 0) first_empty = r;
+  }
+
+  Sampling sampling;
+  sampling.scalar = c.scalar;
+  sampling.batch = c.batch;
+  sampling.tokens = c.tokens;
+  sampling.vocabulary = c.vocabulary;
+  sampling.logits = {data, c.tokens * token_stride, token_stride};
+  sampling.uniform = uniform.get();
+  sampling.uniform_is_double = true;
+  sampling.uniform_batch_stride = c.tokens;
+  sampling.uniform_token_stride = 1;
+  sampling.scale = scale.get();
+  sampling.top_k = c.top_k;
+  sampling.top_p = c.top_p;
+  sampling.out = out.get();
+  workers = c.threads;
+  const int64_t empty = ssg::cpu::sample(sampling, parallel);
+  bool right = empty == first_empty;
+  for (int64_t r = 0; r < rows; ++r) right = right && out[static_cast<size_t>(r)] == expected[static_cast<size_t>(r)];
+  ++(right ? passed : failed);
+  if (!right)
+    std::printf("%s, B %d, L %d, V %d, kind %d, gap %d, top_k %d, top_p %g, threads %d: wrong\n",
+                kNames[static_cast<int>(c.scalar)], static_cast<int>(c.batch), static_cast<int>(c.tokens),
+                static_cast<int>(c.vocabulary), c.kind, static_cast<int>(c.gap), static_cast<int>(c.top_k), c.top_p,
+                static_cast<int>(c.threads));
+}
+
+// In a process of its own, since a process chooses its kernel once.
+int run_all(const char* capability) {
+  setenv("SSG_KERNELS_CPU_CAPABILITY", capability, 1);
+  if (std::strcmp(ssg::cpu::kernel().name, capability) != 0) {
+    std::printf("%s: not on this machine, or not in this build\n", capability);
+    return 0;
+  }
+  std::mt19937_64 random(20260730);
+  std::vector<int64_t> vocabularies = {100, 255, 1000, 2049, 4096, 5001};
+  for (int64_t v = 1; v <= 68; ++v) vocabularies.push_back(v);
+  const double top_ps[] = {0.0, 0.5, 0.96, 1.0, 1e-17};
+  for (Scalar scalar : kScalars)
+    for (int64_t vocabulary : vocabularies)
+      for (int kind = 0; kind < kKinds; ++kind) {
+        Case c;
+        c.scalar = scalar;
+        c.kind = kind;
+        c.vocabulary = vocabulary;
+        c.batch = static_cast<int64_t>(random() % 3) + (vocabulary != 5);
+        c.tokens = static_cast<int64_t>(random() % 5) + 1;
+        c.gap = static_cast<int64_t>(random() % 3);
+        const int64_t top_ks[] = {0, 1, vocabulary / 2, vocabulary, static_cast<int64_t>(random()) % vocabulary};
+        c.top_k = std::max<int64_t>(0, top_ks[random() % 5]);
+        c.top_p = top_ps[random() % 5];
+        c.threads = 1 + static_cast<int64_t>(random() % 3);
+        test(c, random);
+      }
+  Case bits;
+  bits.vocabulary = 2;
+  bits.tokens = 5000;
+  bits.top_p = 0.7;
+  bits.threads = 3;
+  test(bits, random);
+  std::printf("%s: %d passed, %d failed\n", capability, passed, failed);
+  return failed > 0 || passed == 0 ? 1 : 0;
+}
+
+}  // namespace
+
+int main() {
+  bool wrong = false;
+  for (const char* capability : kCapabilities) {
+    std::fflush(stdout);
+    const pid_t child = fork();
+    if (child < 0) return 1;
+    if (child == 0) std::exit(run_all(capability));
+    int status = 0;
+    if (waitpid(child, &status, 0) != child || status != 0) {
+      std::printf("%s: ended with %d\n", capability, status);
+      wrong = true;
+    }
+  }
+  return wrong ? 1 : 0;
+}
