@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ssg_kernels.demo.weights import Models
-from ssg_kernels.guidance import SSG
 from ssg_kernels.ops import sample
+from ssg_kernels.sampler import GuidedSampler
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,31 @@ class Sampling:
     rescale: bool = False
     cfg_order: str = "after"
 
-    def guidance(self, sizes: Sequence[int]) -> SSG | None:
+    def sampler(self, sizes: Sequence[int]) -> GuidedSampler | None:
+        """From logits to tokens with guidance; None without."""
         if self.beta is None:
             return None
-        return SSG(sizes, self.beta, self.schedule, self.prior, self.interpolation, self.rescale)
+        return GuidedSampler(
+            sizes,
+            self.beta,
+            self.schedule,
+            self.prior,
+            self.interpolation,
+            self.rescale,
+            cfg=self.cfg or None,
+            cfg_schedule="ramp",
+            cfg_order=self.cfg_order,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            temperature=self.temperature,
+        )
 
 
 @dataclass
 class Clock:
     """Seconds, summed over the batches of a generation."""
 
-    guidance: list[float] = field(default_factory=list)  # of each scale
+    sampling: list[float] = field(default_factory=list)  # from logits to tokens, of each scale
     total: float = 0.0
 
 
@@ -112,7 +126,7 @@ class _Batch:
             labels = torch.cat([labels, torch.full_like(labels, models.transformer.config.classes)])
         self.labels = labels
         self.caches = models.transformer.caches(len(labels))
-        self.ssg = sampling.guidance(models.tokenizer.config.sizes)
+        self.sampler = sampling.sampler(models.tokenizer.config.sizes)
 
     def scale(self, k: int, uniform: Tensor) -> Tensor:
         """Draws the tokens (b, n*n) of scale k and adds them to the latent."""
@@ -120,33 +134,26 @@ class _Batch:
         view = tokenizer.view(k, self.latent) if k else None
         if view is not None and self.both:
             view = torch.cat([view, view])
-        logits = self._guided(k, self.models.transformer.scale(k, self.labels, view, self.caches))
-        tokens = sample(logits / self.sampling.temperature, uniform, self.sampling.top_k, self.sampling.top_p)
+        logits = self.models.transformer.scale(k, self.labels, view, self.caches)
+        _wait(logits.device)
+        start = time.perf_counter()
+        tokens = self._draw(k, logits, uniform)
+        _wait(logits.device)
+        if len(self.clock.sampling) <= k:
+            self.clock.sampling.append(0.0)
+        self.clock.sampling[k] += time.perf_counter() - start
         self.latent = self.latent + tokenizer.detail(k, tokens)
         return tokens
 
-    def _guided(self, k: int, logits: Tensor) -> Tensor:
-        if self.sampling.cfg_order == "before":
-            logits = self._ssg(k, logits)
+    def _draw(self, k: int, logits: Tensor, uniform: Tensor) -> Tensor:
+        sampling = self.sampling
+        if self.sampler is not None:
+            return self.sampler(logits, uniform=uniform)
         if self.both:
-            t = self.sampling.cfg * k / max(len(self.models.tokenizer.config.sizes) - 1, 1)
+            t = sampling.cfg * k / max(len(self.models.tokenizer.config.sizes) - 1, 1)
             conditional, unconditional = logits.chunk(2)
             logits = (1 + t) * conditional - t * unconditional
-        if self.sampling.cfg_order == "after":
-            logits = self._ssg(k, logits)
-        return logits
-
-    def _ssg(self, k: int, logits: Tensor) -> Tensor:
-        if self.ssg is None:
-            return logits
-        _wait(logits.device)
-        start = time.perf_counter()
-        guided = self.ssg(logits)
-        _wait(logits.device)
-        if len(self.clock.guidance) <= k:
-            self.clock.guidance.append(0.0)
-        self.clock.guidance[k] += time.perf_counter() - start
-        return guided
+        return sample(logits / sampling.temperature, uniform, sampling.top_k, sampling.top_p)
 
 
 def _wait(device: torch.device) -> None:

@@ -48,12 +48,12 @@ def run(options: Options) -> int:
     guided = replace(plain, beta=options.beta, prior=options.prior)
     # The first generation of a process is slower, whichever it is.
     generate(models, labels[:COLUMNS], options.seed, guided)
-    clock = Clock()
+    clocks = Clock(), Clock()
     print(
         f"Generating 2 x {len(labels)} images ({weights.parameters(models)} parameters, CPU) ...", flush=True
     )
-    without, _ = generate(models, labels, options.seed, plain)
-    with_ssg, _ = generate(models, labels, options.seed, guided, clock=clock)
+    without, _ = generate(models, labels, options.seed, plain, clock=clocks[0])
+    with_ssg, _ = generate(models, labels, options.seed, guided, clock=clocks[1])
 
     options.out.mkdir(parents=True, exist_ok=True)
     names = [data.CLASSES[c] for c in classes]
@@ -67,7 +67,7 @@ def run(options: Options) -> int:
     figures.spectra(energies, metrics.spectrum(real), pictures[1])
 
     accuracy = [metrics.features(models.classifier, x).accuracy(labels) for x in (without, with_ssg)]
-    print("\n".join(_table(models.tokenizer.config.sizes, clock, len(labels))))
+    print("\n".join(_table(models.tokenizer.config.sizes, *clocks, len(labels))))
     print(f"\nThe classifier sees the asked class in {accuracy[0]:.1%} without, {accuracy[1]:.1%} with SSG.")
     print("Written: " + ", ".join(map(str, pictures)))
     return 0
@@ -77,12 +77,18 @@ def _grid(images: Tensor, rows: int) -> Tensor:
     return images.unflatten(0, (-1, rows))[:, :COLUMNS]
 
 
-def _table(sizes: tuple[int, ...], clock: Clock, images: int) -> list[str]:
-    lines = [f"{'scale':>5} {'grid':>6} {'guidance, us an image':>22} {'share of generation':>20}"]
-    rows = [(str(k + 1), f"{n}x{n}", s) for k, (n, s) in enumerate(zip(sizes, clock.guidance, strict=True))]
-    for scale, grid, seconds in [*rows, ("all", "", sum(clock.guidance))]:
-        lines.append(f"{scale:>5} {grid:>6} {1e6 * seconds / images:>22.1f} {seconds / clock.total:>20.2%}")
+def _table(sizes: tuple[int, ...], plain: Clock, guided: Clock, images: int) -> list[str]:
+    """Guidance is what sampling takes longer by, from logits to tokens."""
+    lines = [
+        "From logits to tokens, us an image:",
+        f"{'scale':>5} {'grid':>6} {'without':>9} {'with SSG':>9} {'guidance':>9} {'share of generation':>20}",
+    ]
+    timed = zip(sizes, plain.sampling, guided.sampling, strict=True)
+    rows = [(str(k + 1), f"{n}x{n}", before, after) for k, (n, before, after) in enumerate(timed)]
+    for scale, grid, before, after in [*rows, ("all", "", sum(plain.sampling), sum(guided.sampling))]:
+        times = " ".join(f"{1e6 * s / images:>9.1f}" for s in (before, after, after - before))
+        lines.append(f"{scale:>5} {grid:>6} {times} {(after - before) / guided.total:>20.2%}")
     lines.append(
-        f"A guided image took {1e3 * clock.total / images:.2f} ms; {torch.get_num_threads()} threads."
+        f"A guided image took {1e3 * guided.total / images:.2f} ms; {torch.get_num_threads()} threads."
     )
     return lines

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ssg_kernels import reference
-from ssg_kernels.demo import generate as module
 from ssg_kernels.demo.generate import Clock, Sampling, generate
 from ssg_kernels.demo.weights import Models
 
@@ -63,35 +62,32 @@ def test_the_kernel_draws_what_the_reference_draws(
     torch.testing.assert_close(by_kernel[0], by_reference[0])
 
 
-def test_cfg_order(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor] = []
-
-    def keep(logits: Tensor, uniform: Tensor, top_k: int, top_p: float) -> Tensor:
-        seen.append(logits)
-        return torch.zeros_like(uniform, dtype=torch.int64)
-
-    monkeypatch.setattr(module, "sample", keep)
-    sizes, cfg, beta = tiny.tokenizer.config.sizes, 1.5, 0.5
-    raw = []
+@pytest.mark.parametrize("order", ["after", "before"])
+def test_the_last_scale_is_that_of_the_reference(
+    tiny: Models, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, cfg, beta, temperature = tiny.tokenizer.config.sizes, 1.5, 0.5, 1.25
+    raw: list[Tensor] = []
     original = type(tiny.transformer).scale
 
     def scale(*args: object) -> Tensor:
         raw.append(original(*args))  # type: ignore[arg-type]
-        return raw[-1]
+        return raw[-1].clone()
 
     monkeypatch.setattr(type(tiny.transformer), "scale", scale)
-    for order in ("after", "before"):
-        seen.clear()
-        raw.clear()
-        generate(tiny, LABELS[:2], 0, Sampling(cfg=cfg, beta=beta, cfg_order=order))
-        k, last = len(sizes) - 1, (sizes[-1],) * 2
-        t, previous_t = cfg, cfg * (k - 1) / k
-        if order == "before":
-            previous_t = t
-        merged = [(1 + s) * x[:2] - s * x[2:] for s, x in ((previous_t, raw[k - 1]), (t, raw[k]))]
-        strength = beta * (1 - k / len(sizes))
-        expected = reference.guided_logits(merged[1], merged[0], last, (sizes[-2],) * 2, strength)
-        torch.testing.assert_close(seen[-1], expected, rtol=1e-4, atol=1e-4)
+    sampling = Sampling(cfg=cfg, temperature=temperature, top_k=9, beta=beta, cfg_order=order)
+    tokens = generate(tiny, LABELS[:2], 7, sampling)[1]
+    k, last, count = len(sizes) - 1, sizes[-1], sum(n * n for n in sizes)
+    prev_t = cfg if order == "before" else cfg * (k - 1) / k
+    logits, prev_logits = (
+        ((1 + t) * x[:2] - t * x[2:]).double() for t, x in ((cfg, raw[k]), (prev_t, raw[k - 1]))
+    )
+    guided = reference.guided_logits(
+        logits, prev_logits, (last, last), (sizes[-2],) * 2, beta * (1 - k / len(sizes))
+    )
+    uniform = torch.rand((2, count), generator=torch.Generator().manual_seed(7))[:, -last * last :]
+    expected = reference.sample(guided / temperature, uniform, 9, sampling.top_p)
+    assert torch.equal(tokens[:, -last * last :], expected)
 
 
 def test_clock_and_watch(tiny: Models) -> None:
@@ -100,7 +96,7 @@ def test_clock_and_watch(tiny: Models) -> None:
         tiny, LABELS, 0, GUIDED, batch=6, clock=clock, watch=lambda k, latent: latents.append((k, latent))
     )
     scales = len(tiny.tokenizer.config.sizes)
-    assert len(clock.guidance) == scales
-    assert 0 < sum(clock.guidance) < clock.total
+    assert len(clock.sampling) == scales
+    assert 0 < sum(clock.sampling) < clock.total
     assert [k for k, _ in latents] == 2 * list(range(scales))
     torch.testing.assert_close(tiny.tokenizer.image(latents[scales - 1][1]), images[:6])
