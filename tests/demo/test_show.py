@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from ssg_kernels.__main__ import main
 from ssg_kernels.demo import baseline, data, metrics, show, weights
@@ -61,7 +60,6 @@ def test_shipped_weights_are_small() -> None:
 
 @shipped
 def test_shipped_weights_reach_their_figures() -> None:
-    torch.set_num_threads(2)
     reached = json.loads((weights.SHIPPED / "baseline.json").read_text())
     models = weights.load()
     images, labels = data.images(baseline.REAL, baseline.REAL_SEED)
