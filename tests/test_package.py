@@ -211,7 +211,10 @@ def test_pure_wheel(source: Path) -> None:
     name, files = wheel_names(source, built)
     assert name == f"ssg_kernels-{ssg_kernels.__version__}-py3-none-any.whl"
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ssg_kernels").rglob("*.py")}
-    assert {file for file in files if ".dist-info/" not in file} == modules | {"ssg_kernels/py.typed"}
+    weights = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ssg_kernels/demo/weights").iterdir()}
+    assert {file for file in files if ".dist-info/" not in file} == modules | weights | {
+        "ssg_kernels/py.typed"
+    }
 
 
 def test_without_a_compiler_the_wheel_is_pure_and_says_so(source: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -150,12 +151,18 @@ def test_elements_past_two_to_the_31(rows: str, strides: tuple[int, int, int], t
 
 def test_the_operator_comes_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSG_KERNELS_BACKEND", "triton")
+    calls: list[tuple[Any, ...]] = []
+    kernel = _triton.sample
+    monkeypatch.setattr(_triton, "sample", lambda *arguments: calls.append(arguments) or kernel(*arguments))
     logits, uniform = normal(2, 3, 9), torch.rand(2, 3)
-    logits[1, 1] = -INF
     tokens = ssg_kernels.sample(logits, uniform, 4, 0.9)
-    assert torch.equal(tokens, _triton.sample(logits, uniform, 1.0, 4, 0.9))
-    assert tokens[1, 1] == -1, "the reference would raise"
-    for scale in (0.5, torch.tensor(0.5)):
+    assert torch.equal(tokens, kernel(logits, uniform, 1.0, 4, 0.9))
+    for count, scale in enumerate((0.5, torch.tensor(0.5)), 2):
         op = torch.ops.ssg._sample_tempered
         tokens = (op.default if isinstance(scale, torch.Tensor) else op.float)(logits, uniform, scale, 4, 0.9)
-        assert torch.equal(tokens, _triton.sample(logits, uniform, 0.5, 4, 0.9))
+        assert torch.equal(tokens, kernel(logits, uniform, 0.5, 4, 0.9))
+        assert len(calls) == count
+    logits[1, 1] = -INF
+    assert kernel(logits, uniform, 1.0, 4, 0.9)[1, 1] == -1
+    with pytest.raises((ValueError, RuntimeError), match=r"got -inf at \(1, 1\)"):
+        ssg_kernels.sample(logits, uniform, 4, 0.9)
