@@ -21,7 +21,7 @@ limit() {
 
 step "build"
 capability=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())') || exit 1
-limit build 120 bash -euc '
+limit build 110 bash -euc '
   cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$(command -v "$1")" \
     -DSSG_BUILD_HOST=ON -DSSG_CUDA=ON -DSSG_CUDA_ARCHITECTURES="$2-real" >/dev/null
   cmake --build build/gpu -- --quiet
@@ -29,7 +29,7 @@ limit build 120 bash -euc '
 "$python" -m ssg_kernels info
 
 step "parity"
-LINES_SHOWN=40 limit parity 170 "$python" -m pytest tests/gpu -q --junitxml="$out/parity.xml" --durations=8
+LINES_SHOWN=40 limit parity 150 "$python" -m pytest tests/gpu -q --junitxml="$out/parity.xml" --durations=8
 
 if command -v compute-sanitizer >/dev/null; then
   step "compute-sanitizer"
@@ -48,7 +48,7 @@ step "sampling"
 for backend in cuda triton; do
   for batch in 1 64; do
     models=$([ "$batch" = 1 ] && echo VAR-256 HART Infinity-2B Switti || echo VAR-256)
-    SSG_KERNELS_BACKEND=$backend limit "sampling-$backend-$batch" 25 "$python" -m bench.sampling --device cuda --last \
+    SSG_KERNELS_BACKEND=$backend limit "sampling-$backend-$batch" 17 "$python" -m bench.sampling --device cuda --last \
       --batch "$batch" --budget 0.2 --models $models --out "$out/sampling-$backend-$batch.json"
   done
 done

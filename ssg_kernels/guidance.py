@@ -140,13 +140,17 @@ class SSG:
             guided = _copy(logits) if cfg is None else _merged(logits, cfg)
             if out is not None:
                 guided = out.copy_(guided)
-        if is_last:
-            self.reset()
-        else:
-            self._prev_logits = kept
-            self._prev_cfg = cfg.clone() if isinstance(cfg, Tensor) else cfg
-            self._step = step + 1
+        self._remember(kept, cfg, step)
         return guided
+
+    def _remember(self, logits: Tensor | None, cfg: float | Tensor | None, step: int) -> None:
+        """Ends a step: the next one reads these as the previous scale's, but nothing does after the last."""
+        if step + 1 == len(self.sizes):
+            self.reset()
+            return
+        self._prev_logits = logits
+        self._prev_cfg = cfg.clone() if isinstance(cfg, Tensor) else cfg
+        self._step = step + 1
 
     def _keep_rows(self, rows: int) -> None:
         """Go on with the first `rows` of the batch: what is left where a sampler stops its cfg half-way."""

@@ -164,12 +164,8 @@ class GuidedSampler:
         arguments = (guided, uniform, scale, self._top_ks[step], self._top_ps[step])
         packet = torch.ops.ssg._sample_tempered
         tokens = (packet.default if isinstance(scale, Tensor) else packet.float)(*arguments).view(shape)
-        if step + 1 == len(ssg.sizes):
-            ssg.reset()
-        else:
-            # Not a copy: nothing here writes into logits.
-            ssg._prev_logits, ssg._step = logits, step + 1
-            ssg._prev_cfg = cfg.clone() if isinstance(cfg, Tensor) else cfg
+        # Not a copy: nothing here writes into logits.
+        ssg._remember(logits, cfg, step)
         return tokens
 
     def _shape_of(self, logits: Tensor, batch: int) -> tuple[int, ...]:

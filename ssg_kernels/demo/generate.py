@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssg_kernels.demo.weights import Models
+from ssg_kernels.guidance import _merged
 from ssg_kernels.ops import sample
 from ssg_kernels.sampler import GuidedSampler
 
@@ -151,8 +152,7 @@ class _Batch:
             return self.sampler(logits, uniform=uniform)
         if self.both:
             t = sampling.cfg * k / max(len(self.models.tokenizer.config.sizes) - 1, 1)
-            conditional, unconditional = logits.chunk(2)
-            logits = (1 + t) * conditional - t * unconditional
+            logits = _merged(logits, t)
         return sample(logits / sampling.temperature, uniform, sampling.top_k, sampling.top_p)
 
 
