@@ -35,40 +35,66 @@ def grids(panels: dict[str, Tensor], rows: Sequence[str], path: Path) -> None:
     _save(figure, path)
 
 
-def spectra(energies: dict[str, Tensor], real: Tensor, path: Path) -> None:
-    """Spectral energy by cycles per image, and its ratio to the data's (Fig. 7 of the paper)."""
+def spectra(
+    energies: dict[str, Tensor], real: Tensor, path: Path, errors: dict[str, Tensor] | None = None
+) -> None:
+    """Spectral energy by cycles per image, and its ratio to the data's (Fig. 7 of the paper), with standard errors."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
     cycles = range(1, len(real))
     left.plot(cycles, real[1:], color="black", label="data")
     right.axhline(1, color="black", label="data")
     for name, energy in energies.items():
         left.plot(cycles, energy[1:], label=name)
-        right.plot(cycles, (energy / real)[1:], label=name)
+        error = (errors[name] / real)[1:] if errors else None
+        right.errorbar(cycles, (energy / real)[1:], error, capsize=2, label=name)
     left.set(yscale="log", ylabel="spectral energy", xlabel="cycles per image")
     right.set(ylabel="energy over the data's", xlabel="cycles per image")
     left.legend()
     _save(figure, path)
 
 
-def curves(rows: dict[str, list[dict[str, Any]]], path: Path, title: str) -> None:
-    """Frechet distance against score and against accuracy, with standard errors; points of a row are joined."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharex=True)
-    for axis, name in zip(axes, ("score", "accuracy"), strict=True):
-        for row, points in rows.items():
-            x, x_error = zip(*(point["frechet"] for point in points), strict=True)
-            y, y_error = zip(*(point[name] for point in points), strict=True)
+def differences(rows: dict[str, tuple[float, float]], name: str, path: Path) -> None:
+    """A difference from the baseline in each row, with its standard error."""
+    figure, axis = plt.subplots(figsize=(7, 0.32 * len(rows) + 1))
+    means, errors = zip(*rows.values(), strict=True)
+    places = range(len(rows))
+    axis.errorbar(means, places, xerr=errors, fmt="o", capsize=3)
+    axis.axvline(0, color="grey", linewidth=0.8)
+    axis.set_yticks(places, list(rows))
+    axis.invert_yaxis()
+    axis.set_xlabel(name)
+    _save(figure, path)
+
+
+def curves(rows: dict[str, list[dict[str, Any]]], along: str, path: Path) -> None:
+    """Along a setting of the sampling: Frechet distance against it, against score and against accuracy.
+
+    With standard errors. None at all stands at 0.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8))
+    for row, points in rows.items():
+        place = [(point["sampling"][along] or 0.0, 0.0) for point in points]
+        distance = [point["frechet"] for point in points]
+        score, accuracy = ([point[name] for point in points] for name in ("score", "accuracy"))
+        for axis, across, up in zip(
+            axes, (place, distance, distance), (distance, score, accuracy), strict=True
+        ):
+            (x, x_error), (y, y_error) = zip(*across, strict=True), zip(*up, strict=True)
             axis.errorbar(x, y, y_error, x_error, marker="o", markersize=3, linewidth=1, label=row)
-        axis.set(xlabel="Frechet distance", ylabel=name, title=title)
-    axes[0].legend()
+    axes[0].set(xlabel=along, ylabel="Frechet distance")
+    axes[1].set(xlabel="Frechet distance", ylabel="score")
+    axes[2].set(xlabel="Frechet distance", ylabel="class accuracy")
+    axes[0].legend(fontsize="small")
     _save(figure, path)
 
 
 def latents(found: dict[str, Any], path: Path) -> None:
-    """Change of the latents' log magnitude under SSG after each scale (Fig. 4a of the paper)."""
+    """Change of the latents' log magnitude under SSG after each scale (Fig. 4a of the paper), with standard errors."""
     scales = range(1, len(found["sizes"]))
     figure, axes = plt.subplots(1, len(scales), figsize=(2.6 * len(scales), 2.8), squeeze=False, sharey=True)
     for axis, k in zip(axes[0], scales, strict=True):
-        axis.plot(found["radii"], found["change"][k], marker="o", markersize=3)
+        change, error = zip(*found["change"][k], strict=True)
+        axis.errorbar(found["radii"], change, error, marker="o", markersize=3)
         axis.axhline(0, color="grey", linewidth=0.8)
         axis.axvline(found["previous nyquist"][k], color="red", label="previous scale's Nyquist")
         axis.set(title="{0}x{0}".format(found["sizes"][k]), xlabel="cycles per latent grid")

@@ -52,19 +52,22 @@ def frechet(a: Tensor, b: Tensor) -> float:
     return (difference.square().sum() + covariance.trace() + other.trace() - 2 * cross).item()
 
 
-def precision_recall(made: Tensor, real: Tensor) -> tuple[float, float]:
-    """Share of the made images within the real ones' manifold, and of the real within the made's.
+class Manifold:
+    """Of the first 2000 of features (N, D): the balls about them, each as wide as to the third nearest neighbour.
 
-    A set's manifold is the union of balls about its features (N, D), each as wide as the distance to the third
-    nearest neighbour (improved precision and recall). Of each set the first 2000 count.
+    `a.share(b)` is the share of b's features within a's balls: the precision of b where a is the data, and b's recall
+    where b is (improved precision and recall).
     """
-    made, real = made[:MANIFOLD], real[:MANIFOLD]
 
-    def share_within(points: Tensor, centres: Tensor) -> float:
-        radii = torch.cdist(centres, centres).kthvalue(NEIGHBOURS + 1, dim=1).values
-        return (torch.cdist(points, centres) <= radii).any(1).double().mean().item()
+    def __init__(self, features: Tensor) -> None:
+        self.centres = features[:MANIFOLD]
+        nearest = torch.cdist(self.centres, self.centres).topk(NEIGHBOURS + 1, dim=1, largest=False).values
+        self.radii = nearest[:, -1]
 
-    return share_within(made, real), share_within(real, made)
+    def share(self, other: Manifold) -> float:
+        """Share of the other's centres within these balls."""
+        within = torch.cdist(other.centres, self.centres) <= self.radii
+        return within.any(1).double().mean().item()
 
 
 def radial(maps: Tensor) -> Tensor:

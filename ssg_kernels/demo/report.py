@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,36 @@ COLUMNS = {
 def write(found: dict[str, Any], folder: Path) -> None:
     """Writes study.json, table.md and the pictures to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "study.json").write_text(_json(found) + "\n")
     (folder / "table.md").write_text("\n".join(table(found)) + "\n")
-    figures.curves(found["curves"]["front"], folder / "front.png", "each at the best points of its sweep")
-    figures.curves(found["curves"]["temperature"], folder / "temperature.png", "temperature 0.5 to 1.5")
-    figures.curves(found["curves"]["beta"], folder / "beta.png", "beta")
+    rows = found["rows"]
+    differences = {row: rows[row]["minus baseline"]["frechet"] for row in rows if row != "baseline"}
+    figures.differences(differences, "Frechet distance minus the baseline's", folder / "rows.png")
+    for along, kinds in found["curves"].items():
+        figures.curves(kinds, along, folder / f"{along}.png")
     figures.latents(found["latents"], folder / "latents.png")
-    energies = {row: torch.tensor(found["rows"][row]["spectrum"]) for row in ("baseline", "dse")}
-    figures.spectra(energies, torch.tensor(found["data spectrum"]), folder / "spectrum.png")
+    energies, errors = (
+        {row: torch.tensor([pair[i] for pair in rows[row]["spectrum"]]) for row in ("baseline", "dse")}
+        for i in (0, 1)
+    )
+    figures.spectra(energies, torch.tensor(found["data spectrum"]), folder / "spectrum.png", errors)
 
 
 def table(found: dict[str, Any]) -> list[str]:
-    """Markdown: each row at the operating point of its least distance, mean and standard error over the seeds."""
+    """Markdown: each row at the operating point of its least distance, mean and standard error over the seeds.
+
+    Differences are paired by seed; what follows them in brackets counts standard errors.
+    """
     head = ["", "cfg", "temperature", "beta", *COLUMNS.values(), "FD minus baseline", "FD minus dse"]
     lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
     for row, summary in found["rows"].items():
-        sampling = summary["sampling"]
-        beta = "" if sampling["beta"] is None else f"{sampling['beta']:g}"
-        cells = [row, f"{sampling['cfg']:g}", f"{sampling['temperature']:g}", beta]
+        cells = [row]
+        for name in ("cfg", "temperature", "beta"):
+            value = summary["sampling"][name]
+            cells.append("" if value is None else f"{value:g}" + "†" * (name in summary["at edge"]))
         cells += [_with_error(summary[name]) for name in COLUMNS]
         cells += [
-            "" if row == other else _with_error(summary[f"minus {other}"]["frechet"])
+            "" if row == other else _counted(summary[f"minus {other}"]["frechet"])
             for other in ("baseline", "dse")
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -52,3 +62,14 @@ def table(found: dict[str, Any]) -> list[str]:
 def _with_error(pair: tuple[float, float]) -> str:
     mean, error = pair
     return f"{mean:.3f} ± {error:.3f}"
+
+
+def _counted(pair: tuple[float, float]) -> str:
+    mean, error = pair
+    return f"{_with_error(pair)} ({mean / error:+.1f})" if error else _with_error(pair)
+
+
+def _json(found: dict[str, Any]) -> str:
+    """With the innermost lists on a line each."""
+    text = json.dumps(found, indent=1)
+    return re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda inner: f"[{' '.join(inner[1].split())}]", text)

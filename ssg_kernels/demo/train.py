@@ -31,10 +31,10 @@ UNCONDITIONAL = 0.1  # share of the images whose class is withheld, for classifi
 class Plan:
     classifier_steps: int = 2000
     tokenizer_steps: int = 2500
-    transformer_steps: int = 3000
+    transformer_steps: int = 8000
     batch: int = 64
     transformer_batch: int = 32
-    coded: int = 65536  # images whose tokens the transformer learns from
+    coded: int = 131072  # images whose tokens the transformer learns from
     seed: int = 0
 
 

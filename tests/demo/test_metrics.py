@@ -8,7 +8,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from ssg_kernels.demo.metrics import Features, frechet, mean_and_error, precision_recall, radial, spectrum
+from ssg_kernels.demo.metrics import Features, Manifold, frechet, mean_and_error, radial, spectrum
 
 
 def test_frechet_against_the_matrix_root() -> None:
@@ -36,13 +36,16 @@ def test_score() -> None:
 
 def test_precision_and_recall() -> None:
     real = torch.randn(500, 2).double()
-    assert precision_recall(real, real) == (1, 1)
-    assert precision_recall(real + 100, real) == (0, 0)
+    manifold, away = Manifold(real), Manifold(real + 100)
+    assert manifold.share(manifold) == 1
+    assert manifold.share(away) == away.share(manifold) == 0
     # Half of the data is missed; all that is made is good.
-    two = torch.cat([real[:250], real[250:] + 100])
-    precision, recall = precision_recall(real[:250], two)
-    assert precision == 1
-    assert recall == pytest.approx(0.5, abs=0.02)
+    made, two = Manifold(real[:250]), Manifold(torch.cat([real[:250], real[250:] + 100]))
+    assert two.share(made) == 1
+    assert made.share(two) == pytest.approx(0.5, abs=0.02)
+    # Each ball ends at the third neighbour.
+    line = Manifold(torch.tensor([[0.0], [1.0], [2.0], [4.0]]))
+    assert line.radii.tolist() == [4, 3, 2, 4]
 
 
 def test_radial_puts_a_wave_at_its_frequency() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import torch
 
-from ssg_kernels.demo import report, study
+from ssg_kernels.demo import record as module
+from ssg_kernels.demo import report, search, study
+from ssg_kernels.demo.design import ROWS, Design
 from ssg_kernels.demo.generate import Sampling
-from ssg_kernels.demo.study import Cell, Design, Record
+from ssg_kernels.demo.record import Cell, Record, Yardstick
 from ssg_kernels.demo.weights import Models
 
 CELLS = [Cell(Sampling(beta=beta), seed, 24) for beta in (None, 0.5) for seed in (1, 2)]
@@ -22,7 +26,6 @@ DESIGN = Design(
     middle=24,
     confirm=36,
     curve=24,
-    points=2,
     seeds=2,
     curve_temperatures=(0.5, 1.0),
     curve_betas=(0.2,),
@@ -35,13 +38,13 @@ DESIGN = Design(
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """The cells that were measured, not read."""
     cells: list[Cell] = []
-    measure = Record._measure
+    measure = Yardstick.measure
 
-    def noting(self: Record, cell: Cell) -> dict[str, object]:
+    def noting(self: Yardstick, cell: Cell) -> dict[str, object]:
         cells.append(cell)
         return measure(self, cell)
 
-    monkeypatch.setattr(Record, "_measure", noting)
+    monkeypatch.setattr(Yardstick, "measure", noting)
     return cells
 
 
@@ -62,7 +65,7 @@ def test_measured_cells_are_read_again(tiny: Models, tmp_path: Path, measured: l
 def test_cells_of_other_weights_do_not_count(tiny: Models, tmp_path: Path, measured: list[Cell]) -> None:
     path = tmp_path / "study.jsonl"
     Record(path, tiny, 60).measure(CELLS[:1], "")
-    path.write_text(path.read_text().replace(study._fingerprint(tiny), "0" * 12))
+    path.write_text(path.read_text().replace(module._fingerprint(tiny), "0" * 12))
     Record(path, tiny, 60).measure(CELLS[:1], "")
     assert measured == [CELLS[0]] * 2
 
@@ -75,28 +78,86 @@ def test_the_whole_study_and_its_report(tiny: Models, tmp_path: Path, measured: 
     report.write(found, tmp_path / "out")
     assert json.loads((tmp_path / "out/study.json").read_text()) == json.loads(json.dumps(found))
     table = (tmp_path / "out/table.md").read_text().splitlines()
-    assert [line.split("|")[1].strip() for line in table[2:]] == list(study.ROWS)
+    assert [line.split("|")[1].strip() for line in table[2:]] == list(ROWS)
     assert len({line.count("|") for line in table}) == 1
     pictures = {path.stem for path in (tmp_path / "out").glob("*.png")}
-    assert pictures == {"front", "temperature", "beta", "latents", "spectrum"}
+    assert pictures == {"rows", "cfg", "temperature", "beta", "latents", "spectrum"}
 
 
 def test_summary_pairs_the_seeds(tmp_path: Path, tiny: Models) -> None:
     record = Record(tmp_path / "study.jsonl", tiny, 60)
     cells = {"baseline": CELLS[:2], "dse": CELLS[2:]}
     for cell, value in zip(CELLS, (1.0, 2.0, 4.0, 5.0), strict=True):
-        record.done[cell] = {"frechet": value, "spectrum": [value]}
+        record.done[cell] = {"frechet": value, "spectrum": [value, 2 * value]}
     summary = study._summary(record, CELLS[2:], cells)
     assert summary["frechet"] == (4.5, pytest.approx(0.5))
     assert summary["minus baseline"]["frechet"] == (3, 0)
-    assert summary["spectrum"] == [4.5]
+    assert summary["spectrum"] == [(4.5, pytest.approx(0.5)), (9, pytest.approx(1))]
 
 
-def test_the_front_is_what_nothing_beats(tmp_path: Path, tiny: Models) -> None:
-    record = Record(tmp_path / "study.jsonl", tiny, 60)
-    design = Design(cfgs=(0.0, 1.0, 2.0, 3.0), temperatures=(1.0,), points=3)
-    values = {0.0: (5.0, 0.9), 1.0: (2.0, 0.8), 2.0: (3.0, 0.7), 3.0: (4.0, 0.85)}
-    for cfg, (distance, accuracy) in values.items():
-        cell = Cell(Sampling(cfg=cfg), 1001, design.coarse)
-        record.done[cell] = {"frechet": distance, "accuracy": accuracy}
-    assert [s.cfg for s in study._front(record, design, "baseline")] == [1.0, 3.0, 0.0]
+def test_processes_measure_what_one_does(tmp_path: Path, tiny: Models) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = Record(tmp_path / "alone.jsonl", tiny, 60)
+        alone.measure(CELLS, "")
+    finally:
+        torch.set_num_threads(threads)
+    with Record(tmp_path / "together.jsonl", tiny, 60, workers=2) as together:
+        together.measure(CELLS, "")
+    assert together.results(CELLS) == alone.results(CELLS)
+    assert Record(tmp_path / "together.jsonl", tiny, 60).done == together.done
+
+
+@pytest.fixture
+def bowl(tmp_path: Path, tiny: Models, monkeypatch: pytest.MonkeyPatch) -> Record:
+    """A record whose distance is a known function of the sampling."""
+
+    def measure(self: Record, cells: Iterable[Cell], title: str) -> None:
+        for cell in cells:
+            s = cell.sampling
+            distance = (s.cfg - 1.2) ** 2 + (s.temperature - 0.8) ** 2 + ((s.beta or 0) - 0.9) ** 2
+            self.done[cell] = {"frechet": distance}
+
+    monkeypatch.setattr(Record, "measure", measure)
+    return Record(tmp_path / "study.jsonl", tiny, 60)
+
+
+BOWL = Design(cfgs=(0.0, 1.0, 2.0), temperatures=(0.7, 1.0), betas=(0.25, 0.5, 1.0))
+
+
+def test_the_operating_point_is_the_least_of_sweep_and_neighbours(bowl: Record) -> None:
+    best = search.operating_points(bowl, BOWL, ["baseline", "dse"])
+    # From (1, 0.7, 1), half a step on one axis: the temperature's saves the most.
+    assert best["dse"] == Sampling(cfg=1, temperature=0.85, beta=1)
+    assert best["baseline"] == Sampling(cfg=1, temperature=0.85)
+    middle = [cell for cell in bowl.done if cell.seed == search.MIDDLE_SEED]
+    assert len(bowl.done) - len(middle) == 6 + 18, "the sweeps"
+    assert len(middle) == (5 + 4) + (5 + 6), "shortlists and neighbours"
+
+
+def test_the_best_of_each_cfg(bowl: Record) -> None:
+    search.operating_points(bowl, BOWL, ["dse"])
+    points = search.best_of_each_cfg(bowl, BOWL, "dse")
+    assert points == [Sampling(cfg=cfg, temperature=0.7, beta=1) for cfg in BOWL.cfgs]
+
+
+def test_halfway() -> None:
+    values = (0.5, 1.0, 2.0)
+    assert search.halfway(values, 1.0) == (0.75, 1.5)
+    assert search.halfway(values, 2.0) == (1.5, 2.5)
+    assert search.halfway(values, 0.5) == (0.25, 0.75)
+    assert search.halfway((0.0, 1.0), 0.0) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "edges"),
+    [
+        (Sampling(cfg=1, temperature=0.85, beta=0.5), []),
+        (Sampling(cfg=0, temperature=0.85, beta=0.1), []),
+        (Sampling(cfg=2.5, temperature=1.15, beta=1.0), ["cfg", "temperature", "beta"]),
+        (Sampling(cfg=1, temperature=0.7), ["temperature"]),
+    ],
+)
+def test_an_operating_point_at_the_edge_is_marked(sampling: Sampling, edges: list[str]) -> None:
+    assert search.at_edge(sampling, BOWL) == edges

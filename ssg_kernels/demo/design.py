@@ -1,0 +1,50 @@
+"""What the study compares, and how much of it is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# Table 5 of the paper ("linear" is bilinear interpolation in space, "static" is DSE without decay) ...
+TABLE: dict[str, dict[str, Any]] = {
+    "baseline": {"beta": None},
+    "nearest": {"prior": "spatial", "interpolation": "nearest"},
+    "linear": {"prior": "spatial"},
+    "dse zero-padded": {"prior": "dse_zero_pad"},
+    "dse": {},
+    "dse static": {"schedule": "static"},
+}
+# ... and what the paper leaves open.
+CONVENTIONS: dict[str, dict[str, Any]] = {
+    "dse rescaled": {"rescale": True},
+    "dse zero-padded rescaled": {"prior": "dse_zero_pad", "rescale": True},
+    "dse nearest": {"interpolation": "nearest"},
+    "dse bicubic": {"interpolation": "bicubic"},
+    "dse area": {"interpolation": "area"},
+    "dse guided, then merged": {"cfg_order": "before"},
+}
+ROWS = TABLE | CONVENTIONS
+
+
+@dataclass(frozen=True)
+class Design:
+    """How much is measured, in images of a seed.
+
+    A row's operating point is the sampling of the least Frechet distance. The sweep measures every combination of
+    `cfgs`, `temperatures` and `betas` with `coarse` images; its `shortlist` best are measured again with `middle`, and
+    so are the neighbours half a step from the best of these. What is reported comes from seeds of its own.
+    """
+
+    cfgs: tuple[float, ...] = (0.0, 0.75, 1.5, 2.5, 4.0)
+    temperatures: tuple[float, ...] = (0.55, 0.7, 0.85, 1.0)
+    betas: tuple[float, ...] = (0.2, 0.5, 1.2)
+    coarse: int = 250
+    shortlist: int = 5
+    middle: int = 1000
+    seeds: int = 5
+    confirm: int = 5000  # of each row's operating point
+    curve: int = 2000  # of each point of a curve
+    curve_temperatures: tuple[float, ...] = tuple(round(0.5 + 0.1 * i, 1) for i in range(11))
+    curve_betas: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6)
+    reference: int = 20000  # of the data, with which all is compared
+    latents: int = 2000

@@ -1,0 +1,141 @@
+"""The study's cells: what is measured at one sampling and seed, by which processes, and the file that keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.multiprocessing as multiprocessing
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from ssg_kernels.demo import data, metrics
+from ssg_kernels.demo.generate import Sampling, generate
+from ssg_kernels.demo.weights import Models
+
+REFERENCE_SEED = 10**10  # the data that everything is compared with; training saw none of it
+
+
+@dataclass(frozen=True)
+class Cell:
+    sampling: Sampling
+    seed: int
+    count: int
+
+
+class Yardstick:
+    """Measures cells against `reference` images of the data."""
+
+    def __init__(self, models: Models, reference: int) -> None:
+        self.models = models
+        self.real = metrics.features(models.classifier, data.images(reference, REFERENCE_SEED)[0])
+        self.manifold = metrics.Manifold(self.real.features)
+
+    def measure(self, cell: Cell) -> dict[str, Any]:
+        labels = torch.arange(cell.count) % len(data.CLASSES)
+        images, _ = generate(self.models, labels, cell.seed, cell.sampling)
+        made = metrics.features(self.models.classifier, images)
+        manifold = metrics.Manifold(made.features)
+        return {
+            "frechet": metrics.frechet(made.features, self.real.features),
+            "score": made.score(),
+            "accuracy": made.accuracy(labels),
+            "precision": self.manifold.share(manifold),
+            "recall": manifold.share(self.manifold),
+            "spectrum": metrics.spectrum(images).tolist(),
+        }
+
+
+class Record:
+    """Measured cells, one JSON object a line; a cell that is there is not measured again.
+
+    A context manager: inside it, `workers` processes of one thread each measure, or this process where it is 1.
+    """
+
+    def __init__(self, path: Path, models: Models, reference: int, workers: int = 1) -> None:
+        self.path, self.models, self.reference, self.workers = path, models, reference, workers
+        self.model = _fingerprint(models)
+        self.done: dict[Cell, dict[str, Any]] = {}
+        self._pool: Any = None
+        self._yardstick: Yardstick | None = None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text() if path.exists() else ""
+        # A line that was cut while it was written has no end.
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            path.write_text(whole)
+        for line in whole.splitlines():
+            entry = json.loads(line)
+            if (entry["model"], entry["reference"]) == (self.model, reference):
+                cell = Cell(Sampling(**entry["sampling"]), entry["seed"], entry["count"])
+                self.done[cell] = entry["result"]
+
+    def __enter__(self) -> Record:
+        if self.workers > 1:
+            # Many small operations: a thread for each process makes more images than threads within one.
+            context = multiprocessing.get_context("spawn")
+            self._pool = context.Pool(self.workers, _start, (self.models, self.reference))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool.join()
+            self._pool = None
+
+    def measure(self, cells: Iterable[Cell], title: str) -> None:
+        todo = [cell for cell in dict.fromkeys(cells) if cell not in self.done]
+        patience = 0.5 if sys.stderr.isatty() else 60
+        total = sum(cell.count for cell in todo)
+        with tqdm(total=total, desc=title, unit="img", mininterval=patience, maxinterval=patience) as bar:
+            for cell, result in self._measured(todo):
+                self.done[cell] = result
+                entry = {"model": self.model, "reference": self.reference}
+                entry |= asdict(cell) | {"result": result}
+                with self.path.open("a") as file:
+                    file.write(json.dumps(entry) + "\n")
+                bar.update(cell.count)
+
+    def results(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+        return [self.done[cell] for cell in cells]
+
+    def _measured(self, cells: list[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+        if self._pool is not None:
+            yield from self._pool.imap_unordered(_measure, cells)
+            return
+        for cell in cells:
+            if self._yardstick is None:
+                self._yardstick = Yardstick(self.models, self.reference)
+            yield cell, self._yardstick.measure(cell)
+
+
+_yardstick: Yardstick  # of a worker process
+
+
+def _start(models: Models, reference: int) -> None:
+    global _yardstick
+    # The parent answers Ctrl-C, for all.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _yardstick = Yardstick(models, reference)
+
+
+def _measure(cell: Cell) -> tuple[Cell, dict[str, Any]]:
+    return cell, _yardstick.measure(cell)
+
+
+def _fingerprint(models: Models) -> str:
+    digest = hashlib.sha256()
+    for model in vars(models).values():
+        for name, tensor in model.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
