@@ -1,8 +1,7 @@
-"""`python -m ssg_kernels demo`: the shipped weights, what they reach, and the pictures."""
+"""`python -m ssg_kernels demo`: its options, its pictures and what it prints."""
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -10,14 +9,9 @@ from pathlib import Path
 import pytest
 
 from ssg_kernels.__main__ import main
-from ssg_kernels.demo import baseline, data, metrics, show, weights
-
-shipped = pytest.mark.skipif(
-    not (weights.SHIPPED / "transformer.safetensors").exists(), reason="the weights are not trained yet"
-)
+from ssg_kernels.demo import data, show
 
 
-@shipped
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(show, "EACH", 24)
     options = "--beta 0.4 --prior dse_zero_pad --seed 1 --classes 3,striped*disc --out".replace("*", " ")
@@ -51,22 +45,3 @@ def test_demo_says_what_is_not_installed(
     assert main(["demo"]) == 2
     assert "safetensors" in (err := capsys.readouterr().err)
     assert "pip install 'ssg-kernels[demo]'" in err
-
-
-@shipped
-def test_shipped_weights_are_small() -> None:
-    assert sum(path.stat().st_size for path in weights.SHIPPED.iterdir()) <= 8 * 10**6
-
-
-@shipped
-def test_shipped_weights_reach_their_figures() -> None:
-    reached = json.loads((weights.SHIPPED / "baseline.json").read_text())
-    models = weights.load()
-    images, labels = data.images(baseline.REAL, baseline.REAL_SEED)
-    real = metrics.features(models.classifier, images)
-    assert real.accuracy(labels) == pytest.approx(reached["classifier accuracy"], abs=1e-3)
-    made = baseline.generated(models, reached["seeds"] + 1, real)
-    for name, value in made.items():
-        mean, error = reached[name]
-        # A seed of its own: its deviation is that of one seed, not of the mean.
-        assert abs(value - mean) <= 4 * error * (reached["seeds"] + 1) ** 0.5, name
