@@ -35,16 +35,16 @@ class Design:
     so are the neighbours half a step from the best of these. What is reported comes from seeds of its own.
     """
 
-    cfgs: tuple[float, ...] = (0.0, 0.75, 1.5, 2.5, 4.0)
-    temperatures: tuple[float, ...] = (0.55, 0.7, 0.85, 1.0)
-    betas: tuple[float, ...] = (0.2, 0.5, 1.2)
+    cfgs: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 4.5)
+    temperatures: tuple[float, ...] = (0.4, 0.6, 0.8, 1.0)
+    betas: tuple[float, ...] = (0.3, 0.8, 1.6)
     coarse: int = 250
     shortlist: int = 5
     middle: int = 1000
     seeds: int = 5
     confirm: int = 5000  # of each row's operating point
     curve: int = 2000  # of each point of a curve
-    curve_temperatures: tuple[float, ...] = tuple(round(0.5 + 0.1 * i, 1) for i in range(11))
+    curve_temperatures: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
     curve_betas: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6)
     reference: int = 20000  # of the data, with which all is compared
     latents: int = 2000
