@@ -65,6 +65,8 @@ sanitize: $(READY)
 	build/sanitize/kernel_sanitize
 	build/sanitize/sample_sanitize
 
+# All but hours of training and study, in build/demo.
 clean:
-	rm -rf build dist *.egg-info ssg_kernels/*.so ssg_kernels/_build.json $(READY)
+	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name demo -exec rm -rf {} +
+	rm -rf dist *.egg-info ssg_kernels/*.so ssg_kernels/_build.json $(READY)
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -67,7 +67,7 @@ def _inside(x: Tensor, y: Tensor, size: Tensor, turn: Tensor, shape: Tensor) -> 
 
 
 def _texture(x: Tensor, y: Tensor, u: list[Tensor], texture: Tensor) -> Tensor:
-    """0 in the dark parts, 1 in the light ones, with edges of about a pixel: 4 to 7 pixels a period."""
+    """0 in the dark parts, 1 in the light ones, with edges of about a pixel: 4.5 to 7.5 pixels a period."""
     angle = _between(u[0], -0.3, 0.3) + torch.where(texture == 0, math.pi / 4, 0.0)
     x, y = _turned(x, y, angle)
     wave = 2 * math.pi / _between(u[1], 4.5, 6)

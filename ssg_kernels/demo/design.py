@@ -31,20 +31,24 @@ class Design:
     """How much is measured, in images of a seed.
 
     A row's operating point is the sampling of the least Frechet distance. The sweep measures every combination of
-    `cfgs`, `temperatures` and `betas` with `coarse` images; its `shortlist` best are measured again with `middle`, and
-    so are the neighbours half a step from the best of these. What is reported comes from seeds of its own.
+    `cfgs`, `temperatures` and `betas` with `coarse` images. Its `shortlist` best are measured again with `middle`, and
+    so are the neighbours half a step from the best of these. The `finalists` best of all these are measured once more
+    with `final`, by which the operating point is chosen. What is reported of it comes from `seeds` of its own.
     """
 
     cfgs: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 4.5)
-    temperatures: tuple[float, ...] = (0.4, 0.6, 0.8, 1.0)
+    temperatures: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
     betas: tuple[float, ...] = (0.3, 0.8, 1.6)
     coarse: int = 250
-    shortlist: int = 5
+    shortlist: int = 8
     middle: int = 1000
-    seeds: int = 5
-    confirm: int = 5000  # of each row's operating point
-    curve: int = 2000  # of each point of a curve
-    curve_temperatures: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
-    curve_betas: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6)
+    finalists: int = 3
+    final: int = 3000
+    seeds: int = 10
+    confirm: int = 2000  # of each row's operating point
+    curve: int = 1000  # of each point of a curve
+    curve_cfgs: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
+    curve_temperatures: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5)
+    curve_betas: tuple[float, ...] = (0.1, 0.3, 0.8, 1.6)
     reference: int = 20000  # of the data, with which all is compared
     latents: int = 2000

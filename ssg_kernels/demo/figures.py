@@ -62,29 +62,30 @@ def differences(rows: dict[str, tuple[float, float]], name: str, path: Path) -> 
     axis.axvline(0, color="grey", linewidth=0.8)
     axis.set_yticks(places, list(rows))
     axis.invert_yaxis()
-    axis.set_xlabel(name)
+    axis.set_xlabel(f"{name}; bars: one standard error")
     _save(figure, path)
 
 
 def curves(rows: dict[str, list[dict[str, Any]]], along: str, path: Path) -> None:
-    """Along a setting of the sampling: Frechet distance against it, against score and against accuracy.
-
-    With standard errors. None at all stands at 0.
+    """Along a setting of the sampling: what guidance takes off the Frechet distance, and the distance against score
+    and accuracy, with standard errors. No beta at all stands at 0.
     """
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8))
     for row, points in rows.items():
         place = [(point["sampling"][along] or 0.0, 0.0) for point in points]
-        distance = [point["frechet"] for point in points]
+        less, distance = (
+            [point["minus baseline"]["frechet"] for point in points],
+            [p["frechet"] for p in points],
+        )
         score, accuracy = ([point[name] for point in points] for name in ("score", "accuracy"))
-        for axis, across, up in zip(
-            axes, (place, distance, distance), (distance, score, accuracy), strict=True
-        ):
+        for axis, across, up in zip(axes, (place, distance, distance), (less, score, accuracy), strict=True):
             (x, x_error), (y, y_error) = zip(*across, strict=True), zip(*up, strict=True)
             axis.errorbar(x, y, y_error, x_error, marker="o", markersize=3, linewidth=1, label=row)
-    axes[0].set(xlabel=along, ylabel="Frechet distance")
+    axes[0].set(xlabel=along, ylabel="Frechet distance minus that without SSG")
     axes[1].set(xlabel="Frechet distance", ylabel="score")
     axes[2].set(xlabel="Frechet distance", ylabel="class accuracy")
     axes[0].legend(fontsize="small")
+    figure.suptitle("bars: one standard error")
     _save(figure, path)
 
 

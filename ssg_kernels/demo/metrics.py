@@ -38,7 +38,7 @@ def features(classifier: Classifier, images: Tensor, batch: int = 256) -> Featur
     device = classifier.head.weight.device
     kept = [classifier.features(part.to(device)) for part in images.split(batch)]
     inner = torch.cat(kept)
-    return Features(inner.double().cpu(), classifier.head(inner).softmax(1).double().cpu())
+    return Features(inner.cpu().double(), classifier.head(inner).softmax(1).cpu().double())
 
 
 def frechet(a: Tensor, b: Tensor) -> float:

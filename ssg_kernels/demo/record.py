@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.multiprocessing as multiprocessing
+from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ssg_kernels.demo import data, metrics
@@ -40,7 +44,10 @@ class Yardstick:
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         labels = torch.arange(cell.count) % len(data.CLASSES)
-        images, _ = generate(self.models, labels, cell.seed, cell.sampling)
+        return self.judge(generate(self.models, labels, cell.seed, cell.sampling)[0], labels)
+
+    def judge(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
+        """Images (N, 3, H, W) of the classes (N,) that were asked for."""
         made = metrics.features(self.models.classifier, images)
         manifold = metrics.Manifold(made.features)
         return {
@@ -61,16 +68,15 @@ class Record:
 
     def __init__(self, path: Path, models: Models, reference: int, workers: int = 1) -> None:
         self.path, self.models, self.reference, self.workers = path, models, reference, workers
-        self.model = _fingerprint(models)
+        self.model = fingerprint(models)
         self.done: dict[Cell, dict[str, Any]] = {}
-        self._pool: Any = None
-        self._yardstick: Yardstick | None = None
+        self._pool: ProcessPoolExecutor | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text() if path.exists() else ""
         # A line that was cut while it was written has no end.
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
-            path.write_text(whole)
+            os.truncate(path, len(whole.encode()))
         for line in whole.splitlines():
             entry = json.loads(line)
             if (entry["model"], entry["reference"]) == (self.model, reference):
@@ -81,15 +87,15 @@ class Record:
         if self.workers > 1:
             # Many small operations: a thread for each process makes more images than threads within one.
             context = multiprocessing.get_context("spawn")
-            self._pool = context.Pool(self.workers, _start, (self.models, self.reference))
+            given = self.models, self.reference
+            self._pool = ProcessPoolExecutor(self.workers, context, _start, given)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
+            self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
     def measure(self, cells: Iterable[Cell], title: str) -> None:
@@ -110,12 +116,16 @@ class Record:
 
     def _measured(self, cells: list[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
         if self._pool is not None:
-            yield from self._pool.imap_unordered(_measure, cells)
+            for done in as_completed([self._pool.submit(_measure, cell) for cell in cells]):
+                yield done.result()
             return
         for cell in cells:
-            if self._yardstick is None:
-                self._yardstick = Yardstick(self.models, self.reference)
-            yield cell, self._yardstick.measure(cell)
+            yield cell, self.yardstick.measure(cell)
+
+    @functools.cached_property
+    def yardstick(self) -> Yardstick:
+        """This process's own."""
+        return Yardstick(self.models, self.reference)
 
 
 _yardstick: Yardstick  # of a worker process
@@ -133,7 +143,8 @@ def _measure(cell: Cell) -> tuple[Cell, dict[str, Any]]:
     return cell, _yardstick.measure(cell)
 
 
-def _fingerprint(models: Models) -> str:
+def fingerprint(models: Models) -> str:
+    """Of the weights: 12 hexadecimal digits."""
     digest = hashlib.sha256()
     for model in vars(models).values():
         for name, tensor in model.state_dict().items():

@@ -25,14 +25,21 @@ def write(found: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(_json(found) + "\n")
     (folder / "table.md").write_text("\n".join(table(found)) + "\n")
-    rows = found["rows"]
+    rows, curves = found["rows"], found["curves"]
     differences = {row: rows[row]["minus baseline"]["frechet"] for row in rows if row != "baseline"}
     figures.differences(differences, "Frechet distance minus the baseline's", folder / "rows.png")
-    for along, kinds in found["curves"].items():
+    for along, kinds in curves.items():
         figures.curves(kinds, along, folder / f"{along}.png")
     figures.latents(found["latents"], folder / "latents.png")
+    # Three samplings: SSG's own is there with and without it.
+    spectra = {
+        "baseline": rows["baseline"],
+        "dse": rows["dse"],
+        "dse's sampling, without SSG": curves["beta"]["at the best cfg and temperature"][0],
+        "reconstructed": found["floors"]["reconstructed"],
+    }
     energies, errors = (
-        {row: torch.tensor([pair[i] for pair in rows[row]["spectrum"]]) for row in ("baseline", "dse")}
+        {name: torch.tensor([pair[i] for pair in part["spectrum"]]) for name, part in spectra.items()}
         for i in (0, 1)
     )
     figures.spectra(energies, torch.tensor(found["data spectrum"]), folder / "spectrum.png", errors)
@@ -45,6 +52,9 @@ def table(found: dict[str, Any]) -> list[str]:
     """
     head = ["", "cfg", "temperature", "beta", *COLUMNS.values(), "FD minus baseline", "FD minus dse"]
     lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for name, floor in found["floors"].items():
+        figures_of = [_with_error(floor[column]) for column in COLUMNS]
+        lines.append(f"| {' | '.join([name, '', '', '', *figures_of, '', ''])} |")
     for row, summary in found["rows"].items():
         cells = [row]
         for name in ("cfg", "temperature", "beta"):

@@ -1,4 +1,4 @@
-"""Where each row of the study is at its best: a sweep of small cells, a shortlist, and the neighbours of its best."""
+"""Where each row of the study is at its best: a sweep of small cells, then fewer and larger ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssg_kernels.demo.design import ROWS, Design
 from ssg_kernels.demo.generate import Sampling
 from ssg_kernels.demo.record import Cell, Record
 
-SWEEP_SEED, MIDDLE_SEED = 1001, 2001
+SWEEP_SEED, MIDDLE_SEED, FINAL_SEED = 1001, 2001, 3001
 
 
 def operating_points(record: Record, design: Design, rows: Iterable[str] = ROWS) -> dict[str, Sampling]:
@@ -18,21 +18,23 @@ def operating_points(record: Record, design: Design, rows: Iterable[str] = ROWS)
     sweeps = {row: sweep(design, row) for row in rows}
     record.measure([cell for cells in sweeps.values() for cell in cells], "sweep")
     lists = {
-        row: [_again(cell.sampling, design) for cell in _ranked(record, cells)[: design.shortlist]]
+        row: [_middle(cell.sampling, design) for cell in _ranked(record, cells)[: design.shortlist]]
         for row, cells in sweeps.items()
     }
     record.measure([cell for cells in lists.values() for cell in cells], "shortlist")
     for cells in lists.values():
         best = _ranked(record, cells)[0].sampling
-        cells += [_again(near, design) for near in neighbours(best, design)]
+        cells += [_middle(near, design) for near in neighbours(best, design)]
     record.measure([cell for cells in lists.values() for cell in cells], "neighbours")
-    return {row: _ranked(record, cells)[0].sampling for row, cells in lists.items()}
-
-
-def best_of_each_cfg(record: Record, design: Design, row: str) -> list[Sampling]:
-    """For each cfg of the sweep the temperature and the beta of the least Frechet distance in it."""
-    cells = _ranked(record, sweep(design, row))
-    return [next(cell.sampling for cell in cells if cell.sampling.cfg == cfg) for cfg in design.cfgs]
+    finals = {
+        row: [
+            Cell(cell.sampling, FINAL_SEED, design.final)
+            for cell in _ranked(record, dict.fromkeys(cells))[: design.finalists]
+        ]
+        for row, cells in lists.items()
+    }
+    record.measure([cell for cells in finals.values() for cell in cells], "finalists")
+    return {row: _ranked(record, cells)[0].sampling for row, cells in finals.items()}
 
 
 def sweep(design: Design, row: str) -> list[Cell]:
@@ -51,9 +53,8 @@ def sweep(design: Design, row: str) -> list[Cell]:
 
 def neighbours(best: Sampling, design: Design) -> list[Sampling]:
     """Half a step up and down on each axis; beyond the sweep too, where `best` is at its edge."""
-    axes = {"cfg": design.cfgs, "temperature": design.temperatures, "beta": design.betas}
     near = []
-    for name, values in axes.items():
+    for name, values in _axes(design).items():
         own: float | None = getattr(best, name)
         if own is not None:
             changed: list[Any] = [{name: value} for value in halfway(values, own) if value != own]
@@ -70,20 +71,31 @@ def halfway(values: Sequence[float], value: float) -> tuple[float, float]:
     return round((below + value) / 2, 6), round((value + above) / 2, 6)
 
 
-def at_edge(best: Sampling, design: Design) -> list[str]:
-    """The axes on which the operating point is at the edge of the sweep or beyond: it may lie further out.
+def at_edge(record: Record, design: Design, best: Sampling) -> list[str]:
+    """The axes on which the least distance may lie further out than anything that was measured.
 
-    Without cfg there is nothing below 0, and a small beta is next to none at all, which the baseline measures.
+    There the operating point is beyond the sweep, or at its end with nothing measured beyond. There is no cfg below 0.
     """
-    edges = {
-        "cfg": best.cfg >= design.cfgs[-1],
-        "temperature": not design.temperatures[0] < best.temperature < design.temperatures[-1],
-        "beta": best.beta is not None and best.beta >= design.betas[-1],
-    }
-    return [name for name, edge in edges.items() if edge]
+    edges = []
+    for name, values in _axes(design).items():
+        own = getattr(best, name)
+        if own is None or own == 0:
+            continue
+        beyond = not values[0] <= own <= values[-1]
+        if own in (values[0], values[-1]):
+            near = halfway(values, own)[0 if own == values[0] else 1]
+            changed: dict[str, Any] = {name: near}
+            beyond = _middle(replace(best, **changed), design) not in record.done
+        if beyond:
+            edges.append(name)
+    return edges
 
 
-def _again(sampling: Sampling, design: Design) -> Cell:
+def _axes(design: Design) -> dict[str, tuple[float, ...]]:
+    return {"cfg": design.cfgs, "temperature": design.temperatures, "beta": design.betas}
+
+
+def _middle(sampling: Sampling, design: Design) -> Cell:
     return Cell(sampling, MIDDLE_SEED, design.middle)
 
 

@@ -26,7 +26,7 @@ def run(record: Record, design: Design) -> dict[str, Any]:
     rows = {row: _seeds(sampling, design.confirm, design.seeds, 1) for row, sampling in best.items()}
     record.measure([cell for cells in rows.values() for cell in cells], "operating points")
     curves = {
-        "cfg": {row: search.best_of_each_cfg(record, design, row) for row in TABLE},
+        "cfg": {row: [replace(best[row], cfg=t) for t in design.curve_cfgs] for row in TABLE},
         "beta": {
             "at the best cfg and temperature": _betas(best["dse"], design),
             "at the default sampling": _betas(Sampling(), design),
@@ -39,8 +39,9 @@ def run(record: Record, design: Design) -> dict[str, Any]:
     return {
         "design": asdict(design),
         "model": record.model,
+        "floors": _floors(record, design),
         "rows": {
-            row: _summary(record, cells, rows) | {"at edge": search.at_edge(best[row], design)}
+            row: _summary(record, cells, rows) | {"at edge": search.at_edge(record, design, best[row])}
             for row, cells in rows.items()
         },
         "curves": {name: _curves(record, design, kinds, name) for name, kinds in curves.items()},
@@ -62,28 +63,55 @@ def _seeds(sampling: Sampling, count: int, seeds: int, first: int) -> list[Cell]
 def _curves(
     record: Record, design: Design, kinds: dict[str, list[Sampling]], title: str
 ) -> dict[str, list[dict[str, Any]]]:
+    """Each point beside the baseline's at the same place, or beside the curve's own first, which is unguided."""
     cells = {
-        row: [_seeds(s, design.curve, design.seeds, 11) for s in points] for row, points in kinds.items()
+        row: [_seeds(s, design.curve, design.seeds, 101) for s in points] for row, points in kinds.items()
     }
     record.measure([cell for points in cells.values() for group in points for cell in group], title)
-    return {row: [_summary(record, group, {}) for group in points] for row, points in cells.items()}
+    others = {row: cells.get("baseline", [points[0]] * len(points)) for row, points in cells.items()}
+    return {
+        row: [
+            _summary(record, group, {"baseline": other})
+            for group, other in zip(points, others[row], strict=True)
+        ]
+        for row, points in cells.items()
+    }
+
+
+def _floors(record: Record, design: Design) -> dict[str, Any]:
+    """What the data themselves reach, and what the tokenizer makes of them: images of seeds of their own."""
+    tokenizer, device = record.models.tokenizer, record.models.transformer.head.weight.device
+    results: dict[str, list[dict[str, Any]]] = {"data": [], "reconstructed": []}
+    for seed in range(1, design.seeds + 1):
+        images, labels = data.images(design.confirm, REFERENCE_SEED + 100 + seed)
+        again = [tokenizer.decode(tokenizer.encode(part.to(device))).cpu() for part in images.split(250)]
+        results["data"].append(record.yardstick.judge(images, labels))
+        results["reconstructed"].append(record.yardstick.judge(torch.cat(again), labels))
+    return {name: _means(measured) for name, measured in results.items()}
 
 
 def _summary(record: Record, cells: list[Cell], rows: dict[str, list[Cell]]) -> dict[str, Any]:
     """Means and standard errors over the seeds, and the paired differences from the baseline and from "dse"."""
     results = record.results(cells)
-    names = [name for name in results[0] if name != "spectrum"]
-    summary: dict[str, Any] = {"sampling": asdict(cells[0].sampling)}
-    summary |= {name: metrics.mean_and_error([r[name] for r in results]) for name in names}
-    rings = zip(*(r["spectrum"] for r in results), strict=True)
-    summary["spectrum"] = [metrics.mean_and_error(list(ring)) for ring in rings]
+    summary: dict[str, Any] = {"sampling": asdict(cells[0].sampling)} | _means(results)
     for other in ("baseline", "dse"):
         if other in rows:
             pairs = list(zip(results, record.results(rows[other]), strict=True))
             summary[f"minus {other}"] = {
-                name: metrics.mean_and_error([a[name] - b[name] for a, b in pairs]) for name in names
+                name: metrics.mean_and_error([a[name] - b[name] for a, b in pairs])
+                for name in results[0]
+                if name != "spectrum"
             }
     return summary
+
+
+def _means(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard error over the seeds of each figure, and of each ring of the spectrum."""
+    means: dict[str, Any] = {
+        name: metrics.mean_and_error([r[name] for r in results]) for name in results[0] if name != "spectrum"
+    }
+    rings = zip(*(r["spectrum"] for r in results), strict=True)
+    return means | {"spectrum": [metrics.mean_and_error(list(ring)) for ring in rings]}
 
 
 def _latents(models: Models, guided: Sampling, count: int) -> dict[str, Any]:
@@ -128,7 +156,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     design = Design()
     models = weights.load(device=arguments.device)
     with Record(arguments.work, models, design.reference, workers) as record:
-        report.write(run(record, design), arguments.out)
+        found = run(record, design)
+    report.write(found, arguments.out)
+    print("\n".join(report.table(found)))
+    print(f"Written: {arguments.out}")
     return 0
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -39,8 +39,18 @@ class Plan:
 
 
 def train(plan: Plan, models: Models, work: Path, device: str = "cpu") -> None:
-    """Trains `models` one after the other. Each ends as `work`/NAME.safetensors; one that exists is read instead."""
+    """Trains `models` one after the other. Each ends as `work`/NAME.safetensors; one that exists is read instead.
+
+    Raises:
+        ValueError: `work` holds what another plan began.
+    """
     work.mkdir(parents=True, exist_ok=True)
+    begun, wanted = work / "plan.json", json.dumps(asdict(plan))
+    if begun.exists() and begun.read_text() != wanted:
+        raise ValueError(
+            f"{work} holds a run of plan {begun.read_text()}, not of {wanted}: choose another folder"
+        )
+    begun.write_text(wanted)
     stages: dict[str, Callable[[], None]] = {
         "classifier": lambda: _train_classifier(plan, models.classifier, work, device),
         "tokenizer": lambda: _train_tokenizer(plan, models.tokenizer, work, device),
@@ -66,6 +76,8 @@ def _train_classifier(plan: Plan, model: Classifier, work: Path, device: str) ->
 
 
 def _train_tokenizer(plan: Plan, model: Tokenizer, work: Path, device: str) -> None:
+    # Those of another tokenizer.
+    (work / "codes.pt").unlink(missing_ok=True)
     used = torch.zeros(model.config.vocabulary, dtype=torch.int64, device=device)
     last = int(0.8 * plan.tokenizer_steps)
 

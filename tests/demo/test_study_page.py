@@ -1,0 +1,35 @@
+"""What docs/study.md says is what was measured, of the weights that are shipped."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from ssg_kernels.demo import report, weights
+from ssg_kernels.demo.design import Design
+from ssg_kernels.demo.record import fingerprint
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, object]:
+    return json.loads((DOCS / "study" / "study.json").read_text())
+
+
+def test_it_is_of_the_shipped_weights_and_the_whole_design(found: dict[str, object]) -> None:
+    assert found["model"] == fingerprint(weights.load())
+    assert found["design"] == json.loads(json.dumps(asdict(Design())))
+
+
+def test_the_page_shows_its_table_and_pictures(found: dict[str, object]) -> None:
+    page = (DOCS / "study.md").read_text()
+    table = report.table(found)
+    assert "\n".join(table) in page
+    assert (DOCS / "study" / "table.md").read_text().splitlines() == table
+    pictures = re.findall(r"\]\((study/\w+\.png)\)", page)
+    assert {path.name for path in (DOCS / "study").glob("*.png")} == {Path(p).name for p in pictures}
