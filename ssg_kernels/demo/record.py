@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -18,9 +17,8 @@ from typing import Any
 import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ssg_kernels.demo import data, metrics
+from ssg_kernels.demo import data, metrics, progress
 from ssg_kernels.demo.generate import Sampling, generate
 from ssg_kernels.demo.weights import Models
 
@@ -100,9 +98,7 @@ class Record:
 
     def measure(self, cells: Iterable[Cell], title: str) -> None:
         todo = [cell for cell in dict.fromkeys(cells) if cell not in self.done]
-        patience = 0.5 if sys.stderr.isatty() else 60
-        total = sum(cell.count for cell in todo)
-        with tqdm(total=total, desc=title, unit="img", mininterval=patience, maxinterval=patience) as bar:
+        with progress.bar(None, title, sum(cell.count for cell in todo), unit="img") as bar:
             for cell, result in self._measured(todo):
                 self.done[cell] = result
                 entry = {"model": self.model, "reference": self.reference}

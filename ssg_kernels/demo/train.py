@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ssg_kernels.demo import baseline, data, weights
+from ssg_kernels.demo import baseline, data, progress, weights
 from ssg_kernels.demo.classifier import Classifier
 from ssg_kernels.demo.tokenizer import Tokenizer
 from ssg_kernels.demo.weights import Models
@@ -119,7 +118,7 @@ def _codes(plan: Plan, tokenizer: Tokenizer, work: Path, device: str) -> tuple[T
     path = work / "codes.pt"
     if not path.exists():
         parts = []
-        for start in _progress(range(0, plan.coded, 1024), "codes"):
+        for start in progress.bar(range(0, plan.coded, 1024), "codes", -(-plan.coded // 1024)):
             images, _ = data.images(min(1024, plan.coded - start), (plan.seed * 10 + 3) * 10**6 + start)
             parts.append(tokenizer.encode(images.to(device)).short().cpu())
         labels = torch.cat([torch.arange(len(part)) % len(data.CLASSES) for part in parts])
@@ -153,8 +152,8 @@ def _fit(
         begun = kept["step"]
     model.train()
     mean = 0.0
-    progress = _progress(range(begun + 1, steps + 1), name, begun, steps)
-    for step in progress:
+    bar = progress.bar(range(begun + 1, steps + 1), name, steps, begun)
+    for step in bar:
         torch.manual_seed(seed * 10**6 + step)
         fallen = max(0.0, 1 - (1 - step / steps) / decay)
         warm, cosine = min(1.0, step / 100), 0.5 + 0.5 * math.cos(math.pi * fallen)
@@ -166,16 +165,10 @@ def _fit(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         mean = loss.item() if not mean else 0.98 * mean + 0.02 * loss.item()
-        progress.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
         if step % CHECKPOINT == 0 and step < steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
             _write(state, path)
-
-
-def _progress(items: range, name: str, begun: int = 0, total: int | None = None) -> tqdm:
-    patience = 0.5 if sys.stderr.isatty() else 60
-    total = len(items) if total is None else total
-    return tqdm(items, desc=name, initial=begun, total=total, mininterval=patience, maxinterval=patience)
 
 
 def _write(state: dict[str, object], path: Path) -> None:

@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
-from ssg_kernels import reference
 from ssg_kernels.demo.generate import Clock, Sampling, generate
 from ssg_kernels.demo.weights import Models
 
@@ -60,34 +58,6 @@ def test_the_kernel_draws_what_the_reference_draws(
     by_reference = generate(tiny, LABELS, 5, sampling)
     assert torch.equal(by_kernel[1], by_reference[1])
     torch.testing.assert_close(by_kernel[0], by_reference[0])
-
-
-@pytest.mark.parametrize("order", ["after", "before"])
-def test_the_last_scale_is_that_of_the_reference(
-    tiny: Models, order: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes, cfg, beta, temperature = tiny.tokenizer.config.sizes, 1.5, 0.5, 1.25
-    raw: list[Tensor] = []
-    original = type(tiny.transformer).scale
-
-    def scale(*args: object) -> Tensor:
-        raw.append(original(*args))  # type: ignore[arg-type]
-        return raw[-1].clone()
-
-    monkeypatch.setattr(type(tiny.transformer), "scale", scale)
-    sampling = Sampling(cfg=cfg, temperature=temperature, top_k=9, beta=beta, cfg_order=order)
-    tokens = generate(tiny, LABELS[:2], 7, sampling)[1]
-    k, last, count = len(sizes) - 1, sizes[-1], sum(n * n for n in sizes)
-    prev_t = cfg if order == "before" else cfg * (k - 1) / k
-    logits, prev_logits = (
-        ((1 + t) * x[:2] - t * x[2:]).double() for t, x in ((cfg, raw[k]), (prev_t, raw[k - 1]))
-    )
-    guided = reference.guided_logits(
-        logits, prev_logits, (last, last), (sizes[-2],) * 2, beta * (1 - k / len(sizes))
-    )
-    uniform = torch.rand((2, count), generator=torch.Generator().manual_seed(7))[:, -last * last :]
-    expected = reference.sample(guided / temperature, uniform, 9, sampling.top_p)
-    assert torch.equal(tokens[:, -last * last :], expected)
 
 
 def test_clock_and_watch(tiny: Models) -> None:

@@ -19,7 +19,7 @@ IMAGES = 24
 GUIDED = Sampling(beta=0.5)
 SAMPLINGS = [
     GUIDED,
-    replace(GUIDED, prior="spatial", interpolation="nearest", schedule="static"),
+    replace(GUIDED, prior="spatial", interpolation="nearest", schedule="static", temperature=1.25, top_k=9),
     replace(GUIDED, prior="dse_zero_pad", rescale=True, cfg_order="before", temperature=0.7),
     replace(GUIDED, interpolation="bicubic", cfg=2.5, top_k=0, top_p=0.0),
 ]

@@ -68,8 +68,28 @@ def test_training_changes_every_network_and_the_seed_matters(tmp_path: Path) -> 
         a, b, c = (
             torch.cat([p.flatten() for p in vars(m)[name].parameters()]) for m in (before, after, other)
         )
-        assert (a != b).any()
+        # What comes back is rounded to float16, trained or not.
+        assert (a.half() != b.half()).any()
         assert (b != c).any()
+
+
+def test_a_folder_of_another_plan_is_refused(tmp_path: Path) -> None:
+    train(PLAN, new(), tmp_path)
+    with pytest.raises(ValueError, match=r'holds a run of plan \{.*"seed": 0\}, not of \{.*"seed": 1\}'):
+        train(replace(PLAN, seed=1), new(), tmp_path)
+
+
+def test_another_tokenizer_means_other_codes(tmp_path: Path) -> None:
+    train(PLAN, new(), tmp_path)
+    codes = torch.load(tmp_path / "codes.pt", weights_only=True)["tokens"]
+    for name in ("tokenizer", "transformer"):
+        (tmp_path / f"{name}.safetensors").unlink()
+        (tmp_path / f"{name}.pt").unlink(missing_ok=True)
+    torch.manual_seed(5)
+    models = weights.new(TokenizerConfig((1, 2, 8), vocabulary=16, latent=4, width=16, blocks=1), 16, 1, 1)
+    train(PLAN, models, tmp_path)
+    again = torch.load(tmp_path / "codes.pt", weights_only=True)["tokens"]
+    assert not torch.equal(codes, again)
 
 
 def test_weights_come_back_in_half_precision(tiny: Models, tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+"""Progress bars: lively on a terminal, a line a minute in a log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+
+def bar(items: Iterable[Any] | None, name: str, total: int, begun: int = 0, unit: str = "it") -> tqdm:
+    """Of `total`, `begun` of which are done; without items its `update` counts."""
+    patience = 0.5 if sys.stderr.isatty() else 60
+    return tqdm(
+        items,
+        desc=name,
+        total=total,
+        initial=begun,
+        unit=unit,
+        mininterval=patience,
+        maxinterval=patience,
+    )
