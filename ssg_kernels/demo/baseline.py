@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ssg_kernels.demo import data, metrics
 from ssg_kernels.demo.generate import Sampling, generate
@@ -26,6 +27,7 @@ def measure(models: Models) -> dict[str, Any]:
         "images": IMAGES,
         "seeds": SEEDS,
         "classifier accuracy": real.accuracy(labels),
+        "factors explained": _explained(models, images),
         **_tokenizer(models, real),
         **{name: metrics.mean_and_error([one[name] for one in made]) for name in made[0]},
     }
@@ -39,6 +41,15 @@ def generated(models: Models, seed: int, real: metrics.Features) -> dict[str, fl
         "frechet": metrics.frechet(made.features, real.features),
         "accuracy": made.accuracy(labels),
     }
+
+
+@torch.inference_mode()
+def _explained(models: Models, images: Tensor) -> dict[str, float]:
+    """Share of each factor's variance that the classifier tells from the images of `REAL_SEED`."""
+    device = models.classifier.head.weight.device
+    told = torch.cat([models.classifier(part.to(device))[1].cpu() for part in images.split(256)])
+    left = (told - data.factors(REAL, REAL_SEED)).square().mean(0)
+    return dict(zip(data.COLUMNS, (1 - left).tolist(), strict=True))
 
 
 @torch.inference_mode()

@@ -12,7 +12,18 @@ SIDE = 32
 SHAPES = ("disc", "square", "triangle", "cross")
 TEXTURES = ("striped", "checked", "dotted")
 CLASSES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES)
-_PARAMETERS = 14  # uniform numbers that make an image
+# The uniform numbers that make an image, as `_draw` reads them; nobody can name a texture's phases.
+_NAMES = (
+    *("x", "y", "size", "turn", "texture angle", "period", "phase", "other phase"),
+    *("hue", "brightness", "ramp angle", "background", "ramp", "background hue"),
+)
+_PERIODIC = ("hue", "ramp angle", "background hue")
+_FACTORS = tuple(name for name in _NAMES if "phase" not in name)
+COLUMNS = tuple(
+    f"{function}{name}"
+    for name in _FACTORS
+    for function in (("cos ", "sin ") if name in _PERIODIC else ("",))
+)
 
 
 def images(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -23,10 +34,29 @@ def images(count: int, seed: int) -> tuple[Tensor, Tensor]:
     Returns:
         Images (count, 3, 32, 32), float32 in [-1, 1], and their classes (count,), int64.
     """
-    uniform = torch.from_numpy(np.random.default_rng(seed).random((count, _PARAMETERS), dtype=np.float32))
+    uniform = _uniform(count, seed)
     labels = torch.arange(count) % len(CLASSES)
     parts = zip(uniform.split(1024), labels.split(1024), strict=True)
     return torch.cat([_draw(u, c) for u, c in parts]), labels
+
+
+def factors(count: int, seed: int) -> Tensor:
+    """What else differs between the images of `images(count, seed)`: (count, 15), each of mean 0 and variance 1.
+
+    `COLUMNS` names them; what is periodic has two, its cosine and its sine.
+    """
+    u = dict(zip(_NAMES, _uniform(count, seed).unbind(1), strict=True))
+    columns = []
+    for name in _FACTORS:
+        if name in _PERIODIC:
+            columns += [f(2 * math.pi * u[name]) * 2**0.5 for f in (torch.cos, torch.sin)]
+        else:
+            columns.append((u[name] - 0.5) * 12**0.5)
+    return torch.stack(columns, 1)
+
+
+def _uniform(count: int, seed: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).random((count, len(_NAMES)), dtype=np.float32))
 
 
 def _draw(uniform: Tensor, labels: Tensor) -> Tensor:

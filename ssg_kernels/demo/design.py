@@ -36,19 +36,19 @@ class Design:
     with `final`, by which the operating point is chosen. What is reported of it comes from `seeds` of its own.
     """
 
-    cfgs: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 4.5)
-    temperatures: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    cfgs: tuple[float, ...] = (0.0, 1.0, 2.0, 3.5)
+    temperatures: tuple[float, ...] = (0.8, 1.0, 1.25, 1.5)
     betas: tuple[float, ...] = (0.3, 0.8, 1.6)
-    coarse: int = 250
-    shortlist: int = 8
-    middle: int = 1000
+    coarse: int = 200
+    shortlist: int = 5
+    middle: int = 800
     finalists: int = 3
-    final: int = 3000
+    final: int = 2000
     seeds: int = 10
-    confirm: int = 2000  # of each row's operating point
+    confirm: int = 1500  # of each row's operating point
     curve: int = 1000  # of each point of a curve
-    curve_cfgs: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
-    curve_temperatures: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5)
-    curve_betas: tuple[float, ...] = (0.1, 0.3, 0.8, 1.6)
+    curve_cfgs: tuple[float, ...] = (0.0, 1.0, 2.0)
+    curve_temperatures: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
+    curve_betas: tuple[float, ...] = (0.15, 0.4, 0.8, 1.6)
     reference: int = 20000  # of the data, with which all is compared
     latents: int = 2000

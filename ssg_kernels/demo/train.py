@@ -68,8 +68,10 @@ def train(plan: Plan, models: Models, work: Path, device: str = "cpu") -> None:
 def _train_classifier(plan: Plan, model: Classifier, work: Path, device: str) -> None:
     def loss(step: int) -> Tensor:
         images, labels = _batch(plan, 1, step, device)
+        wanted = data.factors(plan.batch, _seed(plan, 1, step)).to(device)
         noisy = images + 0.1 * torch.rand(len(images), 1, 1, 1).to(device) * torch.randn_like(images)
-        return F.cross_entropy(model(noisy), labels, label_smoothing=0.02)
+        logits, factors = model(noisy)
+        return F.cross_entropy(logits, labels, label_smoothing=0.02) + F.mse_loss(factors, wanted)
 
     _fit("classifier", model, loss, plan.classifier_steps, 2e-3, work, plan.seed)
 
@@ -108,8 +110,12 @@ def _train_transformer(plan: Plan, models: Models, work: Path, device: str) -> N
 
 def _batch(plan: Plan, stage: int, step: int, device: str) -> tuple[Tensor, Tensor]:
     """New images at every step, none of them among the coded ones or the study's."""
-    images, labels = data.images(plan.batch, (plan.seed * 10 + stage) * 10**6 + step)
+    images, labels = data.images(plan.batch, _seed(plan, stage, step))
     return images.to(device), labels.to(device)
+
+
+def _seed(plan: Plan, stage: int, step: int) -> int:
+    return (plan.seed * 10 + stage) * 10**6 + step
 
 
 @torch.inference_mode()
@@ -119,7 +125,7 @@ def _codes(plan: Plan, tokenizer: Tokenizer, work: Path, device: str) -> tuple[T
     if not path.exists():
         parts = []
         for start in progress.bar(range(0, plan.coded, 1024), "codes", -(-plan.coded // 1024)):
-            images, _ = data.images(min(1024, plan.coded - start), (plan.seed * 10 + 3) * 10**6 + start)
+            images, _ = data.images(min(1024, plan.coded - start), _seed(plan, 3, start))
             parts.append(tokenizer.encode(images.to(device)).short().cpu())
         labels = torch.cat([torch.arange(len(part)) % len(data.CLASSES) for part in parts])
         _write({"tokens": torch.cat(parts), "labels": labels}, path)

@@ -13,7 +13,7 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from ssg_kernels.demo.classifier import Classifier
-from ssg_kernels.demo.data import CLASSES
+from ssg_kernels.demo.data import CLASSES, factors
 from ssg_kernels.demo.tokenizer import Tokenizer, TokenizerConfig
 from ssg_kernels.demo.transformer import Transformer, TransformerConfig
 
@@ -37,7 +37,7 @@ def new(
     shape = TransformerConfig(
         tokenizer.sizes, tokenizer.vocabulary, tokenizer.latent, len(CLASSES), width, depth, heads
     )
-    return Models(Classifier(len(CLASSES)), Tokenizer(tokenizer), Transformer(shape))
+    return Models(Classifier(len(CLASSES), factors(0, 0).shape[1]), Tokenizer(tokenizer), Transformer(shape))
 
 
 def save(model: nn.Module, path: Path) -> None:
@@ -51,7 +51,7 @@ def save(model: nn.Module, path: Path) -> None:
 
 def load(folder: Path = SHIPPED, device: str = "cpu") -> Models:
     """The three networks of `folder`, in float32 and ready for inference."""
-    classifier = Classifier(len(CLASSES))
+    classifier = Classifier(len(CLASSES), factors(0, 0).shape[1])
     tokenizer = Tokenizer(TokenizerConfig(**_config(folder / "tokenizer.safetensors")))
     transformer = Transformer(TransformerConfig(**_config(folder / "transformer.safetensors")))
     models = Models(classifier, tokenizer, transformer)

@@ -33,8 +33,30 @@ def test_images_are_in_range_and_classes_take_turns() -> None:
     assert labels.tolist() == [i % len(data.CLASSES) for i in range(50)]
 
 
+def test_factors_are_those_of_the_images() -> None:
+    images, _ = data.images(1200, seed=3)
+    factors = dict(zip(data.COLUMNS, data.factors(1200, seed=3).unbind(1), strict=True))
+    # The hue's cosine is red's part in it, and the background's level its brightness in a corner.
+    red = (images[:, 0] - images[:, 1:].mean(1))[:, 12:20, 12:20].mean((1, 2))
+    assert _correlation(factors["cos hue"], red) > 0.8
+    assert _correlation(factors["background"], images[:, :, :2, :2].mean((1, 2, 3))) > 0.8
+    assert _correlation(factors["sin hue"], red).abs() < 0.1
+
+
+def test_factors_have_mean_0_and_variance_1() -> None:
+    factors = data.factors(20000, seed=1)
+    assert factors.shape == (20000, len(data.COLUMNS))
+    assert factors.mean(0).abs().max() < 0.05
+    assert (factors.var(0) - 1).abs().max() < 0.05
+    torch.testing.assert_close(factors[:5], data.factors(5, seed=1))
+
+
+def _correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.corrcoef(torch.stack([a, b]))[0, 1]
+
+
 def test_shapes_differ_where_nothing_else_does() -> None:
-    uniform = torch.full((len(data.CLASSES), data._PARAMETERS), 0.5)
+    uniform = torch.full((len(data.CLASSES), len(data._NAMES)), 0.5)
     drawn = data._draw(uniform, torch.arange(len(data.CLASSES)))
     distance = torch.cdist(drawn.flatten(1), drawn.flatten(1))
     distance.fill_diagonal_(torch.inf)

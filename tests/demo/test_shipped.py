@@ -30,6 +30,11 @@ def shipped() -> Models:
     return weights.load()
 
 
+@pytest.fixture(scope="module")
+def real(shipped: Models) -> Tensor:
+    return metrics.features(shipped.classifier, data.images(5000, 6)[0]).features
+
+
 def test_they_are_small() -> None:
     assert sum(path.stat().st_size for path in weights.SHIPPED.iterdir()) <= 8 * 10**6
 
@@ -39,11 +44,23 @@ def test_they_reach_their_figures(shipped: Models) -> None:
     images, labels = data.images(baseline.REAL, baseline.REAL_SEED)
     real = metrics.features(shipped.classifier, images)
     assert real.accuracy(labels) == pytest.approx(reached["classifier accuracy"], abs=1e-3)
+    assert min(reached["factors explained"].values()) > 0.3
     made = baseline.generated(shipped, reached["seeds"] + 1, real)
     for name, value in made.items():
         mean, error = reached[name]
         # A seed of its own: its deviation is that of one seed, not of the mean.
         assert abs(value - mean) <= 4 * error * (reached["seeds"] + 1) ** 0.5, name
+
+
+@pytest.mark.parametrize("column", data.COLUMNS)
+def test_the_distance_sees_what_is_missing(shipped: Models, real: Tensor, column: str) -> None:
+    """Half of the values that a factor has: a sampler that draws no others is far from the data."""
+    images, _ = data.images(4000, 5)
+    factor = data.factors(4000, 5)[:, data.COLUMNS.index(column)]
+    features = metrics.features(shipped.classifier, images).features
+    half = metrics.frechet(features[factor > 0], real)
+    any_half = metrics.frechet(features[::2], real)
+    assert half > 3 * any_half
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=["dse", "nearest", "zero-padded", "bicubic"])
