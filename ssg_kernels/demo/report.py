@@ -21,10 +21,10 @@ COLUMNS = {
 
 
 def write(found: dict[str, Any], folder: Path) -> None:
-    """Writes study.json, table.md and the pictures to `folder`."""
+    """Writes study.json, table.md (both tables) and the pictures to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(_json(found) + "\n")
-    (folder / "table.md").write_text("\n".join(table(found)) + "\n")
+    (folder / "table.md").write_text("\n".join([*table(found), "", *front(found)]) + "\n")
     rows, curves = found["rows"], found["curves"]
     differences = {row: rows[row]["minus baseline"]["frechet"] for row in rows if row != "baseline"}
     figures.differences(differences, "Frechet distance minus the baseline's", folder / "rows.png")
@@ -66,6 +66,28 @@ def table(found: dict[str, Any]) -> list[str]:
             for other in ("baseline", "dse")
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def front(found: dict[str, Any]) -> list[str]:
+    """Markdown: the curves' points, each beside the unguided one at the same place, and of the same score."""
+    head = ["", "cfg", "temperature", "beta", "FD", "score", "FD minus unguided", "score minus unguided"]
+    head.append("FD minus baseline of equal score")
+    lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for along, rows in found["curves"].items():
+        for row, points in rows.items():
+            for point in points:
+                setting = (point["sampling"][name] for name in ("cfg", "temperature", "beta"))
+                cells = [f"{along}: {row}", *("" if value is None else f"{value:g}" for value in setting)]
+                cells += [_with_error(point["frechet"]), _with_error(point["score"])]
+                unguided = point["sampling"]["beta"] is None
+                cells += [
+                    "" if unguided else _counted(point["minus baseline"][name])
+                    for name in ("frechet", "score")
+                ]
+                equal = point["minus baseline at equal score"]
+                cells.append("" if unguided or equal is None else _counted(equal))
+                lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

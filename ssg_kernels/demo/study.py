@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,7 +45,7 @@ def run(record: Record, design: Design) -> dict[str, Any]:
             row: _summary(record, cells, rows) | {"at edge": search.at_edge(record, design, best[row])}
             for row, cells in rows.items()
         },
-        "curves": {name: _curves(record, design, kinds, name) for name, kinds in curves.items()},
+        "curves": _curves(record, design, curves),
         "latents": _latents(record.models, best["dse"], design.latents),
         "data spectrum": metrics.spectrum(data.images(design.reference, REFERENCE_SEED)[0]).tolist(),
     }
@@ -61,21 +62,47 @@ def _seeds(sampling: Sampling, count: int, seeds: int, first: int) -> list[Cell]
 
 
 def _curves(
-    record: Record, design: Design, kinds: dict[str, list[Sampling]], title: str
-) -> dict[str, list[dict[str, Any]]]:
-    """Each point beside the baseline's at the same place, or beside the curve's own first, which is unguided."""
+    record: Record, design: Design, curves: dict[str, dict[str, list[Sampling]]]
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Each point beside the baseline's at the same place, or beside the curve's own first, which is unguided.
+
+    And beside the baseline of whatever temperature has the same score.
+    """
     cells = {
-        row: [_seeds(s, design.curve, design.seeds, 101) for s in points] for row, points in kinds.items()
+        name: {
+            row: [_seeds(s, design.curve, design.seeds, 101) for s in points] for row, points in kinds.items()
+        }
+        for name, kinds in curves.items()
     }
-    record.measure([cell for points in cells.values() for group in points for cell in group], title)
-    others = {row: cells.get("baseline", [points[0]] * len(points)) for row, points in cells.items()}
+    for name, kinds in cells.items():
+        record.measure([cell for points in kinds.values() for group in points for cell in group], name)
+    line = cells["temperature"]["baseline"]
     return {
-        row: [
-            _summary(record, group, {"baseline": other})
-            for group, other in zip(points, others[row], strict=True)
-        ]
-        for row, points in cells.items()
+        name: {
+            row: [
+                _summary(record, group, {"baseline": other})
+                | {"minus baseline at equal score": _at_equal_score(record, group, line)}
+                for group, other in zip(points, kinds.get("baseline", points[:1] * len(points)), strict=True)
+            ]
+            for row, points in kinds.items()
+        }
+        for name, kinds in cells.items()
     }
+
+
+def _at_equal_score(record: Record, cells: list[Cell], line: list[list[Cell]]) -> tuple[float, float] | None:
+    """Frechet distance minus that between the two points of `line` that have the score between them, paired by seed.
+
+    None where a seed's score is beyond those of `line`.
+    """
+    differences = []
+    for i, mine in enumerate(record.results(cells)):
+        points = [record.done[group[i]] for group in line]
+        scores, distances = zip(*sorted((p["score"], p["frechet"]) for p in points), strict=True)
+        if not scores[0] <= mine["score"] <= scores[-1]:
+            return None
+        differences.append(mine["frechet"] - float(np.interp(mine["score"], scores, distances)))
+    return metrics.mean_and_error(differences)
 
 
 def _floors(record: Record, design: Design) -> dict[str, Any]:
@@ -158,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with Record(arguments.work, models, design.reference, workers) as record:
         found = run(record, design)
     report.write(found, arguments.out)
-    print("\n".join(report.table(found)))
+    print("\n".join([*report.table(found), "", *report.front(found)]))
     print(f"Written: {arguments.out}")
     return 0
 

@@ -85,7 +85,10 @@ def test_the_whole_study_and_its_report(tiny: Models, tmp_path: Path, measured: 
     assert len(measured) == count, "nothing is measured twice"
     report.write(found, tmp_path / "out")
     assert json.loads((tmp_path / "out/study.json").read_text()) == json.loads(json.dumps(found))
-    table = (tmp_path / "out/table.md").read_text().splitlines()
+    table, front = (part.splitlines() for part in (tmp_path / "out/table.md").read_text().split("\n\n"))
+    assert len({line.count("|") for line in front}) == 1
+    # Heading; two values of cfg; beta none, 0.2, and at one sampling its own; two temperatures.
+    assert len(front) == 2 + 6 * 2 + (2 + 3) + 2 * 2
     assert [line.split("|")[1].strip() for line in table[2:]] == ["data", "reconstructed", *ROWS]
     assert len({line.count("|") for line in table}) == 1
     pictures = {path.stem for path in (tmp_path / "out").glob("*.png")}
@@ -101,6 +104,22 @@ def test_summary_pairs_the_seeds(tmp_path: Path, tiny: Models) -> None:
     assert summary["frechet"] == (4.5, pytest.approx(0.5))
     assert summary["minus baseline"]["frechet"] == (3, 0)
     assert summary["spectrum"] == [(4.5, pytest.approx(0.5)), (9, pytest.approx(1))]
+
+
+def test_the_baseline_of_equal_score(tmp_path: Path, tiny: Models) -> None:
+    record = Record(tmp_path / "study.jsonl", tiny, 60)
+    line = [[Cell(Sampling(temperature=t), seed, 24) for seed in (1, 2)] for t in (0.5, 1.0, 1.5)]
+    for k, group in enumerate(line):
+        for seed, cell in enumerate(group):
+            # The distance is not monotonic along the line, and the second seed is 1 off.
+            record.done[cell] = {"score": 6.0 - k, "frechet": [3.0, 1.0, 2.0][k] + seed}
+    mine = [Cell(Sampling(beta=0.5), seed, 24) for seed in (1, 2)]
+    for cell in mine:
+        record.done[cell] = {"score": 5.5, "frechet": 2.5}
+    # Halfway between 1 and 3, and between 2 and 4.
+    assert study._at_equal_score(record, mine, line) == (0, pytest.approx(0.5))
+    record.done[mine[1]] = {"score": 3.9, "frechet": 2.5}
+    assert study._at_equal_score(record, mine, line) is None
 
 
 def test_processes_measure_what_one_does(tmp_path: Path, tiny: Models) -> None:
