@@ -7,7 +7,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${1:-build/gpu-results}" && cd "${1:-build/gpu-results}" && pwd)
 python=${PYTHON:-python3}
-export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 SSG_REQUIRE_BACKENDS=${SSG_REQUIRE_BACKENDS-cuda,triton}
+export PYTHONPATH=$PWD:$PWD/tests PYTHONUNBUFFERED=1 SSG_REQUIRE_BACKENDS=${SSG_REQUIRE_BACKENDS-cuda,triton}
 failed=()
 step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
 # limit NAME SECONDS COMMAND...: runs it, keeps its output, and goes on where it fails.

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+# `bench` and `study` are folders of the repository. They come last: an installed ssg_kernels stays the one under test.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 _COMMON = {
     "deadline": None,

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bounds import assert_accurate
+from support.bounds import assert_accurate
 from hypothesis import given
 from hypothesis import strategies as st
-from on_host import HOST, expected_of, prepare
-from strategies import DTYPES, INTERPOLATIONS, OUT_LAYOUTS, PRIORS, Call, calls, normal
+from support.cuda_on_host import HOST, expected_of, prepare
+from support.strategies import DTYPES, INTERPOLATIONS, OUT_LAYOUTS, PRIORS, Call, calls, normal
 from torch import Tensor
 
 INF = math.inf
@@ -270,7 +270,7 @@ def test_in_place(name: str, dtype: torch.dtype, is_cfg: bool) -> None:
 @pytest.mark.parametrize("layout", OUT_LAYOUTS)
 @pytest.mark.parametrize("vocabulary", [16, 37])
 def test_writes_nothing_but_out(layout: str, vocabulary: int) -> None:
-    from strategies import LAYOUTS
+    from support.strategies import LAYOUTS
 
     call = Call((6, 5), (4, 5), 2, vocabulary)
     logits, prev_logits = call.logits(), call.prev_logits()

@@ -10,9 +10,9 @@ import math
 import pytest
 import torch
 from hypothesis import given
-from on_host import HOST, number, place
-from sampling import INF, KINDS, Draw, assert_same_choice, draws, expected_tokens
-from strategies import DTYPES
+from support.cuda_on_host import HOST, number, place
+from support.draws import INF, KINDS, Draw, assert_same_choice, draws, expected_tokens
+from support.strategies import DTYPES
 from torch import Tensor
 
 from ssg_kernels import reference

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from on_host import HOST
+from support.cuda_on_host import HOST
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bounds import RELATIVE
+from support.bounds import RELATIVE
 from torch import Tensor
 
 from ssg_kernels import reference

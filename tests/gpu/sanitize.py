@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import sys
-from pathlib import Path
 
 import torch
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (0, 1, 2)]
-
-from gpu_cases import assert_right, random_logits, run  # noqa: E402
-from strategies import Call  # noqa: E402
+from support.gpu_cases import assert_right, random_logits, run
+from support.strategies import Call
 
 STEPS = (((2, 2), (1, 1)), ((5, 7), (3, 7)), ((16, 16), (13, 13)), ((32, 32), (24, 24)), ((64, 64), (48, 48)))
 

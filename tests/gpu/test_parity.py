@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from gpu_cases import assert_right, random_logits, run, to_device
+from support.gpu_cases import assert_right, random_logits, run, to_device
 from hypothesis import given, settings
-from schedules import INFINITY, VAR_256, VAR_512, VAR_1024, every_step, infinity, square, steps
-from strategies import DTYPES, LAYOUTS, OUT_LAYOUTS, Call, calls
+from support.schedules import INFINITY, VAR_256, VAR_512, VAR_1024, every_step, infinity, square, steps
+from support.strategies import DTYPES, LAYOUTS, OUT_LAYOUTS, Call, calls
 
 INF = math.inf
 HALF_AND_SINGLE = (torch.float32, torch.bfloat16, torch.float16)

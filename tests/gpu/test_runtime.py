@@ -6,9 +6,9 @@ import warnings
 
 import pytest
 import torch
-from gpu_cases import assert_right, random_logits, run
-from schedules import VAR_256
-from strategies import Call
+from support.gpu_cases import assert_right, random_logits, run
+from support.schedules import VAR_256
+from support.strategies import Call
 from torch import Tensor
 
 import ssg_kernels

@@ -10,7 +10,7 @@ import dataclasses
 
 import pytest
 import torch
-from compiling import Compiled, compile_plan, compile_sample
+from support.triton_compiling import Compiled, compile_plan, compile_sample
 
 from ssg_kernels._triton import plan, targets
 from ssg_kernels._triton.plan import LaunchPlan, Step

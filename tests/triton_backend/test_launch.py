@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from compiling import driver
+from support.triton_compiling import driver
 from torch import Tensor
 
 import ssg_kernels

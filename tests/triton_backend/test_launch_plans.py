@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 
 import pytest
-import schedules
+from support import schedules
 
 from ssg_kernels import __main__, info
 from ssg_kernels._triton import launch, plan, targets

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bounds import RELATIVE, assert_accurate, ulp
-from forced import FORMS, of_form
+from support.bounds import RELATIVE, assert_accurate, ulp
+from support.triton_forms import FORMS, of_form
 from hypothesis import given, settings
-from strategies import DTYPES, INTERPOLATIONS, LAYOUTS, OUT_LAYOUTS, PRIORS, Call, calls, normal
+from support.strategies import DTYPES, INTERPOLATIONS, LAYOUTS, OUT_LAYOUTS, PRIORS, Call, calls, normal
 from torch import Tensor
 from triton.runtime import interpreter
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings
-from sampling import INF, KINDS, Draw, assert_same_choice, draws, expected_tokens
-from strategies import DTYPES, LAYOUTS, normal
+from support.draws import INF, KINDS, Draw, assert_same_choice, draws, expected_tokens
+from support.strategies import DTYPES, LAYOUTS, normal
 
 import ssg_kernels
 from ssg_kernels import _triton, reference

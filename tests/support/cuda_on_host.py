@@ -1,0 +1,60 @@
+"""Calls of the CUDA kernels' source on the host: the call of strategies.py, a launch plan, and what comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.packed import load_host
+from support.strategies import Call
+from torch import Tensor
+
+from ssg_kernels import reference
+
+HOST = load_host()
+
+Strength = float | Tensor
+
+
+def place(x: Tensor, first: int = 0) -> tuple[int, int, int]:
+    assert x.stride(2) == 1 or x.shape[2] <= 1
+    return x.data_ptr() + first * x.stride(0) * x.element_size(), x.stride(0), x.stride(1)
+
+
+def number(strength: Strength) -> tuple[int, int, str, float]:
+    if isinstance(strength, Tensor):
+        stride = strength.stride(0) if strength.dim() else 0
+        return strength.data_ptr(), stride, str(strength.dtype).removeprefix("torch."), 0.0
+    return 0, 0, "float32", strength
+
+
+def prepare(
+    call: Call, logits: Tensor | None, prev_logits: Tensor, out: Tensor, *strengths: Strength, **facts: Any
+) -> Any:
+    """The call as the launcher sees it; `prev_logits` and `out` decide its batch and vocabulary."""
+    sources = 2 if call.is_cfg else 1
+    batch, _, vocabulary = out.shape
+
+    def places(x: Tensor) -> list[tuple[int, int, int]]:
+        return [place(x, s * batch) for s in range(sources)]
+
+    return HOST.CudaCall(
+        size=call.size,
+        prev_size=call.prev_size,
+        prior=call.prior,
+        interpolation=call.interpolation,
+        rescale=call.rescale,
+        dtype=str(out.dtype).removeprefix("torch."),
+        batch=batch,
+        vocabulary=vocabulary,
+        current=[] if logits is None else places(logits),
+        previous=places(prev_logits),
+        out=place(out),
+        strengths=[number(s) for s in strengths],
+        **facts,
+    )
+
+
+def expected_of(call: Call, logits: Tensor, prev_logits: Tensor, *strengths: Strength) -> Tensor:
+    function = reference.guided_logits_cfg if call.is_cfg else reference.guided_logits
+    doubles = tuple(s.double() if isinstance(s, Tensor) else s for s in strengths)
+    return function(logits.double(), prev_logits.double(), call.size, call.prev_size, *doubles, *call.options)

@@ -1,0 +1,341 @@
+"""What must hold of every guided sampler, of the stand-ins and of the real ones alike.
+
+The expected logits are Alg. 2 in float64, from what the model put out and the sampler's own formula of cfg.
+Recorders below the integration see the raw logits that the model made, and what its sampler was handed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.bounds import ulp
+from torch import Tensor
+
+from ssg_kernels import reference
+
+RELATIVE = 1e-5  # of the largest logit, in float32
+BETA = 0.75
+
+
+@dataclass
+class Scale:
+    """What one call of the model's and one of the sampler's saw."""
+
+    maker: str
+    raw: Tensor
+    handed: Tensor | None = None
+    masked: Tensor | None = None
+    smoothed: Tensor | None = None
+
+
+@dataclass
+class Sampler:
+    """A sampler to be guided, with what upstream says of it."""
+
+    attach: Callable[..., Any]
+    model: Any
+    generate: Callable[..., Tensor]
+    """(batch, seed) to all that the generation decided."""
+    sizes: Sequence[tuple[int, int]]
+    namespace: dict[str, Any]
+    merge: Callable[[int, Tensor, int], Tensor]
+    """(scale, raw logits, batch) to what cfg makes of them, in their own dtype."""
+    owner: Any = None
+    makers: tuple[str, ...] = ("get_logits",)
+    """The methods of `owner` (the model) that make logits; those of the first are guided."""
+    sampler: str = "sample_with_top_k_top_p_"
+    smooth: str = "gumbel_softmax_with_rng"
+    source: Callable[[int, Tensor], Tensor] = lambda scale, raw: raw
+    """The grid within the raw logits."""
+    tokens: Callable[[Tensor, tuple[int, int]], Tensor] = lambda handed, size: handed
+    """(B, h*w, V) of what the sampler is handed."""
+    gain: Callable[[int], float] = lambda scale: 1.0
+    """What `more_smooth` multiplies the logits by before it hands them to the Gumbel sampler."""
+    batch: int = 2
+
+    def __post_init__(self) -> None:
+        if self.owner is None:
+            self.owner = self.model
+
+    def batch_of(self, batch: int | None) -> int:
+        return self.batch if batch is None else batch
+
+
+@contextmanager
+def recorded(sampler: Sampler) -> Iterator[list[Scale]]:
+    scales: list[Scale] = []
+    with ExitStack() as stack:
+        swap = stack.enter_context(pytest.MonkeyPatch.context())
+        for name in sampler.makers:
+            make = getattr(sampler.owner, name)
+
+            def spy_make(*args: Any, _make: Any = make, _name: str = name, **kwargs: Any) -> Tensor:
+                logits = _make(*args, **kwargs)
+                scales.append(Scale(_name, logits.clone()))
+                return logits
+
+            swap.setattr(sampler.owner, name, spy_make)
+        sample = sampler.namespace[sampler.sampler]
+
+        def spy_sample(logits: Tensor, *args: Any, **kwargs: Any) -> Any:
+            last = scales[-1]
+            handed = logits.clone()
+            last.handed = handed if last.handed is None else torch.cat([last.handed, handed], dim=-1)
+            drawn = sample(logits, *args, **kwargs)
+            last.masked = logits.clone()
+            return drawn
+
+        swap.setitem(sampler.namespace, sampler.sampler, spy_sample)
+        if sampler.smooth in sampler.namespace:
+            gumbel = sampler.namespace[sampler.smooth]
+
+            def spy_smooth(logits: Tensor, *args: Any, **kwargs: Any) -> Any:
+                scales[-1].smoothed = logits.clone()
+                return gumbel(logits, *args, **kwargs)
+
+            swap.setitem(sampler.namespace, sampler.smooth, spy_smooth)
+        yield scales
+
+
+def run(
+    sampler: Sampler, seed: int = 0, batch: int | None = None, **settings: Any
+) -> tuple[Tensor, list[Scale]]:
+    """A generation with these settings of `attach`, or an unguided one where there are none."""
+    with (
+        recorded(sampler) as scales,
+        sampler.attach(sampler.model, **settings) if settings else nullcontext(),
+    ):
+        result = sampler.generate(sampler.batch_of(batch), seed)
+    return result, scales
+
+
+def multipliers(schedule: Any, count: int) -> Sequence[float]:
+    if schedule == "linear":
+        return [1 - k / count for k in range(count)]
+    return [1.0] * count if schedule == "static" else schedule
+
+
+def literal(
+    sampler: Sampler, maps: list[Tensor], beta: Any, schedule: Any = "linear", **options: Any
+) -> list[Tensor]:
+    """Alg. 2 over the scales in float64; where the batch shrinks, its first rows go on."""
+    factors = multipliers(schedule, len(sampler.sizes))
+    guided = []
+    for k, logits in enumerate(maps):
+        logits = logits.double()
+        if k:
+            prev = maps[k - 1][: len(logits)].double()
+            sizes = sampler.sizes[k], sampler.sizes[k - 1]
+            logits = reference.guided_logits(logits, prev, *sizes, beta * factors[k], **options)
+        guided.append(logits)
+    return guided
+
+
+def assert_close(actual: Tensor, expected: Tensor, steps: float = 1.0) -> None:
+    """1e-5 of the largest logit in float32, one step of the dtype in the half types."""
+    assert actual.shape == expected.shape
+    error, largest = (actual.double() - expected).abs(), expected.abs().max()
+    bound = RELATIVE * largest
+    if actual.dtype in (torch.bfloat16, torch.float16):
+        bound = 1e-6 * largest + steps * ulp(expected, actual.dtype)
+    assert (error <= bound).all(), f"off by {(error / bound).max().item():.3g} of what is allowed"
+
+
+def guided_scales(sampler: Sampler, scales: list[Scale]) -> list[Scale]:
+    found = [scale for scale in scales if scale.maker == sampler.makers[0]]
+    assert len(found) == len(sampler.sizes)
+    return found
+
+
+def merged(sampler: Sampler, scales: list[Scale], batch: int) -> list[Tensor]:
+    return [sampler.merge(k, sampler.source(k, s.raw), batch) for k, s in enumerate(scales)]
+
+
+def check_after(sampler: Sampler, batch: int | None = None, **settings: Any) -> list[Scale]:
+    """The sampler is handed guided logits, and whoever reads the logits again reads guided ones."""
+    settings = {"beta": BETA, **settings}
+    batch = sampler.batch_of(batch)
+    _, everything = run(sampler, batch=batch, **settings)
+    scales = guided_scales(sampler, everything)
+    maps = merged(sampler, scales, batch)
+    moved = 0.0
+    for k, (scale, expected) in enumerate(zip(scales, literal(sampler, maps, **settings), strict=True)):
+        moved = max(moved, (expected - maps[k].double()).abs().max().item())
+        if scale.handed is not None:
+            assert_close(sampler.tokens(scale.handed, sampler.sizes[k]), expected)
+        if scale.smoothed is not None and scale.masked is not None:
+            assert torch.equal(scale.smoothed, scale.masked.mul(sampler.gain(k)))
+        elif scale.smoothed is not None:
+            # In place of the sampler: one rounding of the guided logits, one of their multiple.
+            gain = sampler.gain(k)
+            assert_close(scale.smoothed, expected * gain, steps=0.5 + 0.5 * gain)
+    assert moved > 0.1, "guidance made no difference"
+    for scale in everything:
+        if scale.maker != sampler.makers[0]:
+            assert torch.equal(scale.handed, sampler.merge(-1, scale.raw, batch)), "a refinement was guided"
+    return scales
+
+
+def check_before(sampler: Sampler, **settings: Any) -> list[Scale]:
+    """Both halves are guided, and the sampler's own cfg merges them."""
+    settings = {"beta": BETA, **settings}
+    _, everything = run(sampler, cfg_order="before", **settings)
+    scales = guided_scales(sampler, everything)
+    halves = [sampler.source(k, scale.raw) for k, scale in enumerate(scales)]
+    for k, (scale, guided) in enumerate(zip(scales, literal(sampler, halves, **settings), strict=True)):
+        assert scale.handed is not None
+        handed = sampler.tokens(scale.handed, sampler.sizes[k])
+        if handed.dtype == torch.float32:
+            assert_close(handed, sampler.merge(k, guided, sampler.batch))
+        else:
+            # cfg amplifies the step by which a half that lies between two numbers may be off.
+            expected = sampler.merge(k, guided.to(handed.dtype), sampler.batch)
+            assert (handed == expected).double().mean() >= 0.95
+    return scales
+
+
+def same(a: tuple[Tensor, list[Scale]], b: tuple[Tensor, list[Scale]]) -> bool:
+    """Bit for bit: what was decided, what the sampler was handed, what it left behind."""
+    if not torch.equal(a[0], b[0]) or len(a[1]) != len(b[1]):
+        return False
+    return all(
+        (one is None) == (other is None) and (one is None or torch.equal(one, other))
+        for x, y in zip(a[1], b[1], strict=True)
+        for one, other in (
+            (x.raw, y.raw),
+            (x.handed, y.handed),
+            (x.masked, y.masked),
+            (x.smoothed, y.smoothed),
+        )
+    )
+
+
+def check_is_itself_again(sampler: Sampler) -> None:
+    """beta 0 changes no bit, and nothing is left of the context, after an error either."""
+    before = (
+        dict(vars(sampler.model)),
+        dict(vars(sampler.owner)),
+        dict(sampler.namespace),
+        type(sampler.model),
+    )
+    plain = run(sampler)
+    for cfg_order in ("after", "before"):
+        assert same(plain, run(sampler, beta=0.0, cfg_order=cfg_order))
+        assert not same(plain, run(sampler, beta=BETA, cfg_order=cfg_order))
+        # Without recorders, which would put everything back themselves.
+        with sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
+            sampler.generate(sampler.batch, 0)
+        with pytest.raises(ZeroDivisionError), sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
+            raise ZeroDivisionError
+        assert same(plain, run(sampler))
+    after = dict(vars(sampler.model)), dict(vars(sampler.owner)), dict(sampler.namespace), type(sampler.model)
+    assert [list(x) for x in before[:3]] == [list(x) for x in after[:3]]
+    assert all(before[2][name] is after[2][name] for name in before[2])
+    assert before[3] is after[3]
+
+
+def check_generations(sampler: Sampler) -> None:
+    """A second one, one of another batch, and one after an error half-way are as the first in a new context."""
+    for cfg_order in ("after", "before"):
+        fresh = {
+            batch: run(sampler, batch=batch, beta=BETA, cfg_order=cfg_order)
+            for batch in (sampler.batch, sampler.batch + 1)
+        }
+        with sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
+            for batch in (sampler.batch, sampler.batch + 1, sampler.batch):
+                assert same(fresh[batch], run(sampler, batch=batch))
+                with failing_at(sampler, len(sampler.sizes) // 2), pytest.raises(ZeroDivisionError):
+                    sampler.generate(batch, 0)
+
+
+@contextmanager
+def failing_at(sampler: Sampler, scale: int) -> Iterator[None]:
+    """The model fails at this scale, once."""
+    make = getattr(sampler.owner, sampler.makers[0])
+    calls = 0
+
+    def fail(*args: Any, **kwargs: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == scale + 1:
+            raise ZeroDivisionError
+        return make(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as swap:
+        swap.setattr(sampler.owner, sampler.makers[0], fail)
+        yield
+
+
+def check_two_models(one: Sampler, other: Sampler) -> None:
+    """Of one process and one module: each as it is alone, in turn and at the same time."""
+    alone = [run(one, beta=BETA), run(other, beta=-BETA), run(other)]
+    with one.attach(one.model, BETA):
+        assert same(alone[2], run(other))
+        with other.attach(other.model, -BETA):
+            assert same(alone[0], run(one))
+            assert same(alone[1], run(other))
+            assert same(alone[0], run(one))
+        assert same(alone[2], run(other))
+
+        # At the same time: the other samples a whole image while this one is half-way.
+        for settings, expected in (({}, alone[2]), ({"beta": -BETA}, alone[1])):
+            with other.attach(other.model, **settings) if settings else nullcontext():
+                result, meanwhile = generate_meanwhile(one, other)
+            assert torch.equal(result, alone[0][0])
+            assert torch.equal(meanwhile, expected[0])
+
+
+def generate_meanwhile(one: Sampler, other: Sampler) -> tuple[Tensor, Tensor]:
+    """A generation of each, the other's in a thread of its own, from end to end within a step of the one's."""
+    make, results = getattr(one.owner, one.makers[0]), []
+
+    def spy(*args: Any, **kwargs: Any) -> Tensor:
+        logits = make(*args, **kwargs)
+        if not results:
+            # Some samplers draw from the global generators too, which are the process's.
+            numpy_state = np.random.get_state()
+            with torch.random.fork_rng():
+                thread = threading.Thread(target=lambda: results.append(other.generate(other.batch, 0)))
+                thread.start()
+                thread.join()
+            np.random.set_state(numpy_state)
+        return logits
+
+    with pytest.MonkeyPatch.context() as swap:
+        swap.setattr(one.owner, one.makers[0], spy)
+        return one.generate(one.batch, 0), results[0]
+
+
+def check_attached_twice(sampler: Sampler) -> None:
+    with sampler.attach(sampler.model, BETA), pytest.raises(ValueError, match="is attached already"):
+        sampler.attach(sampler.model, BETA)
+    first, second = (sampler.attach(sampler.model, BETA) for _ in range(2))
+    with first, pytest.raises(ValueError, match="is attached already"), second:
+        pass
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"schedule": "static", "prior": "dse_zero_pad"},
+    {"prior": "spatial", "interpolation": "bicubic", "beta": -0.5},
+    {"rescale": True, "interpolation": "area", "beta": torch.tensor(1.5)},
+]
+
+
+def check_everything(sampler: Sampler, settings: Sequence[dict[str, Any]] = SETTINGS) -> None:
+    count = len(sampler.sizes)
+    numbers = {"schedule": [0.25 * (k + 1) for k in range(count)], "beta": 1.0}
+    for chosen in (*settings, numbers):
+        check_after(sampler, **chosen)
+        check_before(sampler, **chosen)
+    check_after(sampler, batch=sampler.batch + 1)
+    check_is_itself_again(sampler)
+    check_generations(sampler)
+    check_attached_twice(sampler)
