@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "plan.h"
+#include "step.h"
 
 namespace ssg {
 

@@ -86,8 +86,8 @@ class Row {
  public:
   using Key = typename Format<S>::Bits;
 
-  explicit Row(const Sampling& sampling) : sampling_(sampling) {
-    const auto n = static_cast<size_t>(sampling.vocabulary);
+  explicit Row(const SampleCall& call) : call_(call) {
+    const auto n = static_cast<size_t>(call.vocabulary);
     char* memory = static_cast<char*>(scratch().get(sizeof(int64_t) * (kBins + n + kBlock) + n * (sizeof(Key) + 8)));
     histogram_ = reinterpret_cast<int64_t*>(memory);
     weights_ = histogram_ + kBins;
@@ -100,7 +100,7 @@ class Row {
   int64_t draw(const S* logits, double uniform, double scale) const {
     constexpr Key infinity = key_of(Format<S>::infinity);
     constexpr Key minus_infinity = key_of(static_cast<Key>(Format<S>::infinity | kSign<Key>));
-    const int64_t vocabulary = sampling_.vocabulary;
+    const int64_t vocabulary = call_.vocabulary;
     Key low = static_cast<Key>(~Key{0});
     Key high = 0;
     for (int64_t v = 0; v < vocabulary; ++v) {
@@ -113,8 +113,8 @@ class Row {
     }
     if (low < minus_infinity || high >= infinity || high == minus_infinity) return -1;
 
-    if (sampling_.top_k > 0 && sampling_.top_k < vocabulary)
-      low = select(vocabulary, low, high, vocabulary - sampling_.top_k, [](int64_t) { return int64_t{1}; }).key;
+    if (call_.top_k > 0 && call_.top_k < vocabulary)
+      low = select(vocabulary, low, high, vocabulary - call_.top_k, [](int64_t) { return int64_t{1}; }).key;
     int64_t count = 0;
     for (int64_t v = 0; v < vocabulary; ++v) {
       const Key key = keys_[v];
@@ -130,8 +130,8 @@ class Row {
       total += weights_[i];
     }
     for (int64_t i = 0; i < kBlock; ++i) weights_[count + i] = 0;
-    if (sampling_.top_p > 0) {
-      const int64_t limit = least(static_cast<int64_t>((1 - sampling_.top_p) * static_cast<double>(total)), total - 1);
+    if (call_.top_p > 0) {
+      const int64_t limit = least(static_cast<int64_t>((1 - call_.top_p) * static_cast<double>(total)), total - 1);
       const Found first = select(count, low, high, limit, [this](int64_t i) { return weights_[i]; });
       for (int64_t i = 0; i < count; ++i)
         weights_[i] = keys_[i] > first.key || (keys_[i] == first.key && i >= first.position) ? weights_[i] : 0;
@@ -217,7 +217,7 @@ class Row {
     return {keys_[candidates_[i]], candidates_[i], before};
   }
 
-  const Sampling& sampling_;
+  const SampleCall& call_;
   int64_t* histogram_;   // [kBins]
   int64_t* weights_;     // [vocabulary + kBlock] and
   int32_t* tokens_;      // [vocabulary], of those that top-k keeps, in the order of the vocabulary
@@ -226,33 +226,33 @@ class Row {
 };
 
 template <class S>
-int64_t sample_as(const Sampling& sampling, int64_t begin, int64_t end) {
-  const Row<S> row(sampling);
+int64_t sample_as(const SampleCall& call, int64_t begin, int64_t end) {
+  const Row<S> row(call);
   int64_t first_empty = -1;
   for (int64_t r = begin; r < end; ++r) {
-    const int64_t b = r / sampling.tokens;
-    const int64_t t = r % sampling.tokens;
-    const int64_t at = b * sampling.uniform_batch_stride + t * sampling.uniform_token_stride;
-    const double uniform = sampling.uniform_is_double ? static_cast<const double*>(sampling.uniform)[at]
-                                                      : static_cast<const float*>(sampling.uniform)[at];
-    const S* logits = static_cast<const S*>(sampling.logits.data) + b * sampling.logits.batch_stride +
-                      t * sampling.logits.token_stride;
-    sampling.out[r] = row.draw(logits, uniform, sampling.scale[b]);
-    if (sampling.out[r] < 0 && first_empty < 0) first_empty = r;
+    const int64_t b = r / call.tokens;
+    const int64_t t = r % call.tokens;
+    const int64_t at = b * call.uniform_batch_stride + t * call.uniform_token_stride;
+    const double uniform = call.uniform_is_double ? static_cast<const double*>(call.uniform)[at]
+                                                  : static_cast<const float*>(call.uniform)[at];
+    const S* logits =
+        static_cast<const S*>(call.logits.data) + b * call.logits.batch_stride + t * call.logits.token_stride;
+    call.out[r] = row.draw(logits, uniform, call.scale[b]);
+    if (call.out[r] < 0 && first_empty < 0) first_empty = r;
   }
   return first_empty;
 }
 
 }  // namespace
 
-int64_t sample_rows(const Sampling& sampling, int64_t begin, int64_t end) {
-  switch (sampling.scalar) {
-    case Scalar::float32: return sample_as<float>(sampling, begin, end);
-    case Scalar::float64: return sample_as<double>(sampling, begin, end);
-    case Scalar::bfloat16: return sample_as<BFloat16>(sampling, begin, end);
-    case Scalar::float16: return sample_as<Float16>(sampling, begin, end);
+int64_t sample_rows(const SampleCall& call, int64_t begin, int64_t end) {
+  switch (call.scalar) {
+    case Scalar::float32: return sample_as<float>(call, begin, end);
+    case Scalar::float64: return sample_as<double>(call, begin, end);
+    case Scalar::bfloat16: return sample_as<BFloat16>(call, begin, end);
+    case Scalar::float16: return sample_as<Float16>(call, begin, end);
+    default: return -1;
   }
-  return -1;
 }
 
 }  // namespace ssg::cpu::SSG_NAMESPACE

@@ -6,6 +6,7 @@
 
 #include "device.h"
 #include "params.h"
+#include "tiles.h"
 
 namespace ssg::cuda {
 
@@ -49,10 +50,9 @@ template <class T, int Columns_>
 struct Fma {
   using Type = T;
   static constexpr int columns = Columns_;
-  static constexpr int rows = 4;
+  static constexpr int rows = kFmaRows;
   static constexpr int maps = 1;
-  // With one column a thread the map is as large as shared memory allows: the coefficients stay in the cache.
-  static constexpr bool shared_coefficients = columns > 1;
+  static constexpr bool shared_coefficients = stages_coefficients(Engine::fma, columns);
   using Result = Sum<T, maps, rows, columns>;
 
   static SSG_DEVICE Lane lane(int lane, int lanes_log) {
@@ -130,13 +130,13 @@ struct Mma {
   static constexpr int chunks = Chunks;  // of 8 rows of coefficients
   static constexpr int rows = 2 * Chunks;
   static constexpr int maps = Maps;
-  static constexpr bool shared_coefficients = false;
+  static constexpr bool shared_coefficients = stages_coefficients(Engine::mma, columns);
   static_assert(columns % 2 == 0 && (maps == 1 || maps == 2 || maps == 4));
 
   using Result = Sum<float, maps, rows, columns>;
 
   static SSG_DEVICE Lane lane(int lane, int) {
-    return {lane / 4 * columns, lane % 4 * 2, 0, 8 * chunks, maps, maps == 4 ? 2 : maps - 1};
+    return {lane / 4 * columns, lane % 4 * 2, 0, kMmaRows * chunks, maps, maps == 4 ? 2 : maps - 1};
   }
   static SSG_DEVICE int row(const Lane& lane, int r) { return lane.row + r / 2 * 8 + r % 2; }
 

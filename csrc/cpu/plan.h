@@ -1,54 +1,21 @@
-// How one step is computed: the form, and the factors packed in the order in which a kernel reads them.
+// A step as the CPU kernel computes it: its factors packed in the order in which the kernel reads them.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
-#include "factors.h"
+#include "../step.h"
 
-namespace ssg {
+namespace ssg::cpu {
 
 // What distinguishes one plan from another; the key of the cache.
-struct StepKey {
-  Grid size;
-  Grid prev_size;
-  Prior prior = Prior::dse;
-  Interpolation interpolation = Interpolation::bilinear;
-  bool rescale = false;
-  bool transposed = false;
+struct PlanKey {
+  StepKey step;
   int64_t max_rows = 6;  // output pairs that a kernel's registers hold
-  bool operator==(const StepKey& other) const {
-    return size == other.size && prev_size == other.prev_size && prior == other.prior &&
-           interpolation == other.interpolation && rescale == other.rescale && transposed == other.transposed &&
-           max_rows == other.max_rows;
-  }
+  bool operator==(const PlanKey& other) const { return step == other.step && max_rows == other.max_rows; }
 };
-
-enum class Form : int8_t { dense, separable };
-
-// One axis in even/odd coordinates. With i' = in - 1 - i the mirror of i, even coordinate i holds x_i + x_i' and odd
-// coordinate i holds x_i - x_i'; outputs r and r' are then the sum and the difference of one even and one odd product.
-// An axis whose factors lack the symmetry keeps all its coordinates in the even half, and each output is its own pair.
-struct Axis {
-  int64_t in = 0;
-  int64_t out = 0;
-  bool symmetric = false;
-  int64_t in_even() const { return symmetric ? (in + 1) / 2 : in; }
-  int64_t in_odd() const { return symmetric ? in / 2 : 0; }
-  int64_t pairs() const { return symmetric ? (out + 1) / 2 : out; }
-  // The mirror of output r, or r itself where it has none.
-  int64_t mirror(int64_t r) const { return symmetric ? out - 1 - r : r; }
-};
-
-// The axis of the terms' h or w factors; symmetric where all of them are.
-Axis make_axis(const std::vector<Term>& terms, bool along_h);
-
-// A factor's row for output pair `pair`, in even/odd coordinates.
-struct PairRow {
-  std::vector<double> even;
-  std::vector<double> odd;
-};
-PairRow pair_row(const Matrix& factor, const Axis& axis, int64_t pair);
 
 // Output pairs are multiplied in chunks of at most a tile's rows, balanced so that no chunk is small.
 struct Chunk {
@@ -71,7 +38,7 @@ struct Taps {
 // and coarse column; the second takes the slots of one output row to that row.
 template <class T>
 struct Plan {
-  StepKey key;
+  PlanKey key;
   Form form = Form::separable;
   Axis h;
   Axis w;
@@ -98,17 +65,16 @@ struct Plan {
   std::vector<T> w_coefficients;
   Taps<T> w_taps;
 
-  // Multiply-adds per vocabulary column.
-  int64_t multiply_adds = 0;
+  int64_t multiply_adds = 0;  // per vocabulary column
   std::string describe() const;
 };
 
 // Throws std::invalid_argument for a key without meaning.
 template <class T>
-Plan<T> make_plan(const StepKey& key);
+Plan<T> make_plan(const PlanKey& key);
 
 // The same, built once per key and shared. Thread-safe.
 template <class T>
-std::shared_ptr<const Plan<T>> cached_plan(const StepKey& key);
+std::shared_ptr<const Plan<T>> cached_plan(const PlanKey& key);
 
-}  // namespace ssg
+}  // namespace ssg::cpu
