@@ -62,11 +62,11 @@ Tensor guided(GuidedArguments given) {
 #if defined(SSG_HAVE_CUDA)
   if (!out.device.is_cpu()) {
     run_on_cuda(key, given, out);
-    return out.tensor;
+    return std::move(out.tensor);
   }
 #endif
   run_on_cpu(key, given, out);
-  return out.tensor;
+  return std::move(out.tensor);
 }
 
 // Bit 0 of Variant says whether the overload writes into `out`; the bits above, which strengths are floats.

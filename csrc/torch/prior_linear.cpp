@@ -16,7 +16,7 @@ Tensor prior_linear(PriorLinearArguments given) {
   const StepKey key = checks::prior_linear(given);
   const Operand x = readable(std::move(given.x));
   const int64_t tokens = (key.transposed ? key.prev_size : key.size).tokens();
-  const Operand out(empty_like(x, {x.size[0], tokens, x.size[2]}, x.dtype));
+  Operand out(empty_like(x, {x.size[0], tokens, x.size[2]}, x.dtype));
   const Strength scale = given.scale.strength();
 #if defined(SSG_HAVE_CUDA)
   if (!x.device.is_cpu()) {
@@ -25,7 +25,7 @@ Tensor prior_linear(PriorLinearArguments given) {
     call.current[0].data = nullptr;
     call.beta = scale;
     run(key, call, x);
-    return out.tensor;
+    return std::move(out.tensor);
   }
 #endif
   cpu::GuidedCall call;
@@ -38,7 +38,7 @@ Tensor prior_linear(PriorLinearArguments given) {
   }
   call.weights = weights.data();
   run(key, call);
-  return out.tensor;
+  return std::move(out.tensor);
 }
 
 void boxed(StableIValue* stack, uint64_t, uint64_t) {
