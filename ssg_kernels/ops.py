@@ -8,7 +8,8 @@ from typing import SupportsFloat
 import torch
 from torch import Tensor
 
-from ssg_kernels import _schema
+from ssg_kernels._names import STRENGTHS
+from ssg_kernels._torch import schema
 
 __all__ = ["guided_logits", "guided_logits_cfg", "sample"]
 
@@ -16,10 +17,10 @@ __all__ = ["guided_logits", "guided_logits_cfg", "sample"]
 _OPS = {
     operator: {
         (tuple(strength in overload.floats for strength in strengths), overload.is_out): overload.op
-        for overload in _schema.OVERLOADS
+        for overload in schema.OVERLOADS
         if overload.operator == operator
     }
-    for operator, strengths in _schema.STRENGTHS.items()
+    for operator, strengths in STRENGTHS.items()
 }
 
 

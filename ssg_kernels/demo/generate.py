@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssg_kernels.demo.weights import Models
-from ssg_kernels.guidance import _merged
+from ssg_kernels.generation import merge_cfg
 from ssg_kernels.ops import sample
 from ssg_kernels.sampler import GuidedSampler
 
@@ -152,7 +152,7 @@ class _Batch:
             return self.sampler(logits, uniform=uniform)
         if self.both:
             t = sampling.cfg * k / max(len(self.models.tokenizer.config.sizes) - 1, 1)
-            logits = _merged(logits, t)
+            logits = merge_cfg(logits, t)
         return sample(logits / sampling.temperature, uniform, sampling.top_k, sampling.top_p)
 
 

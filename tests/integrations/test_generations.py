@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import standins
 import torch
+from support import standins
 from support.generation_checks import (
     Sampler,
     check_after,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.bounds import assert_accurate
 from hypothesis import given
 from hypothesis import strategies as st
+from support.bounds import assert_accurate
 from support.schedules import VAR_256, infinity, square
 from support.strategies import DTYPES, INTERPOLATIONS, LAYOUTS, PRIORS, normal
 from torch import Tensor
@@ -169,18 +169,18 @@ def test_in_place(backend: str, dtype: torch.dtype, cfg: float | None) -> None:
     for logits, wanted in zip(raw, expected, strict=True):
         given = logits.clone()
         out = given[: len(wanted)]
-        assert ssg._advance(given, cfg, out=out) is out
+        assert ssg(given, cfg, out=out) is out
         assert torch.equal(out, wanted)
 
 
 def test_fewer_rows_go_on(backend: str) -> None:
     raw = raw_logits(SIZES, rows=4)
     ssg = SSG(SIZES, 0.5)
-    ssg._keep_rows(2)
+    ssg.generation.keep_rows(2)
     expected = [SSG(SIZES[:2], 0.5, [1, 0.75]), SSG(SIZES[1:], 0.5, [1, 0.5, 0.25])]
     assert torch.equal(ssg(raw[0]), expected[0](raw[0]))
     assert torch.equal(ssg(raw[1]), expected[0](raw[1]))
-    ssg._keep_rows(2)
+    ssg.generation.keep_rows(2)
     expected[1](raw[1][:2])
     for logits in raw[2:]:
         assert torch.equal(ssg(logits[:2]), expected[1](logits[:2]))

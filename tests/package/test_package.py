@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import ssg_kernels
-from ssg_kernels import _extension, info, tour
+from ssg_kernels import info, tour
 from ssg_kernels.__main__ import main
+from ssg_kernels._torch import extension
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_WHEEL = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
@@ -112,14 +113,14 @@ def test_info_of_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"^CUDA +nvcc 13\.0\.88: sm_90-real, sm_120-virtual$", info.report(), re.M)
     monkeypatch.setenv("SSG_KERNELS_BACKEND", "reference")
     assert "SSG_KERNELS_BACKEND is 'reference'" in info.report()
-    monkeypatch.setattr(_extension, "error", "undefined symbol: torch_new")
+    monkeypatch.setattr(extension, "error", "undefined symbol: torch_new")
     cpu = info.backends()[1]
     assert not cpu.usable
     assert cpu.note == "built for torch 2.10 and newer, but not loaded: undefined symbol: torch_new"
 
 
 def test_info_of_the_pure_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_extension, "error", "No module named 'ssg_kernels._C'")
+    monkeypatch.setattr(extension, "error", "No module named 'ssg_kernels._C'")
     monkeypatch.setattr(info, "build", lambda: None)
     monkeypatch.delenv("SSG_KERNELS_BACKEND", raising=False)
     cpu = info.backends()[1]

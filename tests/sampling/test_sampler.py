@@ -236,10 +236,10 @@ def test_nothing_is_kept_after_the_last_scale() -> None:
     sampler = GuidedSampler(SIZES, 0.5, cfg=1.5)
     for k, logits in enumerate(raw):
         sampler(logits)
-        assert sampler._ssg._prev_logits is (logits if k < K - 1 else None)
+        assert sampler.generation.prev_logits is (logits if k < K - 1 else None)
     sampler(raw[0])
     sampler.reset()
-    assert sampler._ssg._prev_logits is None
+    assert sampler.generation.prev_logits is None
 
 
 # State

@@ -1,4 +1,4 @@
-"""vmap over any of the tensors: the mapped dimension is folded into the batch."""
+"""vmap over any of the tensors. The mapped dimension becomes part of the batch."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 
-from ssg_kernels import _checks, _schema
+from ssg_kernels import _checks
+from ssg_kernels._call import GuidedCall
+from ssg_kernels._torch import schema
+from ssg_kernels._torch.internals import OpOverload
 
-_DEFAULTS = ["dse", "bilinear", False]
 
-
-def _guided_rule(overload: _schema.Overload) -> Callable[..., tuple[Tensor, int]]:
-    check = getattr(_checks, overload.operator)
-    halves = 2 if overload.operator == "guided_logits_cfg" else 1
+def _guided_rule(overload: schema.Overload) -> Callable[..., tuple[Tensor, int]]:
     strengths_end = 4 + len(overload.strengths)
 
     def rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Tensor, int]:
-        one = [_first(x, dim) for x, dim in zip(arguments, in_dims, strict=True)]
-        # The dispatcher leaves out trailing arguments that equal their defaults.
-        options = one[strengths_end:] + _DEFAULTS[len(arguments) - strengths_end :]
-        check(*one[:strengths_end], *options[:2])
-        count, batch = info.batch_size, one[0].shape[0] // halves
+        one = GuidedCall.of(
+            overload.operator, *(_first(x, dim) for x, dim in zip(arguments, in_dims, strict=True))
+        )
+        _checks.guided(one)
+        count, batch = info.batch_size, one.shape[0]
         folded = list(arguments)
         for i in (0, 1):
-            folded[i] = _fold(arguments[i], in_dims[i], count, halves)
+            folded[i] = _fold(arguments[i], in_dims[i], count, one.halves)
         for i in range(4, strengths_end):
             folded[i] = _fold_strength(arguments[i], in_dims[i], count, batch)
         return overload.op(*folded).unflatten(0, (count, batch)), 0
@@ -67,7 +65,7 @@ def _sampled(
 
 
 def _first(x: Any, dim: Any) -> Any:
-    """The first of the mapped values: what one call would have been given."""
+    """The first of the mapped values, which is what a call without vmap would get."""
     if not isinstance(x, Tensor) or dim is None:
         return x
     x = x.movedim(dim, 0)
@@ -90,13 +88,13 @@ def _fold_strength(value: Tensor | float, dim: int | None, count: int, batch: in
 
 
 def _register() -> None:
-    for overload in _schema.OVERLOADS:
+    for overload in schema.OVERLOADS:
         if not overload.is_out:
-            torch.library.register_vmap(overload.qualname, _guided_rule(overload), lib=_schema.LIBRARY)
-    torch.library.register_vmap(_schema.PRIOR_LINEAR, _prior_linear_rule, lib=_schema.LIBRARY)
-    torch.library.register_vmap(_schema.SAMPLE, _sample_rule, lib=_schema.LIBRARY)
-    for qualname in (_schema.SAMPLE_TEMPERED, _schema.SAMPLE_TEMPERED_FLOAT):
-        torch.library.register_vmap(qualname, _sample_tempered_rule, lib=_schema.LIBRARY)
+            torch.library.register_vmap(overload.qualname, _guided_rule(overload), lib=schema.LIBRARY)
+    torch.library.register_vmap(schema.PRIOR_LINEAR, _prior_linear_rule, lib=schema.LIBRARY)
+    torch.library.register_vmap(schema.SAMPLE, _sample_rule, lib=schema.LIBRARY)
+    for qualname in (schema.SAMPLE_TEMPERED, schema.SAMPLE_TEMPERED_FLOAT):
+        torch.library.register_vmap(qualname, _sample_tempered_rule, lib=schema.LIBRARY)
 
 
 _register()

@@ -1,8 +1,8 @@
-"""How DTensor may shard the operators without communication: the guided ones over the batch and the vocabulary,
-sampling over the batch and the tokens.
+"""How DTensor may shard the operators without communication: the guided operators over the batch and the vocabulary,
+and sampling over the batch and the tokens.
 
-`torch.distributed.tensor` is too heavy to import for those who do not use it: the rules are registered when
-it is imported.
+Importing `torch.distributed.tensor` takes long, and most users do not need it. So the rules are registered when
+somebody imports it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ssg_kernels import _schema
+from ssg_kernels._torch import schema
 
 _DTENSOR = "torch.distributed.tensor"
 
@@ -24,9 +24,11 @@ _DTENSOR = "torch.distributed.tensor"
 def _register() -> None:
     try:
         from torch.distributed.tensor.experimental import register_sharding
-    except ImportError:  # it is experimental: DTensor then says that the operators have no sharding strategy
+    except (
+        ImportError
+    ):  # it is experimental; without it DTensor says that the operators have no sharding strategy
         return
-    for overload in _schema.OVERLOADS:
+    for overload in schema.OVERLOADS:
         if not overload.is_out:
             register_sharding(overload.op)(_guided_rule(overload))
     register_sharding(torch.ops.ssg._prior_linear.default)(_prior_linear_rule)
@@ -35,8 +37,8 @@ def _register() -> None:
         register_sharding(op)(_sample_rule)
 
 
-def _guided_rule(overload: _schema.Overload) -> Any:
-    # The two halves of the cfg operator are one batch: a shard of it holds samples of one half only.
+def _guided_rule(overload: schema.Overload) -> Any:
+    # The two halves of the cfg operator share one batch, so a shard of it would hold samples of one half only.
     shards_batch = overload.operator == "guided_logits"
     first, last = 4, 4 + len(overload.strengths)
 
@@ -70,7 +72,7 @@ def _sample_rule(*arguments: Any) -> list[tuple[list[Any], list[Any]]]:
 def _acceptable(
     arguments: Sequence[Any], is_tensor: Sequence[bool], maps: int, shards_batch: bool
 ) -> list[tuple[list[Any], list[Any]]]:
-    """Placements of the output and of the arguments: `maps` (B, T, V) first, then strengths, () or (B,)."""
+    """Placements of the output and of the arguments: first `maps` tensors (B, T, V), then strengths, () or (B,)."""
     from torch.distributed.tensor import Replicate, Shard
 
     def placements(of_map: Any, of_strengths: Any) -> tuple[list[Any], list[Any]]:
@@ -89,7 +91,7 @@ def _acceptable(
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Has the rules registered at the end of DTensor's import, and leaves."""
+    """Registers the rules when DTensor's import ends, and then removes itself from the import system."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -1,4 +1,4 @@
-"""Which overload a call of `torch.ops.ssg.guided_logits` means, told from its arguments."""
+"""Chooses the overload that a call of `torch.ops.ssg.guided_logits` means, by the types of its strengths."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverloadPacket
 
-from ssg_kernels import _schema
+from ssg_kernels._names import STRENGTHS
+from ssg_kernels._torch import schema
+from ssg_kernels._torch.internals import OpOverloadPacket, unwrapped
 
 _FIRST_STRENGTH = 4  # after logits, prev_logits, size and prev_size
 
 
 class GuidedPacket(OpOverloadPacket):
-    """Torch tries a packet's overloads one by one, and each that does not fit costs it some 50 microseconds
-    for an error message that nobody reads; a call with floats would pay that up to seven times. Here the
-    types of the strengths decide.
+    """A packet that looks at the types of the strengths.
+
+    Torch itself would try the overloads one by one. Each one that does not fit takes it some 50 microseconds, for an
+    error message that nobody reads, and a call with floats would pay that up to seven times.
     """
 
     _strengths: tuple[str, ...]
@@ -31,15 +33,17 @@ class GuidedPacket(OpOverloadPacket):
 
 
 def _install() -> None:
-    for operator, strengths in _schema.STRENGTHS.items():
+    for operator, strengths in STRENGTHS.items():
         packet = getattr(torch.ops.ssg, operator)
         packet._strengths = strengths
         packet._choices = {
-            (overload.is_out, *(strength not in overload.floats for strength in strengths)): overload.op._op
-            for overload in _schema.OVERLOADS
+            (overload.is_out, *(strength not in overload.floats for strength in strengths)): unwrapped(
+                overload.op
+            )
+            for overload in schema.OVERLOADS
             if overload.operator == operator
         }
-        # The packet is made by torch and already known to its overloads: only its call changes.
+        # Torch made the packet, and the overloads know it: only the way it is called changes.
         packet.__class__ = GuidedPacket
 
 

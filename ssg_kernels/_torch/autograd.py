@@ -1,11 +1,11 @@
 """Derivatives of the operators, in reverse and in forward mode, any number of times.
 
-The guided operators are linear in both logits and affine in each strength: every derivative is made of
+The guided operators are linear in both logits and affine in each strength. So every derivative consists of
 elementwise products and of `_prior_linear`, whose derivatives are `_prior_linear` again. Where the result was
-set to -inf they are 0.
+set to -inf, the derivatives are 0.
 
-`torch.library.register_autograd` would not do: its Function is skipped where nothing requires grad, and a
-forward-mode tangent is lost there without a word.
+`torch.library.register_autograd` does not serve here: torch skips its Function where nothing requires grad, and then
+loses a forward-mode tangent without a message.
 """
 
 from __future__ import annotations
@@ -16,24 +16,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _after_autograd_keyset, _any_requires_grad, _AutoDispatchBelowAutograd
-from torch._functorch.utils import enable_single_level_autograd_function, unwrap_dead_wrappers
-from torch._ops import OpOverload
-from torch.autograd import forward_ad
 
-from ssg_kernels import _schema
+from ssg_kernels._torch import schema
+from ssg_kernels._torch.internals import (
+    OpOverload,
+    after_autograd,
+    any_requires_grad,
+    default_values,
+    forward_mode_is_on,
+    has_tangent,
+    modes_of_now,
+    operator_name,
+    single_level_apply,
+)
 
 
 class Derivative(torch.autograd.Function):
-    """What the Functions below share: `forward(compute, *arguments of the operator)`."""
+    """The base of the Functions below, called as `apply(compute, *arguments of the operator)`."""
 
     @classmethod
     def apply(cls, *arguments: Any) -> Tensor:
-        # Function.apply would begin at the outermost functorch transform again; this key is reached at one
-        # level, with the tensors of that level.
-        arguments = unwrap_dead_wrappers(arguments)
-        with enable_single_level_autograd_function():
-            return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
+        return single_level_apply(cls, arguments)
 
     @staticmethod
     def forward(compute: Callable[..., Tensor], *arguments: Any) -> Tensor:
@@ -47,7 +50,7 @@ class GuidedLogits(Derivative):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, logits, prev_logits, size, prev_size, beta, *options = inputs
         ctx.map = (size, prev_size, *options)
-        needs_beta = ctx.needs_input_grad[5] or forward_ad._current_level >= 0
+        needs_beta = ctx.needs_input_grad[5] or forward_mode_is_on()
         _save(ctx, (logits, prev_logits if needs_beta else None), (beta,))
 
     @staticmethod
@@ -89,7 +92,7 @@ class GuidedLogitsCfg(Derivative):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, *options = inputs
         ctx.map = (size, prev_size, *options)
-        needs_strengths = any(ctx.needs_input_grad[5:8]) or forward_ad._current_level >= 0
+        needs_strengths = any(ctx.needs_input_grad[5:8]) or forward_mode_is_on()
         _save(ctx, (logits, prev_logits if needs_strengths else None), (beta, cfg, prev_cfg))
 
     @staticmethod
@@ -100,7 +103,7 @@ class GuidedLogitsCfg(Derivative):
         if grad is not None:
             (logits, prev_logits), (beta, cfg, prev_cfg) = _saved(ctx)
             masked = logits.chunk(2)[0] == -math.inf
-            # Several factors follow: all in the accurate dtype, so that the gradients are rounded once.
+            # Several factors follow. They stay in the accurate dtype, so that each gradient is rounded once.
             grad = _accurate(grad.masked_fill(masked, 0))
             grad_merged = grad * (1 + beta.per_sample)
             if needs_logits:
@@ -146,7 +149,7 @@ class PriorLinear(Derivative):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, x, scale, *options, ctx.transpose = inputs
         ctx.map = tuple(options)
-        needs_scale = ctx.needs_input_grad[2] or forward_ad._current_level >= 0
+        needs_scale = ctx.needs_input_grad[2] or forward_mode_is_on()
         _save(ctx, (x if needs_scale else None,), (scale,))
 
     @staticmethod
@@ -179,7 +182,7 @@ def _save(ctx: Any, maps: tuple[Tensor | None, ...], strengths: tuple[Tensor | f
     ctx.floats = [None if isinstance(value, Tensor) else value for value in strengths]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors)
-    if forward_ad._current_level >= 0:
+    if forward_mode_is_on():
         ctx.save_for_forward(*tensors)
 
 
@@ -196,12 +199,12 @@ def _map(ctx: Any, x: Tensor, scale: Tensor | None = None, *, transpose: bool = 
 
 
 class _Strength:
-    """A float or a tensor of shape () or (B,), in the dtype in which `like` is computed with."""
+    """A float or a tensor of shape () or (B,), in the dtype that the operator computes `like` in."""
 
     scale: Tensor
-    """As a tensor, of the kind of `like` (a DTensor wants its own kind)."""
+    """The strength as a tensor of the same kind as `like`, since a DTensor combines with DTensors only."""
     per_sample: Tensor | float
-    """To be multiplied with (B, L, V)."""
+    """The strength in a shape that multiplies (B, L, V)."""
 
     def __init__(self, value: Tensor | float, like: Tensor) -> None:
         self._value = value
@@ -249,24 +252,16 @@ def _accurate_dtype(x: Tensor) -> torch.dtype:
 
 
 def _autograd_kernel(op: OpOverload, derivative: type[Derivative]) -> Callable[..., Tensor]:
-    redispatch = op._handle.redispatch_boxed
-    defaults = [argument.default_value for argument in op._schema.arguments]
+    go_on, defaults = after_autograd(op), default_values(op)
 
     def kernel(keyset: Any, *arguments: Any) -> Tensor:
-        keyset = keyset & _after_autograd_keyset
-        grad_enabled = torch.is_grad_enabled()
-        if forward_ad._current_level < 0 and not (grad_enabled and _any_requires_grad(*arguments)):
-            return redispatch(keyset, *arguments)
-        forward_enabled = torch._C._is_fwd_grad_enabled()
+        if not forward_mode_is_on() and not (torch.is_grad_enabled() and any_requires_grad(*arguments)):
+            return go_on(keyset, *arguments)
+        modes = modes_of_now()
 
         def compute(*arguments: Any) -> Tensor:
-            # A Function turns both modes off; the functorch levels below this one still need them.
-            with (
-                torch.set_grad_enabled(grad_enabled),
-                forward_ad._set_fwd_grad_enabled(forward_enabled),
-                _AutoDispatchBelowAutograd(),
-            ):
-                return redispatch(keyset, *arguments)
+            with modes():
+                return go_on(keyset, *arguments)
 
         # The dispatcher leaves out trailing arguments that equal their defaults.
         return derivative.apply(compute, *arguments, *defaults[len(arguments) :])
@@ -276,37 +271,33 @@ def _autograd_kernel(op: OpOverload, derivative: type[Derivative]) -> Callable[.
 
 def _no_derivative_kernel(op: OpOverload) -> Callable[..., Tensor]:
     """For an operator that returns integers: they require no grad, and a tangent would be lost in them."""
-    redispatch = op._handle.redispatch_boxed
+    go_on = after_autograd(op)
 
     def kernel(keyset: Any, *arguments: Any) -> Tensor:
-        if forward_ad._current_level >= 0 and any(map(_has_tangent, arguments)):
+        if forward_mode_is_on() and any(map(has_tangent, arguments)):
             raise RuntimeError(
-                f"{op._opname} is not differentiable, but one of its arguments has a forward-mode tangent"
+                f"{operator_name(op)} is not differentiable, but one of its arguments has a forward-mode tangent"
             )
-        return redispatch(keyset & _after_autograd_keyset, *arguments)
+        return go_on(keyset, *arguments)
 
     return kernel
 
 
-def _has_tangent(x: object) -> bool:
-    return isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
-
-
 def _register() -> None:
     derivatives = {"guided_logits": GuidedLogits, "guided_logits_cfg": GuidedLogitsCfg}
-    for overload in _schema.OVERLOADS:
+    for overload in schema.OVERLOADS:
         if not overload.is_out:
             kernel = _autograd_kernel(overload.op, derivatives[overload.operator])
-            _schema.implement(overload.qualname, kernel, "Autograd", with_keyset=True)
+            schema.implement(overload.qualname, kernel, "Autograd", with_keyset=True)
     prior_linear = _autograd_kernel(torch.ops.ssg._prior_linear.default, PriorLinear)
-    _schema.implement(_schema.PRIOR_LINEAR, prior_linear, "Autograd", with_keyset=True)
+    schema.implement(schema.PRIOR_LINEAR, prior_linear, "Autograd", with_keyset=True)
     tempered = torch.ops.ssg._sample_tempered
     for qualname, op in (
-        (_schema.SAMPLE, torch.ops.ssg.sample.default),
-        (_schema.SAMPLE_TEMPERED, tempered.default),
-        (_schema.SAMPLE_TEMPERED_FLOAT, tempered.float),
+        (schema.SAMPLE, torch.ops.ssg.sample.default),
+        (schema.SAMPLE_TEMPERED, tempered.default),
+        (schema.SAMPLE_TEMPERED_FLOAT, tempered.float),
     ):
-        _schema.implement(qualname, _no_derivative_kernel(op), "Autograd", with_keyset=True)
+        schema.implement(qualname, _no_derivative_kernel(op), "Autograd", with_keyset=True)
 
 
 _register()
