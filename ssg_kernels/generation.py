@@ -75,25 +75,34 @@ class Generation:
             f"a new generation begins with size ({first_h}, {first_w}), L = {first_h * first_w}"
         )
 
-    def check(self, step: int, logits: Tensor, cfg: float | Tensor | None = None) -> None:
+    def check(
+        self,
+        step: int,
+        logits: Tensor,
+        cfg: float | Tensor | None = None,
+        beta: float | Tensor = 0.0,
+    ) -> None:
         """Check that the logits of scale `step` go on with this generation.
 
         Args:
             step: what `due` returned.
             logits: raw logits, (B, L, V), or (2B, L, V) with `cfg`.
             cfg: t of classifier-free guidance, a float or a tensor of shape () or (B,), or None.
+            beta: the strength of the guidance, likewise; a tensor has to fit the batch and the device.
 
         Raises:
             ValueError: the batch, vocabulary, dtype or device changed within the generation; `cfg` came or went
-                within it; the batch is odd with `cfg`.
+                within it; the batch is odd with `cfg`; a strength does not fit.
         """
         if logits.dtype not in DTYPES:
             raise ValueError(f"SSG: logits must be {dtype_names()}, got {logits.dtype}")
-        rows = logits.shape[0]
+        rows = batch = logits.shape[0]
         if cfg is not None:
             if rows % 2:
                 raise ValueError(f"SSG: logits must hold an even batch, conditional half first, got {rows}")
-            strength("SSG", "cfg", cfg, rows // 2, logits.device)
+            batch = rows // 2
+            strength("SSG", "cfg", cfg, batch, logits.device)
+        strength("SSG", "beta", beta, batch, logits.device)
         prev = self.prev_logits
         if step == 0 or prev is None:
             return

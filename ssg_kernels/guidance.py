@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ssg_kernels._call import Options
-from ssg_kernels._checks import strength
 from ssg_kernels._names import INTERPOLATIONS, PRIORS, quoted
 from ssg_kernels.generation import Generation, merge_cfg
 from ssg_kernels.ops import guided_logits, guided_logits_cfg
@@ -136,8 +135,7 @@ class SSG:
         """
         generation = self.generation
         step = generation.due(logits)
-        generation.check(step, logits, cfg)
-        self.check_beta(logits, cfg)
+        generation.check(step, logits, cfg, self.beta)
         # A copy, and made first: `out` may overwrite the logits, and samplers mask theirs with -inf in place.
         kept = None if generation.is_last(step) else _copy(logits)
         if step:
@@ -149,12 +147,6 @@ class SSG:
                 guided = out.copy_(guided)
         generation.remember(kept, cfg, step)
         return guided
-
-    def check_beta(self, logits: Tensor, cfg: float | Tensor | None = None) -> None:
-        """Raises ValueError where a tensor beta does not fit logits of this batch and device."""
-        if not self._betas:
-            rows = logits.shape[0]
-            strength("SSG", "beta", self.beta, rows if cfg is None else rows // 2, logits.device)
 
     def guide(
         self,

@@ -377,7 +377,9 @@ def test_nothing_is_kept_after_the_last_scale() -> None:
     ssg = SSG(SIZES, 0.5)
     for logits in raw_logits(SIZES, rows=4):
         ssg(logits, 1.0)
-    assert not any(isinstance(value, Tensor) for value in vars(ssg).values())
+    assert not any(
+        isinstance(value, Tensor) for part in (ssg, ssg.generation) for value in vars(part).values()
+    )
 
 
 def test_two_generations_at_once_need_two() -> None:
@@ -461,11 +463,13 @@ def begun() -> SSG:
     ],
 )
 def test_wrong_logits_change_nothing(begun: SSG, text: str, logits: Tensor, cfg: Any) -> None:
-    before = dict(vars(begun))
+    parts = (begun, begun.generation)
+    before = [dict(vars(part)) for part in parts]
     with pytest.raises(ValueError, match=re.escape(text)) as caught:
         begun(logits, cfg)
     assert str(caught.value).startswith("SSG: ")
-    assert all(vars(begun)[name] is value for name, value in before.items())
+    for part, values in zip(parts, before, strict=True):
+        assert all(vars(part)[name] is value for name, value in values.items())
     assert begun(normal(2, 6, 9)).shape == (2, 6, 9)
 
 
