@@ -80,7 +80,7 @@ class Generation:
         step: int,
         logits: Tensor,
         cfg: float | Tensor | None = None,
-        beta: float | Tensor = 0.0,
+        beta: Tensor | None = None,
     ) -> None:
         """Check that the logits of scale `step` go on with this generation.
 
@@ -88,7 +88,7 @@ class Generation:
             step: what `due` returned.
             logits: raw logits, (B, L, V), or (2B, L, V) with `cfg`.
             cfg: t of classifier-free guidance, a float or a tensor of shape () or (B,), or None.
-            beta: the strength of the guidance, likewise; a tensor has to fit the batch and the device.
+            beta: the strength of the guidance where it is a tensor, of shape () or (B,).
 
         Raises:
             ValueError: the batch, vocabulary, dtype or device changed within the generation; `cfg` came or went
@@ -102,7 +102,8 @@ class Generation:
                 raise ValueError(f"SSG: logits must hold an even batch, conditional half first, got {rows}")
             batch = rows // 2
             strength("SSG", "cfg", cfg, batch, logits.device)
-        strength("SSG", "beta", beta, batch, logits.device)
+        if beta is not None:
+            strength("SSG", "beta", beta, batch, logits.device)
         prev = self.prev_logits
         if step == 0 or prev is None:
             return

@@ -135,7 +135,7 @@ class SSG:
         """
         generation = self.generation
         step = generation.due(logits)
-        generation.check(step, logits, cfg, self.beta)
+        self.check(step, logits, cfg)
         # A copy, and made first: `out` may overwrite the logits, and samplers mask theirs with -inf in place.
         kept = None if generation.is_last(step) else _copy(logits)
         if step:
@@ -147,6 +147,12 @@ class SSG:
                 guided = out.copy_(guided)
         generation.remember(kept, cfg, step)
         return guided
+
+    def check(self, step: int, logits: Tensor, cfg: float | Tensor | None = None) -> None:
+        """Check that the logits of scale `step` fit this generation and its strengths; raises ValueError if not."""
+        # Only a tensor is passed on: to read a float here would bind compiled code to its value.
+        beta = self.beta if isinstance(self.beta, Tensor) else None
+        self.generation.check(step, logits, cfg, beta)
 
     def guide(
         self,

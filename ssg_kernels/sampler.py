@@ -145,7 +145,7 @@ class GuidedSampler:
         ssg, generation = self._ssg, self._ssg.generation
         step = generation.due(logits)
         cfg = self._cfg_of(step)
-        generation.check(step, logits, cfg, ssg.beta)
+        ssg.check(step, logits, cfg)
         batch = logits.shape[0] if cfg is None else logits.shape[0] // 2
         scale = self._scale_of(step, batch, logits.device)
         shape = self._shape_of(logits, batch)
