@@ -83,9 +83,11 @@ class SSG:
             _as_choice("interpolation", interpolation, INTERPOLATIONS),
             bool(rescale),
         )
-        # beta_k where beta is a float. They are tensors, so that torch.compile serves every strength with one graph.
+        # A call must not read a float beta, since compiled code would be bound to its value. So a float beta becomes
+        # the beta_k, as tensors, and a tensor beta is kept where calls look for one.
+        self._tensor_beta = self.beta if isinstance(self.beta, Tensor) else None
         self._betas: tuple[Tensor, ...] = ()
-        if not isinstance(self.beta, Tensor):
+        if self._tensor_beta is None:
             self._betas = self._betas_on(torch.device("cpu"))
 
     def __repr__(self) -> str:
@@ -150,9 +152,7 @@ class SSG:
 
     def check(self, step: int, logits: Tensor, cfg: float | Tensor | None = None) -> None:
         """Check that the logits of scale `step` fit this generation and its strengths; raises ValueError if not."""
-        # Only a tensor is passed on: to read a float here would bind compiled code to its value.
-        beta = self.beta if isinstance(self.beta, Tensor) else None
-        self.generation.check(step, logits, cfg, beta)
+        self.generation.check(step, logits, cfg, self._tensor_beta)
 
     def guide(
         self,
@@ -187,10 +187,10 @@ class SSG:
         return guided_logits_cfg(logits, prev_logits, size, prev_size, *strengths, *self.options, out=out)
 
     def _beta_of(self, step: int, device: torch.device) -> Tensor:
-        if not self._betas:
-            assert isinstance(self.beta, Tensor)
+        beta = self._tensor_beta
+        if beta is not None:
             # Half-precision and integer strengths are scaled in float32.
-            return self.beta.to(torch.promote_types(self.beta.dtype, torch.float32)) * self.multipliers[step]
+            return beta.to(torch.promote_types(beta.dtype, torch.float32)) * self.multipliers[step]
         if self._betas[step].device != device:
             self._betas = self._betas_on(device)
         return self._betas[step]
