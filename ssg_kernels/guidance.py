@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsFloat
@@ -97,6 +98,12 @@ class SSG:
             f"SSG({sizes}; beta={self.beta}, multipliers={self.multipliers}, prior={prior!r}, "
             f"interpolation={interpolation!r}, rescale={rescale}, step={self.step})"
         )
+
+    def __copy__(self) -> SSG:
+        """An SSG whose generation goes on from here on its own."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, generation=copy.copy(self.generation))
+        return twin
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:

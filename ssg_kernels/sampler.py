@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -102,6 +103,12 @@ class GuidedSampler:
             expected = "positive finite numbers"
             temperatures = _per_scale("temperature", expected, temperature, count, _as_temperature)
             self._scales = tuple(1 / t for t in temperatures)
+
+    def __copy__(self) -> GuidedSampler:
+        """A sampler whose generation goes on from here on its own."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, _ssg=copy.copy(self._ssg))
+        return twin
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:

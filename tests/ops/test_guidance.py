@@ -186,6 +186,18 @@ def test_fewer_rows_go_on(backend: str) -> None:
         assert torch.equal(ssg(logits[:2]), expected[1](logits[:2]))
 
 
+def test_a_copy_goes_on_alone() -> None:
+    raw = raw_logits(SIZES)
+    expected = [ssg(x) for ssg in [SSG(SIZES, 0.5)] for x in raw]
+    ssg = SSG(SIZES, 0.5)
+    for logits in raw[:2]:
+        ssg(logits)
+    twins = copy.copy(ssg), copy.deepcopy(ssg)
+    for twin in (*twins, ssg):
+        for logits, wanted in zip(raw[2:], expected[2:], strict=True):
+            assert torch.equal(twin(logits), wanted)
+
+
 # What samplers do to the logits. Each went wrong in a real sampler.
 
 
