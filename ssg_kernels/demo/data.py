@@ -1,4 +1,4 @@
-"""The demo's images: shapes filled with fine textures, drawn from a seed."""
+"""Draws the demo's images from a seed: shapes filled with fine textures."""
 
 from __future__ import annotations
 
