@@ -35,12 +35,13 @@ demo: build
 tour: build
 	@$(BIN)/python -m ssg_kernels tour $(ARGS)
 
-# The demo model from nothing, and what guidance does to it: each goes on where it was cut (build/demo).
+# `train` trains the demo model from scratch; `study` measures what guidance does to it. Both keep their state in
+# build/demo and resume after an interruption.
 train: build
-	@$(BIN)/python -m ssg_kernels.demo.train $(ARGS)
+	@$(BIN)/python -m study.train $(ARGS)
 
 study: build
-	@$(BIN)/python -m ssg_kernels.demo.study $(ARGS)
+	@$(BIN)/python -m study $(ARGS)
 
 test: build
 	@$(BIN)/python -m pytest $(ARGS)
@@ -65,7 +66,7 @@ sanitize: $(READY)
 	build/sanitize/kernel_sanitize
 	build/sanitize/sample_sanitize
 
-# All but hours of training and study, in build/demo.
+# build/demo is kept: it holds hours of training and measuring.
 clean:
 	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name demo -exec rm -rf {} +
 	rm -rf dist *.egg-info ssg_kernels/*.so ssg_kernels/_build.json $(READY)

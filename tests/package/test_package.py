@@ -40,10 +40,10 @@ def python(code: str, **environment: str | None) -> subprocess.CompletedProcess[
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A copy of what a build reads, so that it leaves nothing in this tree."""
+    """A copy of the sources, so that a build leaves nothing in this tree. `study` must not get into the wheel."""
     copy = tmp_path / "source"
     skip = shutil.ignore_patterns("*.so", "_build.json", "__pycache__", "*.egg-info")
-    for folder in ("ssg_kernels", "csrc", "python"):
+    for folder in ("ssg_kernels", "csrc", "python", "study"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=skip)
     for name in ("CMakeLists.txt", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
@@ -213,6 +213,7 @@ def test_pure_wheel(source: Path) -> None:
     assert name == f"ssg_kernels-{ssg_kernels.__version__}-py3-none-any.whl"
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ssg_kernels").rglob("*.py")}
     weights = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ssg_kernels/demo/weights").iterdir()}
+    assert not [file for file in files if file.startswith("study") or "/study" in file]
     assert {file for file in files if ".dist-info/" not in file} == modules | weights | {
         "ssg_kernels/py.typed"
     }

@@ -1,4 +1,4 @@
-"""What docs/study.md says is what was measured, of the weights that are shipped."""
+"""docs/study.md shows what was measured with the shipped weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from ssg_kernels.demo import report, weights
-from ssg_kernels.demo.design import ROWS, Design
-from ssg_kernels.demo.record import fingerprint
+from ssg_kernels.demo import weights
+from study import report
+from study.design import ROWS, Design
+from study.record import fingerprint
 
 DOCS = Path(__file__).parents[2] / "docs"
 

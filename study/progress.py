@@ -1,4 +1,4 @@
-"""Progress bars: lively on a terminal, a line a minute in a log."""
+"""Progress bars: updated twice a second on a terminal, once a minute in a log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 
 def bar(items: Iterable[Any] | None, name: str, total: int, begun: int = 0, unit: str = "it") -> tqdm:
-    """Of `total`, `begun` of which are done; without items its `update` counts."""
+    """A bar over `items`, or one that its `update` advances. Of the `total`, `begun` are already done."""
     patience = 0.5 if sys.stderr.isatty() else 60
     return tqdm(
         items,

@@ -1,4 +1,4 @@
-"""`python -m ssg_kernels.demo.train`: trains the demo's three networks from nothing, and goes on where it was cut."""
+"""`python -m study.train`: trains the demo's three networks from scratch. It resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssg_kernels.demo import baseline, data, progress, weights
+from ssg_kernels.demo import data, weights
 from ssg_kernels.demo.classifier import Classifier
 from ssg_kernels.demo.tokenizer import Tokenizer
 from ssg_kernels.demo.weights import Models
+from study import baseline, progress
 
-CHECKPOINT = 100  # steps between two; a multiple of REVIVE
-REVIVE = 50  # steps after which unused codes are moved
-UNCONDITIONAL = 0.1  # share of the images whose class is withheld, for classifier-free guidance
+CHECKPOINT = 100  # steps between two checkpoints; a multiple of REVIVE
+REVIVE = 50  # steps between two replacements of unused codes
+UNCONDITIONAL = 0.1  # share of the images trained without their class, for classifier-free guidance
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class Plan:
     transformer_steps: int = 8000
     batch: int = 64
     transformer_batch: int = 32
-    coded: int = 131072  # images whose tokens the transformer learns from
+    coded: int = 131072  # images whose tokens train the transformer
     seed: int = 0
 
 
 def train(plan: Plan, models: Models, work: Path, device: str = "cpu") -> None:
-    """Trains `models` one after the other. Each ends as `work`/NAME.safetensors; one that exists is read instead.
+    """Trains `models` one after the other and saves each as `work`/NAME.safetensors. A saved one is loaded instead.
 
     Raises:
-        ValueError: `work` holds what another plan began.
+        ValueError: `work` belongs to another plan.
     """
     work.mkdir(parents=True, exist_ok=True)
     begun, wanted = work / "plan.json", json.dumps(asdict(plan))
@@ -61,7 +62,7 @@ def train(plan: Plan, models: Models, work: Path, device: str = "cpu") -> None:
         if not path.exists():
             stage()
             weights.save(model, path)
-        # What follows builds on the rounded weights that are shipped.
+        # The next networks are trained on the weights as shipped, which are rounded.
         weights.fill(model, path)
 
 
@@ -77,7 +78,7 @@ def _train_classifier(plan: Plan, model: Classifier, work: Path, device: str) ->
 
 
 def _train_tokenizer(plan: Plan, model: Tokenizer, work: Path, device: str) -> None:
-    # Those of another tokenizer.
+    # They may be those of another tokenizer.
     (work / "codes.pt").unlink(missing_ok=True)
     used = torch.zeros(model.config.vocabulary, dtype=torch.int64, device=device)
     last = int(0.8 * plan.tokenizer_steps)
@@ -109,7 +110,7 @@ def _train_transformer(plan: Plan, models: Models, work: Path, device: str) -> N
 
 
 def _batch(plan: Plan, stage: int, step: int, device: str) -> tuple[Tensor, Tensor]:
-    """New images at every step, none of them among the coded ones or the study's."""
+    """New images at every step. The transformer's images and the study's come from other seeds."""
     images, labels = data.images(plan.batch, _seed(plan, stage, step))
     return images.to(device), labels.to(device)
 
@@ -120,7 +121,7 @@ def _seed(plan: Plan, stage: int, step: int) -> int:
 
 @torch.inference_mode()
 def _codes(plan: Plan, tokenizer: Tokenizer, work: Path, device: str) -> tuple[Tensor, Tensor]:
-    """Tokens (N, L) and classes (N,) of the images that the transformer learns from."""
+    """Tokens (N, L) and classes (N,) of the images that train the transformer."""
     path = work / "codes.pt"
     if not path.exists():
         parts = []
@@ -143,12 +144,12 @@ def _fit(
     seed: int,
     decay: float = 1.0,
 ) -> None:
-    """Minimises `loss_of(step)` over steps 1 to `steps`; a resumed run does exactly what an uninterrupted one does.
+    """Minimises `loss_of(step)` over steps 1 to `steps`. A resumed run takes exactly the steps of an uninterrupted one.
 
-    The rate falls to a hundredth over the last `decay` of the steps, along a cosine.
+    The learning rate falls to a hundredth along a cosine, over the last part of the steps; `decay` is the share of it.
     """
     path = work / f"{name}.pt"
-    # Not fused: the parameters of an unused phi have no gradient in some steps.
+    # Not fused: in some steps a phi is unused and its parameters have no gradient.
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
     begun = 0
     if path.exists():
@@ -186,12 +187,14 @@ def _write(state: dict[str, object], path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser = argparse.ArgumentParser(
-        prog="python -m ssg_kernels.demo.train", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="python -m study.train",
+        description="Trains the demo's three networks from scratch. Resumes after an interruption.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--work", type=Path, default=Path("build/demo"), help="checkpoints")
-    parser.add_argument("--out", type=Path, default=weights.SHIPPED, help="where the weights end")
-    parser.add_argument("--seed", type=int, default=0, help="of the data and of the training")
-    parser.add_argument("--device", default=default, help="where to train")
+    parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder for the checkpoints")
+    parser.add_argument("--out", type=Path, default=weights.SHIPPED, help="folder for the finished weights")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the data and of the training")
+    parser.add_argument("--device", default=default, help="device to train on")
     arguments = parser.parse_args(argv)
     plan = Plan(seed=arguments.seed)
     torch.manual_seed(plan.seed)

@@ -1,4 +1,4 @@
-"""What the study found, as JSON, a table and pictures."""
+"""Writes the findings of the study as JSON, tables and pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ssg_kernels.demo import figures
+from ssg_kernels.demo.figures import spectra
+from study import figures
 
 COLUMNS = {
     "frechet": "FD",
@@ -31,24 +32,24 @@ def write(found: dict[str, Any], folder: Path) -> None:
     for along, kinds in curves.items():
         figures.curves(kinds, along, folder / f"{along}.png")
     figures.latents(found["latents"], folder / "latents.png")
-    # Three samplings: SSG's own is there with and without it.
-    spectra = {
+    # "dse" has another cfg and temperature than "baseline", so its own sampling without SSG is shown too.
+    shown = {
         "baseline": rows["baseline"],
         "dse": rows["dse"],
         "dse's sampling, without SSG": curves["beta"]["at the best cfg and temperature"][0],
         "reconstructed": found["floors"]["reconstructed"],
     }
     energies, errors = (
-        {name: torch.tensor([pair[i] for pair in part["spectrum"]]) for name, part in spectra.items()}
+        {name: torch.tensor([pair[i] for pair in part["spectrum"]]) for name, part in shown.items()}
         for i in (0, 1)
     )
-    figures.spectra(energies, torch.tensor(found["data spectrum"]), folder / "spectrum.png", errors)
+    spectra(energies, torch.tensor(found["data spectrum"]), folder / "spectrum.png", errors)
 
 
 def table(found: dict[str, Any]) -> list[str]:
-    """Markdown: each row at the operating point of its least distance, mean and standard error over the seeds.
+    """Markdown table of the rows at their operating points: mean and standard error over the seeds.
 
-    Differences are paired by seed; what follows them in brackets counts standard errors.
+    Differences are paired by seed. The number in brackets is the difference in standard errors.
     """
     head = ["", "cfg", "temperature", "beta", *COLUMNS.values(), "FD minus baseline", "FD minus dse"]
     lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
@@ -70,7 +71,10 @@ def table(found: dict[str, Any]) -> list[str]:
 
 
 def front(found: dict[str, Any]) -> list[str]:
-    """Markdown: the curves' points, each beside the unguided one at the same place, and of the same score."""
+    """Markdown table of the curves' points.
+
+    Each is compared with the unguided point at the same place, and with the baseline of the same score.
+    """
     head = ["", "cfg", "temperature", "beta", "FD", "score", "FD minus unguided", "score minus unguided"]
     head.append("FD minus baseline of equal score")
     lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
@@ -102,6 +106,6 @@ def _counted(pair: tuple[float, float]) -> str:
 
 
 def _json(found: dict[str, Any]) -> str:
-    """With the innermost lists on a line each."""
+    """Indented JSON that keeps each innermost list on one line."""
     text = json.dumps(found, indent=1)
     return re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda inner: f"[{' '.join(inner[1].split())}]", text)

@@ -1,4 +1,4 @@
-"""The study's cells: what is measured at one sampling and seed, by which processes, and the file that keeps it."""
+"""Measures the study's cells, in several processes, and keeps the results in a file."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
-from ssg_kernels.demo import data, metrics, progress
+from ssg_kernels.demo import data
 from ssg_kernels.demo.generate import Sampling, generate
+from ssg_kernels.demo.metrics import features, spectrum
 from ssg_kernels.demo.weights import Models
+from study import metrics, progress
 
-REFERENCE_SEED = 10**10  # the data that everything is compared with; training saw none of it
+REFERENCE_SEED = 10**10  # of the data that everything is compared with; training used none of it
 
 
 @dataclass(frozen=True)
 class Cell:
+    """One measurement: `count` images, drawn with one sampling and one seed."""
+
     sampling: Sampling
     seed: int
     count: int
 
 
 class Yardstick:
-    """Measures cells against `reference` images of the data."""
+    """Compares generated images with `reference` images of the data."""
 
     def __init__(self, models: Models, reference: int) -> None:
         self.models = models
-        self.real = metrics.features(models.classifier, data.images(reference, REFERENCE_SEED)[0])
+        self.real = features(models.classifier, data.images(reference, REFERENCE_SEED)[0])
         self.manifold = metrics.Manifold(self.real.features)
 
     def measure(self, cell: Cell) -> dict[str, Any]:
@@ -45,23 +49,24 @@ class Yardstick:
         return self.judge(generate(self.models, labels, cell.seed, cell.sampling)[0], labels)
 
     def judge(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
-        """Images (N, 3, H, W) of the classes (N,) that were asked for."""
-        made = metrics.features(self.models.classifier, images)
+        """Measures images (N, 3, H, W), given the classes (N,) that were requested."""
+        made = features(self.models.classifier, images)
         manifold = metrics.Manifold(made.features)
         return {
             "frechet": metrics.frechet(made.features, self.real.features),
-            "score": made.score(),
+            "score": metrics.score(made),
             "accuracy": made.accuracy(labels),
             "precision": self.manifold.share(manifold),
             "recall": manifold.share(self.manifold),
-            "spectrum": metrics.spectrum(images).tolist(),
+            "spectrum": spectrum(images).tolist(),
         }
 
 
 class Record:
-    """Measured cells, one JSON object a line; a cell that is there is not measured again.
+    """The measured cells, kept in a file with one JSON object per line. No cell is measured twice.
 
-    A context manager: inside it, `workers` processes of one thread each measure, or this process where it is 1.
+    Used as a context manager, it starts `workers` processes with one thread each. If `workers` is 1, this process
+    measures.
     """
 
     def __init__(self, path: Path, models: Models, reference: int, workers: int = 1) -> None:
@@ -71,7 +76,7 @@ class Record:
         self._pool: ProcessPoolExecutor | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text() if path.exists() else ""
-        # A line that was cut while it was written has no end.
+        # An interruption can leave an incomplete last line.
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
             os.truncate(path, len(whole.encode()))
@@ -83,7 +88,7 @@ class Record:
 
     def __enter__(self) -> Record:
         if self.workers > 1:
-            # Many small operations: a thread for each process makes more images than threads within one.
+            # The operations are small, so processes with one thread each are faster than threads in one process.
             context = multiprocessing.get_context("spawn")
             given = self.models, self.reference
             self._pool = ProcessPoolExecutor(self.workers, context, _start, given)
@@ -120,16 +125,16 @@ class Record:
 
     @functools.cached_property
     def yardstick(self) -> Yardstick:
-        """This process's own."""
+        """The yardstick of this process, built at its first use."""
         return Yardstick(self.models, self.reference)
 
 
-_yardstick: Yardstick  # of a worker process
+_yardstick: Yardstick  # set in the worker processes only
 
 
 def _start(models: Models, reference: int) -> None:
     global _yardstick
-    # The parent answers Ctrl-C, for all.
+    # The parent process handles Ctrl-C for all workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     _yardstick = Yardstick(models, reference)
@@ -140,7 +145,7 @@ def _measure(cell: Cell) -> tuple[Cell, dict[str, Any]]:
 
 
 def fingerprint(models: Models) -> str:
-    """Of the weights: 12 hexadecimal digits."""
+    """Hash of all weights, 12 hexadecimal digits."""
     digest = hashlib.sha256()
     for model in vars(models).values():
         for name, tensor in model.state_dict().items():

@@ -1,4 +1,4 @@
-"""Where each row of the study is at its best: a sweep of small cells, then fewer and larger ones."""
+"""Finds the best sampling of each row: a sweep of small cells first, then fewer and larger cells."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ssg_kernels.demo.design import ROWS, Design
 from ssg_kernels.demo.generate import Sampling
-from ssg_kernels.demo.record import Cell, Record
+from study.design import ROWS, Design
+from study.record import Cell, Record
 
 SWEEP_SEED, MIDDLE_SEED, FINAL_SEED = 1001, 2001, 3001
 
 
 def operating_points(record: Record, design: Design, rows: Iterable[str] = ROWS) -> dict[str, Sampling]:
-    """Of each row the sampling of the least Frechet distance."""
+    """The sampling with the least Frechet distance of each row."""
     sweeps = {row: sweep(design, row) for row in rows}
     record.measure([cell for cells in sweeps.values() for cell in cells], "sweep")
     lists = {
@@ -38,6 +38,7 @@ def operating_points(record: Record, design: Design, rows: Iterable[str] = ROWS)
 
 
 def sweep(design: Design, row: str) -> list[Cell]:
+    """The cells of the first stage: every combination of cfg, temperature and beta."""
     betas: Sequence[float | None] = (None,) if row == "baseline" else design.betas
     return [
         Cell(
@@ -52,7 +53,7 @@ def sweep(design: Design, row: str) -> list[Cell]:
 
 
 def neighbours(best: Sampling, design: Design) -> list[Sampling]:
-    """Half a step up and down on each axis; beyond the sweep too, where `best` is at its edge."""
+    """The samplings half a step from `best` on each axis. At an edge, one of them lies outside the sweep."""
     near = []
     for name, values in _axes(design).items():
         own: float | None = getattr(best, name)
@@ -63,7 +64,10 @@ def neighbours(best: Sampling, design: Design) -> list[Sampling]:
 
 
 def halfway(values: Sequence[float], value: float) -> tuple[float, float]:
-    """Between `value` and the one before it, and the one after; beyond its ends a lattice goes on, but not below 0."""
+    """The midpoints between `value` and its two neighbours in `values`.
+
+    Beyond an end of `values` the last step is repeated, but no neighbour is below 0.
+    """
     i = values.index(value)
     step = values[1] - values[0] if len(values) > 1 else value
     below = values[i - 1] if i else max(0.0, value - step)
@@ -72,9 +76,10 @@ def halfway(values: Sequence[float], value: float) -> tuple[float, float]:
 
 
 def at_edge(record: Record, design: Design, best: Sampling) -> list[str]:
-    """The axes on which the least distance may lie further out than anything that was measured.
+    """The axes on which the least distance may lie outside the measured range.
 
-    There the operating point is beyond the sweep, or at its end with nothing measured beyond. There is no cfg below 0.
+    On these axes the operating point is outside the sweep, or at its end with nothing measured beyond. A cfg of 0 is
+    never an edge, as no cfg is below 0.
     """
     edges = []
     for name, values in _axes(design).items():

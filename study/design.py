@@ -1,4 +1,4 @@
-"""What the study compares, and how much of it is measured."""
+"""What the study compares, and how many images it measures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLE: dict[str, dict[str, Any]] = {
     "dse": {},
     "dse static": {"schedule": "static"},
 }
-# ... and what the paper leaves open.
+# ... and the conventions that the paper leaves open.
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "dse rescaled": {"rescale": True},
     "dse zero-padded rescaled": {"prior": "dse_zero_pad", "rescale": True},
@@ -28,12 +28,15 @@ ROWS = TABLE | CONVENTIONS
 
 @dataclass(frozen=True)
 class Design:
-    """How much is measured, in images of a seed.
+    """Grids, and numbers of images per seed.
 
-    A row's operating point is the sampling of the least Frechet distance. The sweep measures every combination of
-    `cfgs`, `temperatures` and `betas` with `coarse` images. Its `shortlist` best are measured again with `middle`, and
-    so are the neighbours half a step from the best of these. The `finalists` best of all these are measured once more
-    with `final`, by which the operating point is chosen. What is reported of it comes from `seeds` of its own.
+    A row's operating point is the sampling with the least Frechet distance. It is found in three stages:
+
+    1. The sweep measures every combination of `cfgs`, `temperatures` and `betas` with `coarse` images.
+    2. The `shortlist` best are measured again with `middle` images. So are the neighbours half a step from the best.
+    3. The `finalists` best of stage 2 are measured with `final` images, and the best becomes the operating point.
+
+    The reported figures come from `seeds` other seeds.
     """
 
     cfgs: tuple[float, ...] = (0.0, 1.0, 2.0, 3.5)
@@ -45,10 +48,10 @@ class Design:
     finalists: int = 3
     final: int = 2000
     seeds: int = 10
-    confirm: int = 1500  # of each row's operating point
-    curve: int = 1000  # of each point of a curve
+    confirm: int = 1500  # images for each row's operating point
+    curve: int = 1000  # images for each point of a curve
     curve_cfgs: tuple[float, ...] = (0.0, 1.0, 2.0)
     curve_temperatures: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
     curve_betas: tuple[float, ...] = (0.15, 0.4, 0.8, 1.6)
-    reference: int = 20000  # of the data, with which all is compared
+    reference: int = 20000  # images of the data, with which all cells are compared
     latents: int = 2000
