@@ -1,4 +1,4 @@
-"""The README's picture: time of three steps over the copy limit (``python -m bench.headline RESULTS.json PICTURE.png``)."""
+"""The README's picture, time of three steps over the copy limit (``python -m bench.headline IN.json OUT.png``)."""
 
 from __future__ import annotations
 

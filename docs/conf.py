@@ -76,6 +76,13 @@ def _literal(text: str) -> nodes.Node:
     return nodes.literal_block(text, text, language="text")
 
 
+def add_title(app: Sphinx, page: str, source: list[str]) -> None:
+    """The study writes its table without a heading."""
+    if page == "study/table":
+        source[0] = f"# All points of the study\n\n{source[0]}"
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("source-read", add_title)
     app.add_directive("command-help", CommandHelp)
     app.add_directive("operator-schemas", OperatorSchemas)

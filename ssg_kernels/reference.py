@@ -1,7 +1,8 @@
 """The contract: Alg. 1 and Alg. 2 of the SSG paper, line by line, and sampling, in plain PyTorch.
 
-Logits are token-major, (B, L, V) with ``L = h*w`` and token t at row ``t // w``, column ``t % w``. float64 is computed in
-float64; float32, bfloat16 and float16 in float32, rounded once at the end. Autograd differentiates all of it.
+Logits are token-major, (B, L, V) with ``L = h*w`` and token t at row ``t // w``, column ``t % w``. float64 is
+computed in float64; float32, bfloat16 and float16 in float32, rounded once at the end. Autograd differentiates
+all of it.
 """
 
 from __future__ import annotations
