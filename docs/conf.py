@@ -25,6 +25,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
+smartquotes_action = "D"  # dashes only: an apostrophe marks the coarser scale
 # Docstrings write code in single backticks.
 default_role = "code"
 autodoc_member_order = "bysource"
@@ -60,16 +61,16 @@ class CommandHelp(Directive):
         return [_literal(text.getvalue())]
 
 
-class OperatorSchemas(Directive):
-    """``.. operator-schemas:: sample``: the schema of every overload, as torch has it."""
+class OperatorSchema(Directive):
+    """``.. operator-schema:: sample``: the default schema and the names of all overloads, as torch has them."""
 
     required_arguments: ClassVar[int] = 1
 
     def run(self) -> list[nodes.Node]:
         packet = getattr(torch.ops.ssg, self.arguments[0])
-        schemas = (str(getattr(packet, overload)._schema) for overload in packet.overloads())
-        wrapped = (textwrap.fill(schema, 92, subsequent_indent="    ") for schema in schemas)
-        return [_literal("\n\n".join(wrapped))]
+        overloads = f"overloads: {', '.join(packet.overloads())}"
+        lines = (str(packet.default._schema), overloads)
+        return [_literal("\n\n".join(textwrap.fill(line, 92, subsequent_indent="    ") for line in lines))]
 
 
 def _literal(text: str) -> nodes.Node:
@@ -85,4 +86,4 @@ def add_title(app: Sphinx, page: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     app.connect("source-read", add_title)
     app.add_directive("command-help", CommandHelp)
-    app.add_directive("operator-schemas", OperatorSchemas)
+    app.add_directive("operator-schema", OperatorSchema)
