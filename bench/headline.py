@@ -22,17 +22,20 @@ APPROACHES = (
 )
 
 
-def steps(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The results that are drawn. Raises ValueError where one was not measured."""
+def steps(document: dict[str, Any]) -> list[tuple[dict[str, Any], summary.Row]]:
+    """The results that are drawn, each with its copy limit. Raises ValueError where one was not measured."""
     found = {
         result["case"]["name"]: result
         for result in document["results"]
         if result["dtype"] == DTYPE and result["caches"] == "warm"
     }
+    drawn = []
     for case in CASES:
-        if case not in found or summary.limit_of(found[case]["contenders"], "ours") is None:
+        limit = summary.limit_of(found[case]["contenders"], "ours") if case in found else None
+        if limit is None:
             raise ValueError(f"the results hold no {case} in {DTYPE} with its copy limit")
-    return [found[case] for case in CASES]
+        drawn.append((found[case], limit))
+    return drawn
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
@@ -42,18 +45,17 @@ def draw(document: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    results = steps(document)
+    drawn = steps(document)
     fastest = {
-        label: [summary.fastest(result["contenders"], families) for result in results]
+        label: [summary.fastest(result["contenders"], families) for result, _ in drawn]
         for label, families, _ in APPROACHES
     }
     shown = [approach for approach in APPROACHES if any(fastest[approach[0]])]
-    limits = [summary.limit_of(result["contenders"], "ours") for result in results]
     figure, axes = pyplot.subplots(figsize=(9.6, 4.4), layout="constrained")
     width = 0.92 / len(shown)
     for order, (label, _, colour) in enumerate(shown):
-        for at, (row, limit) in enumerate(zip(fastest[label], limits, strict=True)):
-            if row is None or limit is None:
+        for at, (row, (_, limit)) in enumerate(zip(fastest[label], drawn, strict=True)):
+            if row is None:
                 continue
             x = at + (order - (len(shown) - 1) / 2) * width
             over, low, high = (row[key] / limit["median_us"] for key in ("median_us", "p20_us", "p80_us"))
@@ -84,8 +86,8 @@ def draw(document: dict[str, Any], path: Path) -> None:
     axes.set_ylim(bottom=min(0.7, axes.get_ylim()[0]))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x")
     axes.set_ylabel("time of a step, in copies of its bytes")
-    axes.set_xticks(range(len(results)), [_tick(*pair) for pair in zip(results, limits, strict=True)])
-    axes.set_xlim(-0.55, len(results) - 0.45)
+    axes.set_xticks(range(len(drawn)), [_tick(*step) for step in drawn])
+    axes.set_xlim(-0.55, len(drawn) - 0.45)
     axes.tick_params(axis="x", length=0, labelsize=10)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -95,7 +97,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     machine, versions = document["machine"], document["versions"]
     figure.supxlabel(
         f"{machine['cpu']}, {report.threads(machine)}, {machine['simd']}, torch {versions['torch']}, "
-        f"{document['run']['date'][:10]}; {DTYPE}, V = {results[0]['case']['vocab']}; medians, lines from p20 to p80",
+        f"{document['run']['date'][:10]}; {DTYPE}, V = {drawn[0][0]['case']['vocab']}; medians, lines from p20 to p80",
         fontsize=8,
         color="#666666",
     )
@@ -103,7 +105,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _tick(result: dict[str, Any], limit: dict[str, Any]) -> str:
+def _tick(result: dict[str, Any], limit: summary.Row) -> str:
     case = result["case"]
     step = f"{case['prev_size'][0]}x{case['prev_size'][1]} → {case['size'][0]}x{case['size'][1]}"
     return f"{step}, {case['group']}\ncopy: {report.format_time(limit['median_us'])}"
