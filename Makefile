@@ -48,9 +48,9 @@ test: build
 bench: build
 	@$(BIN)/python -m bench $(ARGS)
 
-# The pages of docs/ and the API reference; a warning is an error.
+# Builds the pages of docs/ and the API reference. A warning is an error, and -E reports it in every build.
 docs: build
-	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html -d build/doctrees docs build/docs $(ARGS)
+	@$(BIN)/python -m sphinx -E -W --keep-going -n -q -b html -d build/doctrees docs build/docs $(ARGS)
 	@echo build/docs/index.html
 
 lint: $(READY)
