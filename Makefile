@@ -9,10 +9,10 @@ PYTHON ?= $(shell for p in python3.11 python3.14 python3.13 python3.12 python3.1
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*/*.h csrc/*/*/*.cpp python/*.h python/*.cpp tests/cpp/*.cpp)
 
-.PHONY: help setup build demo tour train study test bench lint format sanitize clean
+.PHONY: help setup build demo tour train study test bench docs lint format sanitize clean
 
 help:
-	@echo "make setup | demo | tour | train | study | test | bench | lint | format | sanitize | clean"
+	@echo "make setup | demo | tour | train | study | test | bench | docs | lint | format | sanitize | clean"
 
 setup: build
 	@$(BIN)/python -m ssg_kernels info
@@ -48,6 +48,11 @@ test: build
 
 bench: build
 	@$(BIN)/python -m bench $(ARGS)
+
+# Builds the pages of docs/ and the API reference. A warning is an error, and -E reports it in every build.
+docs: build
+	@$(BIN)/python -m sphinx -E -W --keep-going -n -q -b html -d build/doctrees docs build/docs $(ARGS)
+	@echo build/docs/index.html
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """The contract: Alg. 1 and Alg. 2 of the SSG paper, line by line, and sampling, in plain PyTorch.
 
-Logits are token-major, (B, L, V) with L = h*w and token t at row t // w, column t % w. float64 is computed in
-float64; float32, bfloat16 and float16 in float32, rounded once at the end. Autograd differentiates all of it.
+Logits are token-major, (B, L, V) with ``L = h*w`` and token t at row ``t // w``, column ``t % w``. float64 is
+computed in float64; float32, bfloat16 and float16 in float32, rounded once at the end. Autograd differentiates
+all of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from ssg_kernels._call import GuidedCall, Options
 
 
 def interpolate(x: Tensor, size: Sequence[int], mode: str) -> Tensor:
-    """Maps (..., h', w') to (..., h, w) as `F.interpolate(align_corners=False)` does on float64 input."""
+    """Maps (..., h', w') to (..., h, w) as `F.interpolate(align_corners=False)` does on float64 input.
+
+    "nearest" takes the source floor(i*n/m) in exact integers, where `F.interpolate` rounds some indices wrongly.
+    """
     (prev_h, prev_w), (h, w) = x.shape[-2:], size
     if mode == "nearest":
         rows, columns = nearest_sources(prev_h, h, x.device), nearest_sources(prev_w, w, x.device)
@@ -83,8 +87,8 @@ def dse_prior(
         prior: "dse", "dse_zero_pad" (zeros for the interpolated signal's high coefficients) or "spatial" (the
             interpolated signal itself).
         interpolation: "nearest", "bilinear", "bicubic" or "area".
-        rescale: multiply the spliced coefficients by sqrt(hw / (h'w')), so that a constant map stays that
-            constant.
+        rescale: multiply the spliced coefficients by ``sqrt(hw / (h'w'))``, so that a constant map keeps its
+            value.
 
     Returns:
         (B, L, V) in the dtype of prev_logits.
@@ -155,22 +159,23 @@ def compute(call: GuidedCall) -> Tensor:
 
 
 def sample_weights(logits: Tensor, top_k: int = 0, top_p: float = 0.0, scale: Tensor | float = 1.0) -> Tensor:
-    """What each token weighs in `sample`: its chance, as a whole number, 0 where a filter took it.
+    """The weight of each token in `sample`: its probability as a whole number, 0 where a filter removed it.
 
-    The weight of a logit l is round(2**35 * exp((l - m) * scale)) with m the largest of its row, exp in float64.
-    Sums of whole numbers are exact in any order, so every kernel can find the same ones: the running sums of top-p
-    and of the inverse CDF, which float32 would round here this way and there that way.
+    The weight of a logit l is ``round(2**35 * exp((l - m) * scale))`` with m the largest of its row, exp in float64.
+    Sums of whole numbers are exact in any order, so every kernel finds the same running sums for top-p and for the
+    inverse CDF. In float32 they would depend on how a kernel orders and rounds its additions.
 
     Args:
         logits: (B, L, V), any of float32, bfloat16, float16, float64, on any device.
-        top_k: 0 for no filter. Else logits below the k-th largest of their row go; ties stay.
-        top_p: 0.0 for no filter. Else, in ascending order of the logits, ties in the order of the vocabulary (the
-            order of a stable sort), the tokens go whose running weight is at most floor((1 - top_p) * all), or
-            all - 1 where that is less: at least one stays. 1 - top_p and the product are those of float64.
+        top_k: 0 for no filter. Otherwise logits below the k-th largest of their row go; ties stay.
+        top_p: 0.0 for no filter. Otherwise the tokens are put in ascending order of their logits, equal ones in the
+            order of the vocabulary (a stable sort). A token goes if its running weight is at most
+            ``floor((1 - top_p) * all)``, or ``all - 1`` if that is less, so at least one stays. ``1 - top_p`` and the
+            product are computed in float64.
         scale: 1 / temperature, a float or a tensor of shape () or (B,).
 
     Returns:
-        (B, L, V), int64. Zeros in a row whose largest logit is not finite (a NaN or infinity is in it, or -inf
+        (B, L, V), int64. All zero in a row whose largest logit is not finite (it holds a NaN or +inf, or -inf
         alone), and in a sample whose scale is not positive and finite.
     """
     # + 0.0: a sort may tell -0.0 from it.
@@ -193,11 +198,11 @@ def sample_weights(logits: Tensor, top_k: int = 0, top_p: float = 0.0, scale: Te
 
 
 def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
-    """The first token, in the order of the vocabulary, whose running weight exceeds floor(uniform * all).
+    """The first token, in the order of the vocabulary, whose running weight exceeds ``floor(uniform * all)``.
 
-    `logits` (B, L, V) and the filters are those of `sample_weights`; `uniform` (B, L), float32 or float64, counts as
-    the nearest number of [0, 1), NaN as 0; the product is that of float64. The result is (B, L), int64. A row
-    whose weights are all zero raises ValueError on the CPU and gives -1 elsewhere.
+    `logits` (B, L, V) and the filters are those of `sample_weights`. `uniform` is (B, L), float32 or float64; a number
+    outside [0, 1) counts as the nearest one inside, NaN as 0. The product is computed in float64. The result is (B, L),
+    int64. A row whose weights are all zero raises ValueError on the CPU and gives -1 elsewhere.
     """
     _checks.sample("sample", logits, uniform, 1.0, top_k, top_p)
     return refuse_empty_rows(draw(logits, uniform, 1.0, top_k, top_p), logits, 1.0)

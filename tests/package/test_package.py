@@ -264,14 +264,21 @@ def test_without_torch_one_sentence_says_what_to_do(source: Path, tmp_path: Path
     )
 
 
-def test_the_readme_runs() -> None:
-    blocks = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
-    )
+@pytest.mark.parametrize("page", ["README.md", "docs/usage.md"])
+def test_the_code_of_a_page_runs(page: str) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
     assert blocks
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, page, "exec"), names)
+
+
+def test_the_links_of_the_readme_exist() -> None:
+    """Those of docs/ are checked where the pages are built."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "docs/index.md" in links
+    for link in links:
+        assert (ROOT / link).exists(), link
 
 
 def test_the_changelog_names_this_version() -> None:
