@@ -243,6 +243,9 @@ def refuse_empty_rows(tokens: Tensor, logits: Tensor, scale: Tensor | float) -> 
 
 def _prior(prev_logits: Tensor, size: Sequence[int], prev_size: Sequence[int], options: Options) -> Tensor:
     (h, w), (prev_h, prev_w) = size, prev_size
+    if (h, w) == (prev_h, prev_w):
+        # Every line below is the identity then, or undone by a later one: without them nothing is rounded.
+        return prev_logits.clone()
     prev_maps = _to_maps(prev_logits, prev_size)
     interpolated = interpolate(prev_maps, size, options.interpolation)
     if options.prior == "spatial":
