@@ -25,8 +25,8 @@ class SSG:
 
     .. math:: \ell_k^{SSG} = \ell_k + \beta_k (\ell_k - P \ell_{k-1}), \qquad \ell_1^{SSG} = \ell_1
 
-    (Eq. 8 and Alg. 2 of the paper). What it keeps is a copy of the previous scale's raw logits and the number
-    of scales seen: nothing done in place to what it was given or to what it returned reaches the next scale.
+    (Eq. 8 and Alg. 2 of the paper). An SSG keeps a copy of the previous scale's raw logits and the number of scales
+    that it has seen. So you may change the logits that you passed or got in place: the next scale does not see it.
     The copy is freed with the last scale.
 
     Args:
@@ -38,9 +38,9 @@ class SSG:
         schedule: the multipliers m_k of beta_k = beta * m_k. "linear", the paper's decay, is 1 - (k-1)/K;
             "static" is 1; K numbers are the multipliers themselves, so with beta = 1 they are the beta_k. The
             first is not used, since the first scale is not guided.
-        prior: "dse", "dse_zero_pad" or "spatial", as in `guided_logits`.
-        interpolation: "nearest", "bilinear", "bicubic" or "area", likewise.
-        rescale: keep the amplitude of the coarse spectrum instead of its coefficients, likewise.
+        prior: "dse", "dse_zero_pad" or "spatial", as in :func:`guided_logits`.
+        interpolation: "nearest", "bilinear", "bicubic" or "area", as in :func:`guided_logits`.
+        rescale: keep the amplitude of the coarse spectrum instead of its coefficients, as in :func:`guided_logits`.
 
     Raises:
         ValueError: an argument is none of the above; the message names it, its value and what was expected.
@@ -51,7 +51,7 @@ class SSG:
     one generation at a time; two interleaved generations need an SSG each.
 
     Under `torch.compile(fullgraph=True)` a loop over all scales becomes one graph, which serves every
-    strength. Calls that are compiled one by one are compiled once per scale, since the step is Python state.
+    strength. Where each call is compiled alone, torch compiles once per scale, since the step is Python state.
 
     Example::
 
@@ -65,7 +65,7 @@ class SSG:
     beta: float | Tensor
     multipliers: tuple[float, ...]
     generation: Generation
-    """The state: the scale that is due and the previous raw logits."""
+    """Which scale is due, and the previous raw logits."""
 
     def __init__(
         self,

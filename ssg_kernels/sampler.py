@@ -35,26 +35,26 @@ class GuidedSampler:
             unconditional half. A scale s in the form s*c + (1-s)*u is t = s - 1.
         cfg_schedule: "static", or "ramp": t at scale k of K is cfg * (k-1)/(K-1), as VAR, HART, Switti and HMAR have
             it (HART's last scale uses the t of the one before: K numbers say so).
-        cfg_order: "after" guides the merged logits, with the previous scale's as they were merged; "before" guides both
-            halves and merges them then. The two differ where t changes between scales.
+        cfg_order: "after" guides the merged logits by the previous scale's logits, merged with their own t; "before"
+            guides both halves and merges them then. The two differ where t changes between scales.
         top_k: how many of the largest logits stay, ties included; 0 keeps all. An int, or K.
         top_p: the probability that stays; 0.0 keeps all. A number, or K.
-        classes: how many neighbouring columns are one choice; None for the whole vocabulary. 2 where a token is bits
-            and column 2i + c says c of bit i, as in Infinity.
+        classes: how many neighbouring columns are one choice; None for the whole vocabulary. It is 2 where a token
+            consists of bits, and column 2i + c is the logit of value c for bit i, as in Infinity.
         temperature: what the guided logits are divided by, positive: a number, K numbers, or a tensor of shape ()
             or (B,) on the device of the logits, read at every call.
 
     Raises:
         ValueError: an argument is none of the above; the message names it, its value and what was expected.
 
-    The logits that it is given are not copied but kept until the next call, which reads them as the previous scale's:
-    do not write into them before. Nothing is kept after the last scale, nor after `reset`. A new generation
+    The sampler keeps the logits that you pass, without a copy, and the next call reads them as the previous scale's. Do
+    not write into them before that call. It keeps nothing after the last scale or after `reset`. A new generation
     begins as for :class:`SSG`. Interleaved generations need one sampler each.
 
-    Under `torch.compile(fullgraph=True)` a loop over all scales becomes one graph; there the uniforms are better
-    handed over, since the compiler does not trace a `torch.Generator`. In a CUDA graph the same loop is captured
-    after one eager generation on the device: nothing in it waits for the device. A generator of your own has to be
-    registered with the graph (`graph.register_generator_state(generator)`); torch's default one is.
+    Under `torch.compile(fullgraph=True)` a loop over all scales becomes one graph. Pass the uniforms there, since the
+    compiler does not trace a `torch.Generator`. A CUDA graph captures the same loop after one eager generation on the
+    device, since nothing in it waits for the device. Torch registers its default generator with the graph; a generator
+    of your own needs `graph.register_generator_state(generator)`.
 
     Example::
 
@@ -122,7 +122,7 @@ class GuidedSampler:
 
     @property
     def generation(self) -> Generation:
-        """The state: the scale that is due and the previous raw logits."""
+        """Which scale is due, and the previous raw logits."""
         return self._ssg.generation
 
     def reset(self) -> None:
