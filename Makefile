@@ -9,10 +9,10 @@ PYTHON ?= $(shell for p in python3.11 python3.14 python3.13 python3.12 python3.1
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*/*.h csrc/*/*/*.cpp python/*.h python/*.cpp tests/cpp/*.cpp)
 
-.PHONY: help setup build demo tour train study test bench lint format sanitize clean
+.PHONY: help setup build demo tour train study test bench docs lint format sanitize clean
 
 help:
-	@echo "make setup | demo | tour | train | study | test | bench | lint | format | sanitize | clean"
+	@echo "make setup | demo | tour | train | study | test | bench | docs | lint | format | sanitize | clean"
 
 setup: build
 	@$(BIN)/python -m ssg_kernels info
@@ -35,18 +35,24 @@ demo: build
 tour: build
 	@$(BIN)/python -m ssg_kernels tour $(ARGS)
 
-# The demo model from nothing, and what guidance does to it: each goes on where it was cut (build/demo).
+# `train` trains the demo model from scratch; `study` measures what guidance does to it. Both keep their state in
+# build/demo and resume after an interruption.
 train: build
-	@$(BIN)/python -m ssg_kernels.demo.train $(ARGS)
+	@$(BIN)/python -m study.train $(ARGS)
 
 study: build
-	@$(BIN)/python -m ssg_kernels.demo.study $(ARGS)
+	@$(BIN)/python -m study $(ARGS)
 
 test: build
 	@$(BIN)/python -m pytest $(ARGS)
 
 bench: build
 	@$(BIN)/python -m bench $(ARGS)
+
+# Builds the pages of docs/ and the API reference. A warning is an error, and -E reports it in every build.
+docs: build
+	@$(BIN)/python -m sphinx -E -W --keep-going -n -q -b html -d build/doctrees docs build/docs $(ARGS)
+	@echo build/docs/index.html
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -65,7 +71,7 @@ sanitize: $(READY)
 	build/sanitize/kernel_sanitize
 	build/sanitize/sample_sanitize
 
-# All but hours of training and study, in build/demo.
+# build/demo is kept: it holds hours of training and measuring.
 clean:
 	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name demo -exec rm -rf {} +
 	rm -rf dist *.egg-info ssg_kernels/*.so ssg_kernels/_build.json $(READY)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ssg_kernels import SSG, _backends
+from ssg_kernels import SSG
+from ssg_kernels._torch import backends
 
 from . import baselines, check, factors, machine, recordings, report, summary
 from .baselines import Build, Contender, Step
@@ -227,7 +228,7 @@ def run_case(
                 continue
             row: dict[str, Any] = {"name": contender.name, "family": contender.family}
             rows.append(row)
-            reason = _backends.unavailable(backend, device) if backend else None
+            reason = backends.unavailable(backend, device) if backend else None
             if reason is not None:
                 row.update(verdict="unavailable", reason=reason)
                 continue
@@ -283,7 +284,7 @@ def whole_image(dtype: torch.dtype, device: torch.device, budget: Budget) -> lis
     beta = torch.tensor(BETA, device=device)
     rows = []
     for backend in backends_of(device):
-        if _backends.unavailable(backend, device) is not None:
+        if backends.unavailable(backend, device) is not None:
             continue
         betas = [torch.tensor(BETA * (1 - k / len(VAR_256)), device=device) for k in range(len(VAR_256))]
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 import ssg_kernels
-from ssg_kernels import _extension, info
+from ssg_kernels import info
+from ssg_kernels._torch import extension
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_L3 = 32 << 20
@@ -93,7 +94,7 @@ def forced_backend(name: str) -> Iterator[None]:
 
 def kernel_in_use() -> bool:
     """Whether the compiled kernel serves CPU tensors: otherwise "ours" is the reference by another name."""
-    return _extension.is_loaded() and os.environ.get("SSG_KERNELS_BACKEND") in (None, "", "cpu")
+    return extension.is_loaded() and os.environ.get("SSG_KERNELS_BACKEND") in (None, "", "cpu")
 
 
 def machine() -> dict[str, Any]:
@@ -133,7 +134,7 @@ def _version_of(package: str) -> str | None:
 
 def kernel_capability() -> str | None:
     """The instruction set that the compiled kernel chose here; None where there is no compiled kernel."""
-    if not _extension.is_loaded():
+    if not extension.is_loaded():
         return None
     return str(importlib.import_module("ssg_kernels._C").cpu_capability())
 

@@ -195,7 +195,7 @@ def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """The README's tables: one per dtype, with the machine above and the notes below."""
+    """Tables for docs/performance.md: one per dtype, with the machine above and the notes below."""
     machine, versions, run = document["machine"], document["versions"], document["run"]
     commit = (run["commit"] or "no commit")[:12] + (" with changes" if run["dirty"] else "")
     lines = [

@@ -109,11 +109,9 @@ def sampler_at(model: Model, k: int, **settings: Any) -> tuple[GuidedSampler, Ca
     )
 
     def rewind(prev_logits: Tensor) -> None:
-        ssg = sampler._ssg
-        ssg.reset()
+        sampler.reset()
         if k > 0:
-            ssg._prev_logits, ssg._step = prev_logits, k
-            ssg._prev_cfg = None if cfg is None else cfg[k - 1]
+            sampler.generation.remember(prev_logits, None if cfg is None else cfg[k - 1], k - 1)
 
     return sampler, rewind
 

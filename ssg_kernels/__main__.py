@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssg_kernels import info, tour
-from ssg_kernels._checks import DTYPES, INTERPOLATIONS, PRIORS
+from ssg_kernels._names import DTYPES, INTERPOLATIONS, PRIORS
 
 
 def _at_least(least: int) -> Callable[[str], int]:

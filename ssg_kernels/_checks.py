@@ -1,66 +1,68 @@
-"""What every call must fulfil, in one wording: the C++ kernels raise the same texts."""
+"""The conditions that every call must fulfil.
+
+`csrc/torch/checks.cpp` has the same functions with the same sentences, since the compiled library checks its calls
+itself. `tests/ops/test_errors.py` compares the two over the whole table of wrong calls.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-PRIORS = ("dse", "dse_zero_pad", "spatial")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-
-Strength = Tensor | float
+from ssg_kernels._call import GuidedCall, Options, Strength
+from ssg_kernels._names import DTYPES, INTERPOLATIONS, PRIORS, STRENGTHS, dtype_names, quoted
 
 
-def guided_logits(
-    logits: Tensor,
-    prev_logits: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    beta: Strength,
-    prior: str,
-    interpolation: str,
-    *,
-    out: Tensor | None = None,
-) -> None:
-    """Raises ValueError where `guided_logits` of these arguments is not defined."""
-    _guided("guided_logits", logits, prev_logits, size, prev_size, {"beta": beta}, prior, interpolation, out)
-
-
-def guided_logits_cfg(
-    logits: Tensor,
-    prev_logits: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    beta: Strength,
-    cfg: Strength,
-    prev_cfg: Strength,
-    prior: str,
-    interpolation: str,
-    *,
-    out: Tensor | None = None,
-) -> None:
-    """Raises ValueError where `guided_logits_cfg` of these arguments is not defined."""
-    strengths = {"beta": beta, "cfg": cfg, "prev_cfg": prev_cfg}
-    _guided("guided_logits_cfg", logits, prev_logits, size, prev_size, strengths, prior, interpolation, out)
+def guided(call: GuidedCall) -> None:
+    """Raises ValueError where the call is not defined."""
+    name, logits, prev_logits = call.operator, call.logits, call.prev_logits
+    _three_dimensional(name, "logits", logits, "L")
+    _three_dimensional(name, "prev_logits", prev_logits, "L'")
+    _floating(name, "logits", logits)
+    _require(
+        prev_logits.dtype == logits.dtype,
+        f"{name}: prev_logits must have the dtype of logits, {logits.dtype}, got {prev_logits.dtype}",
+    )
+    _require(
+        prev_logits.device == logits.device,
+        f"{name}: prev_logits must be on the device of logits, {logits.device}, got {prev_logits.device}",
+    )
+    _sizes(name, call.size, call.prev_size)
+    _tokens(name, "logits", logits, "L", "size", call.size)
+    _tokens(name, "prev_logits", prev_logits, "L'", "prev_size", call.prev_size)
+    _require(
+        prev_logits.shape[0] == logits.shape[0],
+        f"{name}: prev_logits must have the batch of logits, {logits.shape[0]}, got {prev_logits.shape[0]}",
+    )
+    _require(
+        prev_logits.shape[2] == logits.shape[2],
+        f"{name}: prev_logits must have the vocabulary of logits, {logits.shape[2]}, "
+        f"got {prev_logits.shape[2]}",
+    )
+    _options(name, call.options)
+    if call.halves == 2:
+        _require(
+            logits.shape[0] % 2 == 0,
+            f"{name}: logits must hold an even batch, conditional half first, got {logits.shape[0]}",
+        )
+    for argument, value in zip(STRENGTHS[name], call.strengths, strict=True):
+        strength(name, argument, value, call.shape[0], logits.device)
+    if call.out is not None:
+        _output(call, call.out)
 
 
 def prior_source(
-    name: str,
-    prev_logits: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    prior: str,
-    interpolation: str,
+    name: str, prev_logits: Tensor, size: Sequence[int], prev_size: Sequence[int], options: Options
 ) -> None:
     """Raises ValueError where a prior of these arguments is not defined."""
     _three_dimensional(name, "prev_logits", prev_logits, "L'")
     _floating(name, "prev_logits", prev_logits)
     _sizes(name, size, prev_size)
     _tokens(name, "prev_logits", prev_logits, "L'", "prev_size", prev_size)
-    _options(name, prior, interpolation)
+    _options(name, options)
 
 
 def prior_linear(
@@ -68,8 +70,7 @@ def prior_linear(
     scale: Tensor,
     size: Sequence[int],
     prev_size: Sequence[int],
-    prior: str,
-    interpolation: str,
+    options: Options,
     transpose: bool,
 ) -> None:
     """Raises ValueError where `_prior_linear` of these arguments is not defined."""
@@ -78,7 +79,7 @@ def prior_linear(
     _floating(name, "x", x)
     _sizes(name, size, prev_size)
     _tokens(name, "x", x, "L", *(("size", size) if transpose else ("prev_size", prev_size)))
-    _options(name, prior, interpolation)
+    _options(name, options)
     strength(name, "scale", scale, x.shape[0], x.device)
 
 
@@ -110,9 +111,11 @@ def sample(
     strength(name, "scale", scale, batch, logits.device)
 
 
-def output_memory(name: str, out: Tensor, logits: Tensor, prev_logits: Tensor) -> None:
+def output_memory(call: GuidedCall, out: Tensor) -> None:
     """Raises ValueError where writing `out`, of the right shape, would destroy an input before it is read."""
-    _require(not _overlap(out, prev_logits), f"{name}: out must not overlap prev_logits")
+    name, logits = call.operator, call.logits
+    _require(not _repeats(out), f"{name}: out must not share memory between its elements")
+    _require(not _overlap(out, call.prev_logits), f"{name}: out must not overlap prev_logits")
     strides = zip(out.shape, out.stride(), logits.stride(), strict=True)
     is_itself = out.data_ptr() == logits.data_ptr() and all(n <= 1 or a == b for n, a, b in strides)
     others = logits[out.shape[0] :] if is_itself else logits
@@ -135,56 +138,8 @@ def strength(name: str, argument: str, value: Strength, batch: int, device: torc
     )
 
 
-def _guided(
-    name: str,
-    logits: Tensor,
-    prev_logits: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    strengths: dict[str, Strength],
-    prior: str,
-    interpolation: str,
-    out: Tensor | None,
-) -> None:
-    _three_dimensional(name, "logits", logits, "L")
-    _three_dimensional(name, "prev_logits", prev_logits, "L'")
-    _floating(name, "logits", logits)
-    _require(
-        prev_logits.dtype == logits.dtype,
-        f"{name}: prev_logits must have the dtype of logits, {logits.dtype}, got {prev_logits.dtype}",
-    )
-    _require(
-        prev_logits.device == logits.device,
-        f"{name}: prev_logits must be on the device of logits, {logits.device}, got {prev_logits.device}",
-    )
-    _sizes(name, size, prev_size)
-    _tokens(name, "logits", logits, "L", "size", size)
-    _tokens(name, "prev_logits", prev_logits, "L'", "prev_size", prev_size)
-    _require(
-        prev_logits.shape[0] == logits.shape[0],
-        f"{name}: prev_logits must have the batch of logits, {logits.shape[0]}, got {prev_logits.shape[0]}",
-    )
-    _require(
-        prev_logits.shape[2] == logits.shape[2],
-        f"{name}: prev_logits must have the vocabulary of logits, {logits.shape[2]}, "
-        f"got {prev_logits.shape[2]}",
-    )
-    _options(name, prior, interpolation)
-    batch = logits.shape[0]
-    if name == "guided_logits_cfg":
-        _require(
-            batch % 2 == 0,
-            f"{name}: logits must hold an even batch, conditional half first, got {batch}",
-        )
-        batch = batch // 2
-    for argument, value in strengths.items():
-        strength(name, argument, value, batch, logits.device)
-    if out is not None:
-        _output(name, out, logits, prev_logits, batch)
-
-
-def _output(name: str, out: Tensor, logits: Tensor, prev_logits: Tensor, batch: int) -> None:
-    shape = (batch, logits.shape[1], logits.shape[2])
+def _output(call: GuidedCall, out: Tensor) -> None:
+    name, logits, shape = call.operator, call.logits, call.shape
     fits = (
         out.ndim == 3
         and all(_holds(given == wanted) for given, wanted in zip(out.shape, shape, strict=True))
@@ -205,7 +160,7 @@ def _three_dimensional(name: str, argument: str, x: Tensor, tokens: str) -> None
 def _floating(name: str, argument: str, x: Tensor) -> None:
     _require(
         x.dtype in DTYPES,
-        f"{name}: {argument} must be float32, bfloat16, float16 or float64, got {x.dtype}",
+        f"{name}: {argument} must be {dtype_names()}, got {x.dtype}",
     )
 
 
@@ -232,27 +187,29 @@ def _tokens(
     )
 
 
-def _options(name: str, prior: str, interpolation: str) -> None:
-    _one_of(name, "prior", prior, PRIORS)
-    _one_of(name, "interpolation", interpolation, INTERPOLATIONS)
+def _options(name: str, options: Options) -> None:
+    _one_of(name, "prior", options.prior, PRIORS)
+    _one_of(name, "interpolation", options.interpolation, INTERPOLATIONS)
 
 
 def _one_of(name: str, argument: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(
-        value in choices,
-        f"{name}: {argument} must be one of {', '.join(map(repr, choices))}, got {value!r}",
-    )
+    _require(value in choices, f"{name}: {argument} must be one of {quoted(choices)}, got {value!r}")
 
 
 def _holds(condition: bool | torch.SymBool) -> bool:
-    """Whether it holds; of symbolic sizes that are not known it is assumed, and checked when they are."""
-    if isinstance(condition, torch.SymBool):
-        return torch.fx.experimental.symbolic_shapes.expect_true(condition)
-    return condition
+    """Whether the condition holds. One of symbolic sizes is assumed to hold, and checked when the sizes are known."""
+    if not isinstance(condition, torch.SymBool):
+        return condition
+    try:
+        torch._check(condition)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _at_most(least: int | torch.SymInt, most: int | torch.SymInt) -> bool:
-    """Whether it is, or a size is symbolic: a traced graph would be bound to one side, and the kernel checks."""
+    """Whether least <= most, or one of them is symbolic: a traced graph must not be bound to one side of the
+    comparison, and the kernel checks again."""
     return isinstance(least, torch.SymInt) or isinstance(most, torch.SymInt) or least <= most
 
 
@@ -263,6 +220,18 @@ def _require(condition: bool | torch.SymBool, message: str) -> None:
 
 def _shape(x: Tensor) -> tuple[int, ...]:
     return tuple(x.shape)
+
+
+def _repeats(x: Tensor) -> bool:
+    """Whether rows of a (B, T, V) tensor share memory with each other, as those of an expanded tensor do."""
+    batch, tokens, vocabulary = x.shape
+    if not x.numel():
+        return False
+    width = (vocabulary - 1) * x.stride(2) + 1
+    plane = (tokens - 1) * x.stride(1) + width
+    if (tokens == 1 or x.stride(1) >= width) and (batch == 1 or x.stride(0) >= plane):
+        return False
+    return any(start < end for (_, end), (start, _) in itertools.pairwise(_rows(x)))
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:

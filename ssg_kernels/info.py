@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from ssg_kernels import _backends, _extension
+from ssg_kernels._torch import backends as resolution
+from ssg_kernels._torch import extension
 from ssg_kernels._triton import plan as triton_plan
 from ssg_kernels._triton import targets
 from ssg_kernels._version import __version__
@@ -41,13 +42,13 @@ def backends() -> list[Backend]:
 
 def _cpu_backend() -> Backend:
     facts = build()
-    if _extension.is_loaded():
+    if extension.is_loaded():
         capability = importlib.import_module("ssg_kernels._C").cpu_capability()
         return Backend("cpu", True, f"C++ kernels for {capability}")
     if facts is None:
         why = "the pure-Python package is installed; with a C++ compiler, `pip install` builds the kernels"
     else:
-        why = f"built for torch {facts['torch_floor']} and newer, but not loaded: {_extension.error}"
+        why = f"built for torch {facts['torch_floor']} and newer, but not loaded: {extension.error}"
     return Backend("cpu", False, why)
 
 
@@ -57,7 +58,7 @@ def _gpu_backend(name: str, kernels: str) -> Backend:
         if torch.cuda.is_available()
         else torch.device("cuda")
     )
-    reason = _backends.unavailable(name, device)
+    reason = resolution.unavailable(name, device)
     if reason is not None:
         return Backend(name, False, reason)
     major, minor = torch.cuda.get_device_capability(device)
@@ -103,7 +104,7 @@ def report() -> str:
         lines.append(
             f"  {backend.name:<10} {'usable' if backend.usable else 'not usable':<11} {backend.note}"
         )
-    if forced := _backends.forced():
+    if forced := resolution.forced():
         return "\n".join([*lines, "", f"SSG_KERNELS_BACKEND is {forced!r}"])
     lines += ["", f"CPU tensors are served by: {_served_by(found, ('cpu', 'reference'))}"]
     if torch.cuda.is_available():
@@ -163,8 +164,8 @@ def plan_report(request: PlanRequest) -> str:
 def _cuda_plan(request: PlanRequest, target: targets.Target) -> list[str]:
     if not target.name.startswith("sm_"):
         return ["not for this target"]
-    if not _extension.is_loaded():
-        return [f"not known here: {_extension.error}"]
+    if not extension.is_loaded():
+        return [f"not known here: {extension.error}"]
     sizes = (request.size, request.prev_size)
     options = (request.prior, request.interpolation, request.dtype)
     counts = (request.batch, request.vocabulary, 2 if request.cfg else 1)

@@ -8,7 +8,8 @@ from typing import SupportsFloat
 import torch
 from torch import Tensor
 
-from ssg_kernels import _schema
+from ssg_kernels._names import STRENGTHS
+from ssg_kernels._torch import schema
 
 __all__ = ["guided_logits", "guided_logits_cfg", "sample"]
 
@@ -16,10 +17,10 @@ __all__ = ["guided_logits", "guided_logits_cfg", "sample"]
 _OPS = {
     operator: {
         (tuple(strength in overload.floats for strength in strengths), overload.is_out): overload.op
-        for overload in _schema.OVERLOADS
+        for overload in schema.OVERLOADS
         if overload.operator == operator
     }
-    for operator, strengths in _schema.STRENGTHS.items()
+    for operator, strengths in STRENGTHS.items()
 }
 
 
@@ -44,10 +45,10 @@ def guided_logits(
     column.
 
     Args:
-        logits: raw logits of this scale, (B, L, V) with L = h*w, token t at row t // w and column t % w;
-            float32, bfloat16, float16 or float64, of any strides. The half types are computed in float32 and
-            rounded once.
-        prev_logits: raw (unguided) logits of the previous scale, (B, L', V) with L' = h'*w', of the same
+        logits: raw logits of this scale, (B, L, V) with ``L = h*w``. Token t is at row ``t // w``, column
+            ``t % w``. float32, bfloat16, float16 or float64, of any strides. The half types are computed in
+            float32 and rounded once.
+        prev_logits: raw (unguided) logits of the previous scale, (B, L', V) with ``L' = h'*w'``, of the same
             dtype and device.
         size: (h, w) of this scale.
         prev_size: (h', w') of the previous one; h' <= h and w' <= w.
@@ -58,17 +59,17 @@ def guided_logits(
             ``"spatial"`` (the interpolated logits themselves).
         interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"area"``, as in
             :func:`torch.nn.functional.interpolate` with ``align_corners=False``, computed as on float64.
-        rescale: multiply the previous logits' coefficients by sqrt(hw / (h'w')), so that a constant map stays
-            that constant. The default copies them, as the paper does.
+        rescale: multiply the previous logits' coefficients by ``sqrt(hw / (h'w'))``, so that a constant map keeps
+            its value. The default copies them, as the paper does.
         out: a tensor to write into, (B, L, V) of the same dtype and device with a contiguous vocabulary; it
             may be `logits` itself. Not differentiable.
 
     Returns:
-        (B, L, V) of the dtype of the logits: a new contiguous tensor, or `out`.
+        A new contiguous tensor (B, L, V) in the dtype of the logits, or `out`.
 
     Raises:
-        ValueError, RuntimeError: an argument is none of the above; the message names it, its value and what
-            was expected.
+        ValueError: an argument is none of the above. The message names it, its value and what was expected.
+        RuntimeError: likewise.
 
     Differentiable any number of times, in reverse and in forward mode, with respect to both logits and a
     tensor beta.
@@ -100,7 +101,7 @@ def guided_logits_cfg(
     .. math:: m_k = (1 + t) c_k - t u_k, \qquad m_{k-1} = (1 + t') c_{k-1} - t' u_{k-1}
 
     of both scales, with c the conditional and u the unconditional half. Where the conditional logit is -inf,
-    so is the result. A scale s in the form s*c + (1-s)*u is t = s - 1.
+    so is the result. A scale s in the form ``s*c + (1-s)*u`` is ``t = s - 1``.
 
     Args:
         logits: (2B, L, V), the conditional half first.
@@ -109,17 +110,17 @@ def guided_logits_cfg(
         prev_size: (h', w') of the previous one; h' <= h and w' <= w.
         beta: the strength of the guidance by the prior, a float or a real tensor of shape () or (B,).
         cfg: t, like beta.
-        prev_cfg: t', like beta. The previous scale's t guides the merged logits; this scale's t is the same
-            as guiding both halves and merging then.
+        prev_cfg: t', like beta. With the previous scale's t, the prior comes from the logits as that scale merged
+            them. With this scale's t, the result is that of guiding both halves and merging them afterwards.
         prior, interpolation, rescale: as for :func:`guided_logits`.
         out: as for :func:`guided_logits`; it may be the conditional half ``logits[:B]`` itself.
 
     Returns:
-        (B, L, V) of the dtype of the logits: a new contiguous tensor, or `out`.
+        A new contiguous tensor (B, L, V) in the dtype of the logits, or `out`.
 
     Raises:
-        ValueError, RuntimeError: an argument is none of the above; the message names it, its value and what
-            was expected.
+        ValueError: an argument is none of the above. The message names it, its value and what was expected.
+        RuntimeError: likewise.
 
     Differentiable like :func:`guided_logits`, with respect to cfg and prev_cfg too.
     """
@@ -136,33 +137,33 @@ def guided_logits_cfg(
 def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
     r"""One token per position: top-k, then top-p, then the inverse CDF of a uniform number, in one pass.
 
-    1. With `top_k` > 0 the logits below the k-th largest of their row go; those equal to it stay.
-    2. The logits :math:`\ell_v` that are left have the weights
-       :math:`w_v = \mathrm{round}(2^{35} \exp(\ell_v - \max \ell))`, whole numbers, so that their sums are exact
-       in any order. A token 25 nats below the largest has none.
-    3. With `top_p` > 0 the tokens are put in ascending order, equal ones in that of the vocabulary, and each goes
-       whose running weight is at most 1 - p of the whole. At least one stays.
-    4. The token is the first, in the order of the vocabulary, whose running weight exceeds `uniform` times that
-       of all which are left.
+    1. With `top_k` > 0 the logits below the k-th largest of their row go. Those equal to it stay.
+    2. Each logit :math:`\ell_v` that is left has the weight
+       :math:`w_v = \mathrm{round}(2^{35} \exp(\ell_v - \max \ell))`. Weights are whole numbers, so their sums are
+       exact in any order. A token 25 nats below the largest weighs nothing.
+    3. With `top_p` > 0 the tokens are sorted in ascending order, equal ones in the order of the vocabulary. A token
+       goes if its running weight is at most 1 - p of the whole. At least one stays.
+    4. The result is the first token, in the order of the vocabulary, whose running weight exceeds `uniform` times
+       the weight of all that are left.
 
-    That is what the samplers' shared function does with softmax, sort and cumsum in float32, defined where
-    rounding would decide; :func:`ssg_kernels.reference.sample_weights` has the weights. The same arguments give
-    the same tokens, on any number of threads.
+    The samplers' shared function does the same with softmax, sort and cumsum in float32; here the result is also
+    defined where their rounding would decide. :func:`ssg_kernels.reference.sample_weights` returns the weights. The
+    same arguments give the same tokens, on any number of threads.
 
     Args:
         logits: (B, L, V), float32, bfloat16, float16 or float64, of any strides. -inf masks a token.
-        uniform: random numbers in [0, 1), (B, L), float32 or float64, on the device of the logits. One outside
-            counts as the nearest inside, NaN as 0.
+        uniform: random numbers in [0, 1), (B, L), float32 or float64, on the device of the logits. A number
+            outside counts as the nearest one inside, NaN as 0.
         top_k: how many of the largest logits stay, 0 to V; 0 keeps all.
         top_p: the probability that stays, 0 to 1; 0.0 keeps all.
 
     Returns:
-        Token ids, (B, L), int64. On a GPU, where raising would wait for the device, -1 for a row without a finite
-        largest logit: one with a NaN or an infinity, or of -inf alone.
+        Token ids, (B, L), int64. A row whose largest logit is not finite (it holds a NaN or +inf, or -inf alone)
+        gives -1 on a GPU, where raising would wait for the device.
 
     Raises:
-        ValueError, RuntimeError: an argument is none of the above, or, on the CPU, the largest logit of a row is
-            not finite.
+        ValueError: an argument is none of the above, or, on the CPU, the largest logit of a row is not finite.
+        RuntimeError: likewise.
 
     Not differentiable: the tokens require no grad, and an argument with a forward-mode tangent is refused.
     """

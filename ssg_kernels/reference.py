@@ -1,7 +1,8 @@
 """The contract: Alg. 1 and Alg. 2 of the SSG paper, line by line, and sampling, in plain PyTorch.
 
-Logits are token-major, (B, L, V) with L = h*w and token t at row t // w, column t % w. float64 is computed in
-float64; float32, bfloat16 and float16 in float32, rounded once at the end. Autograd differentiates all of it.
+Logits are token-major, (B, L, V) with ``L = h*w`` and token t at row ``t // w``, column ``t % w``. float64 is
+computed in float64; float32, bfloat16 and float16 in float32, rounded once at the end. Autograd differentiates
+all of it.
 """
 
 from __future__ import annotations
@@ -14,44 +15,53 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssg_kernels import _checks
+from ssg_kernels._call import GuidedCall, Options
 
 
 def interpolate(x: Tensor, size: Sequence[int], mode: str) -> Tensor:
-    """Maps (..., h', w') to (..., h, w) as `F.interpolate(align_corners=False)` does on float64 input."""
+    """Maps (..., h', w') to (..., h, w) as `F.interpolate(align_corners=False)` does on float64 input.
+
+    "nearest" takes the source floor(i*n/m) in exact integers, where `F.interpolate` rounds some indices wrongly.
+    """
     (prev_h, prev_w), (h, w) = x.shape[-2:], size
     if mode == "nearest":
-        rows, columns = _nearest_sources(prev_h, h, x.device), _nearest_sources(prev_w, w, x.device)
+        rows, columns = nearest_sources(prev_h, h, x.device), nearest_sources(prev_w, w, x.device)
         return x[..., rows[:, None], columns]
     rows, columns = (
-        _interpolation_weights(prev_h, h, mode).to(x),
-        _interpolation_weights(prev_w, w, mode).to(x),
+        interpolation_weights(prev_h, h, mode).to(x),
+        interpolation_weights(prev_w, w, mode).to(x),
     )
     return rows @ x @ columns.mT
 
 
-def _nearest_sources(n: int, m: int, device: torch.device) -> Tensor:
-    """The source of each of m targets, floor(i*n/m) in exact integers: `F.interpolate` gets some wrong."""
+def nearest_sources(n: int, m: int, device: torch.device) -> Tensor:
+    """The source of each of m targets: floor(i*n/m) in exact integers, since `F.interpolate` gets some wrong."""
     return torch.arange(m, device=device) * n // m
 
 
-def _interpolation_weights(n: int, m: int, mode: str) -> Tensor:
-    """The (m, n) weights with which `F.interpolate` takes n samples to m, read off the unit vectors."""
-    unit = torch.eye(n, dtype=torch.float64)[None, :, :, None]
+def interpolation_weights(n: int, m: int, mode: str) -> Tensor:
+    """The (m, n) weights with which interpolation takes n samples to m, in float64."""
+    unit = torch.eye(n, dtype=torch.float64)
+    if mode == "nearest":
+        return unit[nearest_sources(n, m, unit.device)]
+    # What `F.interpolate` makes of the unit vectors.
     align_corners = None if mode == "area" else False
-    return F.interpolate(unit, (m, 1), mode=mode, align_corners=align_corners)[0, :, :, 0].mT
+    return F.interpolate(unit[None, :, :, None], (m, 1), mode=mode, align_corners=align_corners)[
+        0, :, :, 0
+    ].mT
 
 
 def dct(x: Tensor) -> Tensor:
     """Orthonormal 2-D DCT-II of x over its last two dimensions."""
-    return _dct_matrix(x.shape[-2]).to(x) @ x @ _dct_matrix(x.shape[-1]).to(x).mT
+    return dct_matrix(x.shape[-2]).to(x) @ x @ dct_matrix(x.shape[-1]).to(x).mT
 
 
 def idct(x: Tensor) -> Tensor:
     """The inverse of `dct`."""
-    return _dct_matrix(x.shape[-2]).to(x).mT @ x @ _dct_matrix(x.shape[-1]).to(x)
+    return dct_matrix(x.shape[-2]).to(x).mT @ x @ dct_matrix(x.shape[-1]).to(x)
 
 
-def _dct_matrix(n: int) -> Tensor:
+def dct_matrix(n: int) -> Tensor:
     """C[k, i] = sqrt((1 if k == 0 else 2) / n) * cos(pi * k * (2i + 1) / 2n), in float64."""
     k = torch.arange(n)[:, None]
     i = torch.arange(n)
@@ -77,14 +87,15 @@ def dse_prior(
         prior: "dse", "dse_zero_pad" (zeros for the interpolated signal's high coefficients) or "spatial" (the
             interpolated signal itself).
         interpolation: "nearest", "bilinear", "bicubic" or "area".
-        rescale: multiply the spliced coefficients by sqrt(hw / (h'w')), so that a constant map stays that
-            constant.
+        rescale: multiply the spliced coefficients by ``sqrt(hw / (h'w'))``, so that a constant map keeps its
+            value.
 
     Returns:
         (B, L, V) in the dtype of prev_logits.
     """
-    _checks.prior_source("dse_prior", prev_logits, size, prev_size, prior, interpolation)
-    result = _prior(_accurate(prev_logits), size, prev_size, prior, interpolation, rescale)
+    options = Options(prior, interpolation, rescale)
+    _checks.prior_source("dse_prior", prev_logits, size, prev_size, options)
+    result = _prior(_accurate(prev_logits), size, prev_size, options)
     return result.to(prev_logits.dtype)
 
 
@@ -102,11 +113,10 @@ def guided_logits(
 
     `beta` is a float or a tensor of shape () or (B,); the other arguments are those of `dse_prior`.
     """
-    _checks.guided_logits(logits, prev_logits, size, prev_size, beta, prior, interpolation)
-    guided = _guide(
-        _accurate(logits), _accurate(prev_logits), size, prev_size, beta, prior, interpolation, rescale
-    )
-    return _keep_masked(guided, logits).to(logits.dtype)
+    options = Options(prior, interpolation, rescale)
+    call = GuidedCall("guided_logits", logits, prev_logits, size, prev_size, (beta,), options)
+    _checks.guided(call)
+    return compute(call)
 
 
 def guided_logits_cfg(
@@ -127,38 +137,45 @@ def guided_logits_cfg(
     former and `prev_cfg` for the latter, a float or a tensor of shape () or (B,) like `beta`. The result is
     (B, L, V); where the conditional logit is -inf it is -inf.
     """
-    _checks.guided_logits_cfg(logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, prior, interpolation)
-    guided = _guide(
-        _merge(_accurate(logits), cfg),
-        _merge(_accurate(prev_logits), prev_cfg),
-        size,
-        prev_size,
-        beta,
-        prior,
-        interpolation,
-        rescale,
-    )
-    conditional, _ = logits.chunk(2)
-    return _keep_masked(guided, conditional).to(logits.dtype)
+    options = Options(prior, interpolation, rescale)
+    strengths = (beta, cfg, prev_cfg)
+    call = GuidedCall("guided_logits_cfg", logits, prev_logits, size, prev_size, strengths, options)
+    _checks.guided(call)
+    return compute(call)
+
+
+def compute(call: GuidedCall) -> Tensor:
+    """`guided_logits` or `guided_logits_cfg` of checked arguments."""
+    logits, prev_logits = _accurate(call.logits), _accurate(call.prev_logits)
+    conditional, beta = call.logits, call.strengths[0]
+    if call.halves == 2:
+        _, cfg, prev_cfg = call.strengths
+        conditional, _ = call.logits.chunk(2)
+        logits, prev_logits = _merge(logits, cfg), _merge(prev_logits, prev_cfg)
+    residual = logits - _prior(prev_logits, call.size, call.prev_size, call.options)
+    guided = logits + _per_sample(beta, logits) * residual
+    # Samplers mask tokens with -inf. Those tokens stay masked, whatever the prior or the merge says there.
+    return guided.masked_fill(conditional == -math.inf, -math.inf).to(call.logits.dtype)
 
 
 def sample_weights(logits: Tensor, top_k: int = 0, top_p: float = 0.0, scale: Tensor | float = 1.0) -> Tensor:
-    """What each token weighs in `sample`: its chance, as a whole number, 0 where a filter took it.
+    """The weight of each token in `sample`: its probability as a whole number, 0 where a filter removed it.
 
-    The weight of a logit l is round(2**35 * exp((l - m) * scale)) with m the largest of its row, exp in float64.
-    Sums of whole numbers are exact in any order, so every kernel can find the same ones: the running sums of top-p
-    and of the inverse CDF, which float32 would round here this way and there that way.
+    The weight of a logit l is ``round(2**35 * exp((l - m) * scale))`` with m the largest of its row, exp in float64.
+    Sums of whole numbers are exact in any order, so every kernel finds the same running sums for top-p and for the
+    inverse CDF. In float32 they would depend on how a kernel orders and rounds its additions.
 
     Args:
         logits: (B, L, V), any of float32, bfloat16, float16, float64, on any device.
-        top_k: 0 for no filter. Else logits below the k-th largest of their row go; ties stay.
-        top_p: 0.0 for no filter. Else, in ascending order of the logits, ties in the order of the vocabulary (the
-            order of a stable sort), the tokens go whose running weight is at most floor((1 - top_p) * all), or
-            all - 1 where that is less: at least one stays. 1 - top_p and the product are those of float64.
+        top_k: 0 for no filter. Otherwise logits below the k-th largest of their row go; ties stay.
+        top_p: 0.0 for no filter. Otherwise the tokens are put in ascending order of their logits, equal ones in the
+            order of the vocabulary (a stable sort). A token goes if its running weight is at most
+            ``floor((1 - top_p) * all)``, or ``all - 1`` if that is less, so at least one stays. ``1 - top_p`` and the
+            product are computed in float64.
         scale: 1 / temperature, a float or a tensor of shape () or (B,).
 
     Returns:
-        (B, L, V), int64. Zeros in a row whose largest logit is not finite (a NaN or infinity is in it, or -inf
+        (B, L, V), int64. All zero in a row whose largest logit is not finite (it holds a NaN or +inf, or -inf
         alone), and in a sample whose scale is not positive and finite.
     """
     # + 0.0: a sort may tell -0.0 from it.
@@ -181,11 +198,11 @@ def sample_weights(logits: Tensor, top_k: int = 0, top_p: float = 0.0, scale: Te
 
 
 def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
-    """The first token, in the order of the vocabulary, whose running weight exceeds floor(uniform * all).
+    """The first token, in the order of the vocabulary, whose running weight exceeds ``floor(uniform * all)``.
 
-    `logits` (B, L, V) and the filters are those of `sample_weights`; `uniform` (B, L), float32 or float64, counts as
-    the nearest number of [0, 1), NaN as 0; the product is that of float64. The result is (B, L), int64. A row
-    whose weights are all zero raises ValueError on the CPU and gives -1 elsewhere.
+    `logits` (B, L, V) and the filters are those of `sample_weights`. `uniform` is (B, L), float32 or float64; a number
+    outside [0, 1) counts as the nearest one inside, NaN as 0. The product is computed in float64. The result is (B, L),
+    int64. A row whose weights are all zero raises ValueError on the CPU and gives -1 elsewhere.
     """
     _checks.sample("sample", logits, uniform, 1.0, top_k, top_p)
     return refuse_empty_rows(draw(logits, uniform, 1.0, top_k, top_p), logits, 1.0)
@@ -224,49 +241,26 @@ def refuse_empty_rows(tokens: Tensor, logits: Tensor, scale: Tensor | float) -> 
     return tokens
 
 
-def _prior(
-    prev_logits: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    prior: str,
-    interpolation: str,
-    rescale: bool,
-) -> Tensor:
+def _prior(prev_logits: Tensor, size: Sequence[int], prev_size: Sequence[int], options: Options) -> Tensor:
     (h, w), (prev_h, prev_w) = size, prev_size
+    if (h, w) == (prev_h, prev_w):
+        # Every line below is the identity then, or undone by a later one: without them nothing is rounded.
+        return prev_logits.clone()
     prev_maps = _to_maps(prev_logits, prev_size)
-    interpolated = interpolate(prev_maps, size, interpolation)
-    if prior == "spatial":
+    interpolated = interpolate(prev_maps, size, options.interpolation)
+    if options.prior == "spatial":
         return _to_tokens(interpolated)
     prev_spectrum = dct(prev_maps)
-    spectrum = dct(interpolated) if prior == "dse" else torch.zeros_like(interpolated)
-    gain = math.sqrt(h * w / (prev_h * prev_w)) if rescale else 1.0
+    spectrum = dct(interpolated) if options.prior == "dse" else torch.zeros_like(interpolated)
+    gain = math.sqrt(h * w / (prev_h * prev_w)) if options.rescale else 1.0
     spectrum[..., :prev_h, :prev_w] = gain * prev_spectrum
     return _to_tokens(idct(spectrum))
-
-
-def _guide(
-    logits: Tensor,
-    prev_logits: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    beta: Tensor | float,
-    prior: str,
-    interpolation: str,
-    rescale: bool,
-) -> Tensor:
-    residual = logits - _prior(prev_logits, size, prev_size, prior, interpolation, rescale)
-    return logits + _per_sample(beta, logits) * residual
 
 
 def _merge(logits: Tensor, cfg: Tensor | float) -> Tensor:
     conditional, unconditional = logits.chunk(2)
     t = _per_sample(cfg, logits)
     return (1 + t) * conditional - t * unconditional
-
-
-def _keep_masked(guided: Tensor, logits: Tensor) -> Tensor:
-    """Samplers mask tokens with -inf: those stay masked, whatever the prior or the merge says there."""
-    return guided.masked_fill(logits == -math.inf, -math.inf)
 
 
 def _per_sample(strength: Tensor | float, like: Tensor) -> Tensor:

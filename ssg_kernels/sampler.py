@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -11,12 +12,11 @@ import torch
 from torch import Tensor
 
 from ssg_kernels import _checks
-from ssg_kernels.guidance import SSG, _merged
+from ssg_kernels._names import CFG_ORDERS, CFG_SCHEDULES, quoted
+from ssg_kernels.generation import Generation, merge_cfg
+from ssg_kernels.guidance import SSG
 
 __all__ = ["GuidedSampler"]
-
-CFG_SCHEDULES = ("static", "ramp")
-CFG_ORDERS = ("after", "before")
 
 _T = TypeVar("_T")
 
@@ -35,26 +35,26 @@ class GuidedSampler:
             unconditional half. A scale s in the form s*c + (1-s)*u is t = s - 1.
         cfg_schedule: "static", or "ramp": t at scale k of K is cfg * (k-1)/(K-1), as VAR, HART, Switti and HMAR have
             it (HART's last scale uses the t of the one before: K numbers say so).
-        cfg_order: "after" guides the merged logits, with the previous scale's as they were merged; "before" guides both
-            halves and merges them then. The two differ where t changes between scales.
+        cfg_order: "after" guides the merged logits by the previous scale's logits, merged with their own t; "before"
+            guides both halves and merges them then. The two differ where t changes between scales.
         top_k: how many of the largest logits stay, ties included; 0 keeps all. An int, or K.
         top_p: the probability that stays; 0.0 keeps all. A number, or K.
-        classes: how many neighbouring columns are one choice; None for the whole vocabulary. 2 where a token is bits
-            and column 2i + c says c of bit i, as in Infinity.
+        classes: how many neighbouring columns are one choice; None for the whole vocabulary. It is 2 where a token
+            consists of bits, and column 2i + c is the logit of value c for bit i, as in Infinity.
         temperature: what the guided logits are divided by, positive: a number, K numbers, or a tensor of shape ()
             or (B,) on the device of the logits, read at every call.
 
     Raises:
         ValueError: an argument is none of the above; the message names it, its value and what was expected.
 
-    The logits that it is given are not copied but kept until the next call, which reads them as the previous scale's:
-    do not write into them before. Nothing is kept after the last scale, nor after `reset`. A new generation
-    begins as for :class:`SSG`, and so do generations that interleave need one sampler each.
+    The sampler keeps the logits that you pass, without a copy, and the next call reads them as the previous scale's. Do
+    not write into them before that call. It keeps nothing after the last scale or after `reset`. A new generation
+    begins as for :class:`SSG`. Interleaved generations need one sampler each.
 
-    Under `torch.compile(fullgraph=True)` a loop over all scales becomes one graph; there the uniforms are better
-    handed over, since the compiler does not trace a `torch.Generator`. In a CUDA graph the same loop is captured
-    after one eager generation on the device: nothing in it waits for the device. A generator of your own has to be
-    registered with the graph (`graph.register_generator_state(generator)`); torch's default one is.
+    Under `torch.compile(fullgraph=True)` a loop over all scales becomes one graph. Pass the uniforms there, since the
+    compiler does not trace a `torch.Generator`. A CUDA graph captures the same loop after one eager generation on the
+    device, since nothing in it waits for the device. Torch registers its default generator with the graph; a generator
+    of your own needs `graph.register_generator_state(generator)`.
 
     Example::
 
@@ -87,7 +87,9 @@ class GuidedSampler:
         self._cfgs = _as_cfgs(cfg, count)
         self._ramp = _as_ramp(cfg, cfg_schedule, count)
         if cfg_order not in CFG_ORDERS:
-            raise ValueError(f"GuidedSampler: cfg_order must be one of 'after', 'before', got {cfg_order!r}")
+            raise ValueError(
+                f"GuidedSampler: cfg_order must be one of {quoted(CFG_ORDERS)}, got {cfg_order!r}"
+            )
         self._before = cfg_order == "before"
         self._top_ks = _per_scale("top_k", "integers from 0 on", top_k, count, _as_top_k)
         self._top_ps = _per_scale("top_p", "numbers from 0 to 1", top_p, count, _as_top_p)
@@ -102,6 +104,12 @@ class GuidedSampler:
             temperatures = _per_scale("temperature", expected, temperature, count, _as_temperature)
             self._scales = tuple(1 / t for t in temperatures)
 
+    def __copy__(self) -> GuidedSampler:
+        """A sampler whose generation goes on from here on its own."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, _ssg=copy.copy(self._ssg))
+        return twin
+
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """The (h, w) of each scale."""
@@ -111,6 +119,11 @@ class GuidedSampler:
     def step(self) -> int:
         """Scales of this generation sampled so far, 0..K-1; 0 again after the last one."""
         return self._ssg.step
+
+    @property
+    def generation(self) -> Generation:
+        """Which scale is due, and the previous raw logits."""
+        return self._ssg.generation
 
     def reset(self) -> None:
         """Begin a new generation: the next call is the first scale."""
@@ -136,10 +149,10 @@ class GuidedSampler:
             ValueError, RuntimeError: whatever `SSG`, `guided_logits`, `guided_logits_cfg` and `sample` raise; a
                 generator and uniforms at once. After an error the sampler is as it was before the call.
         """
-        ssg = self._ssg
-        step = ssg._step_of(logits)
+        ssg, generation = self._ssg, self._ssg.generation
+        step = generation.due(logits)
         cfg = self._cfg_of(step)
-        ssg._check(logits, cfg, step)
+        ssg.check(step, logits, cfg)
         batch = logits.shape[0] if cfg is None else logits.shape[0] // 2
         scale = self._scale_of(step, batch, logits.device)
         shape = self._shape_of(logits, batch)
@@ -151,25 +164,24 @@ class GuidedSampler:
             given = tuple(uniform.shape)
             raise ValueError(f"GuidedSampler: uniform must have shape {shape}, got {given}")
         guided = logits
-        if step > 0:
-            if self._before:
-                # All of it is linear: this t for the previous logits too is guiding the halves first.
-                ssg._prev_cfg = cfg
-            guided = ssg._guided(logits, cfg, step)
+        if generation.prev_logits is not None and step > 0:
+            # All of it is linear, so merging the previous logits with this scale's t is guiding the halves first.
+            prev_cfg = cfg if self._before else generation.prev_cfg
+            guided = ssg.guide(step, logits, generation.prev_logits, cfg, prev_cfg)
         elif cfg is not None:
-            guided = _merged(logits, cfg)
+            guided = merge_cfg(logits, cfg)
         if self._classes is not None:
             guided = guided.unflatten(2, (-1, self._classes)).flatten(1, 2)
             uniform = uniform.flatten(1)
         arguments = (guided, uniform, scale, self._top_ks[step], self._top_ps[step])
         packet = torch.ops.ssg._sample_tempered
         tokens = (packet.default if isinstance(scale, Tensor) else packet.float)(*arguments).view(shape)
-        # Not a copy: nothing here writes into logits.
-        ssg._remember(logits, cfg, step)
+        # Not a copy, since nothing here writes into the logits.
+        generation.remember(logits, cfg, step)
         return tokens
 
     def _shape_of(self, logits: Tensor, batch: int) -> tuple[int, ...]:
-        """Of the tokens."""
+        """The shape of the returned tokens."""
         tokens, vocabulary = logits.shape[1:]
         if self._classes is None:
             return batch, tokens
@@ -195,7 +207,7 @@ class GuidedSampler:
 def _as_cfgs(
     cfg: SupportsFloat | Sequence[SupportsFloat] | Tensor | None, count: int
 ) -> tuple[float | Tensor | None, ...]:
-    """Of each scale, before the ramp."""
+    """The cfg of each scale, before the ramp multiplies it."""
     if cfg is None:
         return (None,) * count
     if isinstance(cfg, Tensor):
@@ -204,10 +216,11 @@ def _as_cfgs(
 
 
 def _as_ramp(cfg: object, schedule: str, count: int) -> tuple[float, ...] | None:
-    """What cfg is multiplied with at each scale."""
+    """The factors that multiply cfg, one per scale; None where it stays as it is."""
     if schedule not in CFG_SCHEDULES:
-        names = ", ".join(map(repr, CFG_SCHEDULES))
-        raise ValueError(f"GuidedSampler: cfg_schedule must be one of {names}, got {schedule!r}")
+        raise ValueError(
+            f"GuidedSampler: cfg_schedule must be one of {quoted(CFG_SCHEDULES)}, got {schedule!r}"
+        )
     if schedule == "static":
         return None
     if not isinstance(cfg, SupportsFloat | None):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Strength = Tensor | float
+from ssg_kernels._call import GuidedCall, Options, Strength
 
 
 def unavailable(device: torch.device) -> str | None:
@@ -40,52 +40,16 @@ def _unavailable(device_type: str, interpreted: bool) -> str | None:
     return None
 
 
-def guided_logits(
-    logits: Tensor,
-    prev_logits: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    beta: Strength,
-    prior: str = "dse",
-    interpolation: str = "bilinear",
-    rescale: bool = False,
-    out: Tensor | None = None,
-) -> Tensor:
-    """`ssg_kernels.guided_logits` of arguments that `_checks` has passed; `out` may be `logits` itself."""
-    options = (prior, interpolation, rescale)
-    return _launch().guided(logits, prev_logits, size, prev_size, (beta,), options, out)
-
-
-def guided_logits_cfg(
-    logits: Tensor,
-    prev_logits: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    beta: Strength,
-    cfg: Strength,
-    prev_cfg: Strength,
-    prior: str = "dse",
-    interpolation: str = "bilinear",
-    rescale: bool = False,
-    out: Tensor | None = None,
-) -> Tensor:
-    """`ssg_kernels.guided_logits_cfg` likewise; `out` may be the conditional half of `logits`."""
-    strengths, options = (beta, cfg, prev_cfg), (prior, interpolation, rescale)
-    return _launch().guided(logits, prev_logits, size, prev_size, strengths, options, out)
+def guided(call: GuidedCall) -> Tensor:
+    """`guided_logits` or `guided_logits_cfg` of checked arguments; `call.out` may be the logits themselves."""
+    return _launch().guided(call)
 
 
 def prior_linear(
-    x: Tensor,
-    scale: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    prior: str,
-    interpolation: str,
-    rescale: bool,
-    transpose: bool,
+    x: Tensor, scale: Tensor, size: Sequence[int], prev_size: Sequence[int], options: Options, transpose: bool
 ) -> Tensor:
     """scale * P x, (B, L, V) from (B, L', V), or its transpose, scale * P^T x."""
-    return _launch().linear(x, scale, size, prev_size, (prior, interpolation, rescale), transpose)
+    return _launch().linear(x, scale, size, prev_size, options, transpose)
 
 
 def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: float) -> Tensor:

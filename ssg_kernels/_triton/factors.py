@@ -10,6 +10,7 @@ of an even and an odd product of half the length.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -28,14 +29,20 @@ def axis_factors(n: int, m: int, interpolation: str, rescale: bool) -> tuple[Ten
         # Exactly the identity, not up to rounding: equal sizes return the previous logits themselves.
         return (torch.eye(n, dtype=torch.float64, device="cpu"),) * 3
     with torch.device("cpu"):
-        if interpolation == "nearest":
-            u = torch.zeros(m, n, dtype=torch.float64)
-            u[torch.arange(m), reference._nearest_sources(n, m, torch.device("cpu"))] = 1
-        else:
-            u = reference._interpolation_weights(n, m, interpolation).contiguous()
-        low = reference._dct_matrix(m)[:n]
+        u = reference.interpolation_weights(n, m, interpolation).contiguous()
+        low = reference.dct_matrix(m)[:n]
         gain = math.sqrt(m / n) if rescale else 1.0
-        return u, gain * (low.mT @ reference._dct_matrix(n)), low.mT @ (low @ u)
+        return u, gain * (low.mT @ reference.dct_matrix(n)), low.mT @ (low @ u)
+
+
+# The terms of each prior: which of an axis' factors U, B and G (by index), and the sign of their product.
+_TERMS = {"dse": ((0, 1.0), (1, 1.0), (2, -1.0)), "dse_zero_pad": ((1, 1.0),), "spatial": ((0, 1.0),)}
+
+
+def term_count(size: Size, prev_size: Size, prior: str) -> int:
+    """How many terms `prior_terms` gives: one where an axis does not grow, since its factors are all the identity."""
+    grows = all(n < m for n, m in zip(prev_size, size, strict=True))
+    return len(_TERMS[prior]) if grows else 1
 
 
 def prior_terms(
@@ -43,19 +50,22 @@ def prior_terms(
 ) -> list[Term]:
     """(H, W) of each term of the prior, or of its transpose; one term where an axis does not grow."""
     h, w = (axis_factors(n, m, interpolation, rescale) for n, m in zip(prev_size, size, strict=True))
-    signed = {"dse": (0, 1, 2), "dse_zero_pad": (1,), "spatial": (0,)}[prior]
-    terms = [(-h[i] if i == 2 else h[i], w[i]) for i in signed]
+    terms = [(sign * h[i], w[i]) for i, sign in _TERMS[prior]]
     if size[1] == prev_size[1]:
-        terms = [(sum(t[0] for t in terms[1:]) + terms[0][0], terms[0][1])]
+        terms = [(torch.stack([a for a, _ in terms]).sum(0), terms[0][1])]
     elif size[0] == prev_size[0]:
-        signs = [-1.0 if i == 2 else 1.0 for i in signed]
-        terms = [(h[0], sum(s * t[1] for s, t in zip(signs[1:], terms[1:], strict=True)) + terms[0][1])]
+        signed = [sign * w[i] for i, sign in _TERMS[prior]]
+        terms = [(h[0], torch.stack(signed).sum(0))]
     return [(a.mT.contiguous(), b.mT.contiguous()) for a, b in terms] if transpose else terms
 
 
+@functools.cache
 def is_symmetric(n: int, m: int, prior: str, interpolation: str) -> bool:
-    """Whether every factor of an axis from n to m points is symmetric: only nearest's may not be."""
-    return prior == "dse_zero_pad" or interpolation != "nearest" or m % n == 0
+    """Whether every factor of an axis from n to m points is symmetric. The DCT's always are; U's symmetry decides."""
+    if n == m or not any(i != 1 for i, _ in _TERMS[prior]):
+        return True
+    u = reference.interpolation_weights(n, m, interpolation)
+    return torch.allclose(u, u.flip(0, 1), rtol=0, atol=1e-13)
 
 
 def fold(factor: Tensor) -> tuple[Tensor, Tensor]:

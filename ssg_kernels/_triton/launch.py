@@ -12,10 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ssg_kernels._call import GuidedCall, Options, Strength
 from ssg_kernels._triton import factors, kernels, plan, sampling, targets
 from ssg_kernels._triton.plan import LaunchPlan, Step
-
-Strength = Tensor | float
 
 FUSED = {"enable_fp_fusion": True}  # Triton's default for it differs between versions
 _INTERPRETED = triton.knobs.runtime.interpret
@@ -30,29 +29,18 @@ _launches: dict[tuple[Any, ...], _Launch] = {}
 _tables: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
 
 
-def guided(
-    logits: Tensor,
-    prev_logits: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    strengths: tuple[Strength, ...],
-    options: tuple[str, str, bool],
-    out: Tensor | None,
-) -> Tensor:
-    """`strengths` are (beta,), or (beta, cfg, prev_cfg) for logits of 2B rows."""
-    sources = 1 if len(strengths) == 1 else 2
-    batch, tokens, vocabulary = logits.shape
-    if sources == 2:
-        batch //= 2
+def guided(call: GuidedCall) -> Tensor:
+    """The result, in `call.out` where there is one."""
+    logits, out = call.logits, call.out
     if out is None:
-        out = torch.empty((batch, tokens, vocabulary), dtype=logits.dtype, device=logits.device)
-    step = (tuple(size), tuple(prev_size), *options, False, sources)
-    _run(out, logits, prev_logits, strengths, step)
+        out = torch.empty(call.shape, dtype=logits.dtype, device=logits.device)
+    step = (tuple(call.size), tuple(call.prev_size), *call.options, False, call.halves)
+    _run(out, logits, call.prev_logits, call.strengths, step)
     return out
 
 
 def linear(
-    x: Tensor, scale: Tensor, size: Sequence[int], prev_size: Sequence[int], options: tuple[str, str, bool],
+    x: Tensor, scale: Tensor, size: Sequence[int], prev_size: Sequence[int], options: Options,
     transpose: bool,
 ) -> Tensor:  # fmt: skip
     """scale * P x, or scale * P^T x."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from ssg_kernels._triton.factors import is_symmetric
+from ssg_kernels._triton.factors import is_symmetric, term_count
 from ssg_kernels._triton.targets import Target
 
 Size = tuple[int, int]
@@ -48,8 +48,7 @@ class Step:
 
     @property
     def terms(self) -> int:
-        grows = all(n < m for n, m in zip(self.prev_size, self.size, strict=True))
-        return 3 if self.prior == "dse" and grows else 1
+        return term_count(self.size, self.prev_size, self.prior)
 
     @property
     def bytes(self) -> int:
@@ -221,7 +220,8 @@ def _separable(step: Step, target: Target) -> Iterator[LaunchPlan]:
     (h, w), block_m, block_v = step.outputs, 16, 8
     block_c = min(64, max(16, 1 << (w - 1).bit_length()))
     # The inner length of both products is 16 at least: block_k, and terms * block_j.
-    terms, block_j = (4, 8) if step.terms == 3 else (1, 16)
+    terms = 1 << (step.terms - 1).bit_length()
+    block_j = 16 if terms == 1 else 8
     warps = 4 if target.has_warp_groups or target.is_amd else 8
     programs = _programs(step, _up(h, block_m) * -(-w // block_c), block_m, block_v)
     yield LaunchPlan(

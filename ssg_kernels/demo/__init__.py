@@ -1,1 +1,1 @@
-"""A small next-scale image model of the project's own: data, tokenizer, transformer, training, study."""
+"""A small next-scale image model of this project: its data, networks, weights, generation and pictures."""

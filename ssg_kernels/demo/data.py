@@ -1,4 +1,4 @@
-"""The demo's images: shapes filled with fine textures, drawn from a seed."""
+"""Draws the demo's images from a seed: shapes filled with fine textures."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ SIDE = 32
 SHAPES = ("disc", "square", "triangle", "cross")
 TEXTURES = ("striped", "checked", "dotted")
 CLASSES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES)
-# The uniform numbers that make an image, as `_draw` reads them; nobody can name a texture's phases.
+# The uniform numbers that make an image, in the order in which `_draw` reads them.
 _NAMES = (
     *("x", "y", "size", "turn", "texture angle", "period", "phase", "other phase"),
     *("hue", "brightness", "ramp angle", "background", "ramp", "background hue"),
 )
 _PERIODIC = ("hue", "ramp angle", "background hue")
+# The classifier predicts all of them but the phases.
 _FACTORS = tuple(name for name in _NAMES if "phase" not in name)
 COLUMNS = tuple(
     f"{function}{name}"
@@ -27,9 +28,9 @@ COLUMNS = tuple(
 
 
 def images(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draws `count` images, of classes in turn, so that every class is there equally often.
+    """Draws `count` images. The classes take turns, so each is equally frequent.
 
-    Image i depends on `seed` and i alone, whatever `count` is.
+    Image i depends only on `seed` and i, not on `count`.
 
     Returns:
         Images (count, 3, 32, 32), float32 in [-1, 1], and their classes (count,), int64.
@@ -41,9 +42,9 @@ def images(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def factors(count: int, seed: int) -> Tensor:
-    """What else differs between the images of `images(count, seed)`: (count, 15), each of mean 0 and variance 1.
+    """What differs between the images of `images(count, seed)` besides the class: (count, 15), mean 0, variance 1.
 
-    `COLUMNS` names them; what is periodic has two, its cosine and its sine.
+    `COLUMNS` names the columns. A periodic factor has two of them, its cosine and its sine.
     """
     u = dict(zip(_NAMES, _uniform(count, seed).unbind(1), strict=True))
     columns = []
@@ -83,7 +84,7 @@ def _turned(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _inside(x: Tensor, y: Tensor, size: Tensor, turn: Tensor, shape: Tensor) -> Tensor:
-    """1 inside the shape, 0 outside, with an edge one pixel wide."""
+    """1 inside the shape and 0 outside, with an edge one pixel wide."""
     radius = _between(size, 9, 12)
     x, y = _turned(x, y, _between(turn, -0.3, 0.3))
     disc = (x * x + y * y).sqrt() - radius
@@ -97,7 +98,7 @@ def _inside(x: Tensor, y: Tensor, size: Tensor, turn: Tensor, shape: Tensor) -> 
 
 
 def _texture(x: Tensor, y: Tensor, u: list[Tensor], texture: Tensor) -> Tensor:
-    """0 in the dark parts, 1 in the light ones, with edges of about a pixel: 4.5 to 7.5 pixels a period."""
+    """0 in the dark parts and 1 in the light ones. Edges are about a pixel wide, periods 4.5 to 7.5 pixels long."""
     angle = _between(u[0], -0.3, 0.3) + torch.where(texture == 0, math.pi / 4, 0.0)
     x, y = _turned(x, y, angle)
     wave = 2 * math.pi / _between(u[1], 4.5, 6)
@@ -110,6 +111,6 @@ def _texture(x: Tensor, y: Tensor, u: list[Tensor], texture: Tensor) -> Tensor:
 
 
 def _hue(u: Tensor) -> Tensor:
-    """(N, 1, 1) hues in [0, 1) to (N, 3, 1, 1) colours."""
+    """Turns hues (N, 1, 1) in [0, 1) into colours (N, 3, 1, 1)."""
     thirds = torch.arange(3).view(1, 3, 1, 1) / 3
     return 0.5 + 0.5 * (2 * math.pi * (u.unsqueeze(1) - thirds)).cos()

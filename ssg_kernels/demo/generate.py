@@ -1,4 +1,4 @@
-"""Class-conditional sampling, scale by scale, with classifier-free guidance and scaled spatial guidance."""
+"""Samples images of given classes, scale by scale, with classifier-free and scaled spatial guidance."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 from ssg_kernels.demo.weights import Models
-from ssg_kernels.guidance import _merged
+from ssg_kernels.generation import merge_cfg
 from ssg_kernels.ops import sample
 from ssg_kernels.sampler import GuidedSampler
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. The filters are VAR's, top_k in proportion to the vocabulary: 900 of 4096.
+    """How tokens are drawn. The filters are those of VAR. Its top_k, 900 of 4096, is scaled to this vocabulary.
 
     Args:
-        cfg: t of classifier-free guidance at the last scale; scale k of K has t * (k-1)/(K-1), VAR's ramp.
-        temperature: what the guided logits are divided by.
-        top_k, top_p: filters, 0 for none.
-        beta: strength of the scaled spatial guidance, or None for none at all.
+        cfg: strength t of classifier-free guidance at the last scale. Scale k of K has t * (k-1)/(K-1), as in VAR.
+        temperature: divides the guided logits.
+        top_k, top_p: filters; 0 switches one off.
+        beta: strength of scaled spatial guidance, or None for no guidance.
         schedule, prior, interpolation, rescale: as in `SSG`.
-        cfg_order: "after" guides the merged logits, "before" guides both halves and merges them then.
+        cfg_order: "after" guides the merged logits; "before" guides both halves and then merges them.
     """
 
     cfg: float = 1.0
@@ -40,7 +40,7 @@ class Sampling:
     cfg_order: str = "after"
 
     def sampler(self, sizes: Sequence[int]) -> GuidedSampler | None:
-        """From logits to tokens with guidance; None without."""
+        """The sampler that guides and draws, or None if there is no guidance."""
         if self.beta is None:
             return None
         return GuidedSampler(
@@ -61,9 +61,9 @@ class Sampling:
 
 @dataclass
 class Clock:
-    """Seconds, summed over the batches of a generation."""
+    """Seconds that a generation took, summed over its batches."""
 
-    sampling: list[float] = field(default_factory=list)  # from logits to tokens, of each scale
+    sampling: list[float] = field(default_factory=list)  # per scale: from logits to tokens
     total: float = 0.0
 
 
@@ -77,18 +77,18 @@ def generate(
     clock: Clock | None = None,
     watch: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Generates an image of each class in `labels`.
+    """Generates one image per entry of `labels`.
 
-    The random numbers of image i depend on `seed` and i alone, so that two samplings can be compared pair by pair.
+    The random numbers of image i depend only on `seed` and i, so two samplings can be compared image by image.
 
     Args:
-        models: as `weights.load` gives them.
-        labels: classes (N,), int64.
-        seed: of the random numbers that tokens are drawn with.
-        sampling: how.
-        batch: images at once.
-        clock: takes the time, where given.
-        watch: is called with the scale's index and the latent (b, C, h, w) after that scale, for each batch.
+        models: the networks, as from `weights.load`.
+        labels: the requested classes (N,), int64.
+        seed: seed of the random numbers that draw the tokens.
+        sampling: how tokens are drawn.
+        batch: number of images generated at once.
+        clock: if given, measures the time.
+        watch: if given, is called after each scale of each batch with the scale's index and the latent (b, C, h, w).
 
     Returns:
         Images (N, 3, H, W), float32 in [-1, 1], and their tokens (N, sum of n*n), int64.
@@ -117,7 +117,7 @@ def generate(
 
 
 class _Batch:
-    """The state of one generation: the caches, and the latent as it is built."""
+    """The state of one generated batch: the caches and the latent built so far."""
 
     def __init__(self, models: Models, labels: Tensor, sampling: Sampling, clock: Clock) -> None:
         self.models, self.sampling, self.clock = models, sampling, clock
@@ -152,7 +152,7 @@ class _Batch:
             return self.sampler(logits, uniform=uniform)
         if self.both:
             t = sampling.cfg * k / max(len(self.models.tokenizer.config.sizes) - 1, 1)
-            logits = _merged(logits, t)
+            logits = merge_cfg(logits, t)
         return sample(logits / sampling.temperature, uniform, sampling.top_k, sampling.top_p)
 
 

@@ -1,4 +1,4 @@
-"""What `python -m ssg_kernels demo` does: images with and without guidance from the same random numbers."""
+"""`python -m ssg_kernels demo`: draws images with and without guidance from the same random numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from ssg_kernels.demo import data, figures, metrics, weights
 from ssg_kernels.demo.generate import Clock, Sampling, generate
 
-COLUMNS = 6  # images of a class that the picture shows
-EACH = 480  # images that the figures are taken from, with and without guidance
+COLUMNS = 6  # images per class in the picture
+EACH = 480  # images that are measured, with and without guidance each
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Options:
 
 
 def classes_of(text: str) -> list[int]:
-    """The classes that a comma-separated list of names or numbers stands for; all where it is empty."""
+    """The classes in a comma-separated list of names or numbers. An empty list means all classes."""
     chosen = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         if item in data.CLASSES:
@@ -39,14 +39,14 @@ def classes_of(text: str) -> list[int]:
 
 
 def run(options: Options) -> int:
-    """Writes the pictures to `options.out` and prints what they show."""
+    """Writes the pictures to `options.out` and prints times and class accuracy."""
     classes = classes_of(options.classes)
     models = weights.load()
     rows = max(COLUMNS, EACH // len(classes))
     labels = torch.tensor(classes).repeat_interleave(rows)
     plain = Sampling()
     guided = replace(plain, beta=options.beta, prior=options.prior)
-    # The first generation of a process is slower, whichever it is.
+    # The first generation in a process is slower, so warm up before timing.
     generate(models, labels[:COLUMNS], options.seed, guided)
     clocks = Clock(), Clock()
     print(
@@ -68,7 +68,10 @@ def run(options: Options) -> int:
 
     accuracy = [metrics.features(models.classifier, x).accuracy(labels) for x in (without, with_ssg)]
     print("\n".join(_table(models.tokenizer.config.sizes, *clocks, len(labels))))
-    print(f"\nThe classifier sees the asked class in {accuracy[0]:.1%} without, {accuracy[1]:.1%} with SSG.")
+    print(
+        f"\nThe classifier recognises the requested class in {accuracy[0]:.1%} of the images without SSG and in "
+        f"{accuracy[1]:.1%} with SSG."
+    )
     print("Written: " + ", ".join(map(str, pictures)))
     return 0
 
@@ -78,9 +81,9 @@ def _grid(images: Tensor, rows: int) -> Tensor:
 
 
 def _table(sizes: tuple[int, ...], plain: Clock, guided: Clock, images: int) -> list[str]:
-    """Guidance is what sampling takes longer by, from logits to tokens."""
+    """Table of times. Those of guidance are the time from logits to tokens with SSG minus the time without."""
     lines = [
-        "From logits to tokens, us an image:",
+        "Time from logits to tokens, in us per image:",
         f"{'scale':>5} {'grid':>6} {'without':>9} {'with SSG':>9} {'guidance':>9} {'share of generation':>20}",
     ]
     timed = zip(sizes, plain.sampling, guided.sampling, strict=True)

@@ -1,4 +1,4 @@
-"""Multi-scale residual vector quantisation: an image becomes one grid of tokens per scale, and comes back from them."""
+"""Multi-scale residual vector quantisation: encodes an image as one grid of tokens per scale, and decodes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TokenizerConfig:
     latent: int = 16
     width: int = 96
     blocks: int = 2
-    patch: int = 4  # pixels per latent, on a side
+    patch: int = 4  # pixels per latent and side
     phis: int = 4
 
     @property
@@ -37,7 +37,7 @@ class _Residual(nn.Sequential):
 
 
 class Tokenizer(nn.Module):
-    """Encoder, quantiser and decoder; every scale shares the codebook, neighbouring scales share a phi."""
+    """Encoder, quantiser and decoder. All scales share one codebook; neighbouring scales share a phi."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -74,20 +74,22 @@ class Tokenizer(nn.Module):
         return self.config.sizes[-1]
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to tokens (B, sum of n*n), int64, the scales one after the other."""
+        """Encodes images (B, 3, H, W) as tokens (B, sum of n*n), int64, coarse scales first."""
         return torch.cat(self.quantise(self.encoder(images))[0], 1)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, sum of n*n) to images (B, 3, H, W) in [-1, 1]."""
+        """Decodes tokens (B, sum of n*n) to images (B, 3, H, W) in [-1, 1]."""
         latent = self.blank(len(tokens))
         for k, part in enumerate(self.split(tokens)):
             latent = latent + self.detail(k, part)
         return self.image(latent)
 
     def image(self, latent: Tensor) -> Tensor:
+        """Decodes a latent (B, C, side, side) to images (B, 3, H, W) in [-1, 1]."""
         return self.decoder(latent).clamp(-1, 1)
 
     def split(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Splits (B, sum of n*n) into one (B, n*n) per scale."""
         return tokens.split([n * n for n in self.config.sizes], 1)
 
     def blank(self, batch: int) -> Tensor:
@@ -95,7 +97,7 @@ class Tokenizer(nn.Module):
         return self.codebook.weight.new_zeros(batch, self.config.latent, self.side, self.side)
 
     def detail(self, k: int, tokens: Tensor) -> Tensor:
-        """What the tokens (B, n*n) of scale k add to the latent, (B, C, side, side)."""
+        """The contribution (B, C, side, side) of the tokens (B, n*n) of scale k to the latent."""
         n = self.config.sizes[k]
         codes = self.codebook(tokens).transpose(1, 2).unflatten(2, (n, n))
         if n < self.side:
@@ -104,12 +106,12 @@ class Tokenizer(nn.Module):
         return 0.5 * codes + 0.5 * phi(codes)
 
     def view(self, k: int, latent: Tensor) -> Tensor:
-        """The latent as scale k sees it, (B, n*n, C)."""
+        """The latent averaged to the grid of scale k, (B, n*n, C)."""
         n = self.config.sizes[k]
         return F.adaptive_avg_pool2d(latent, n).flatten(2).transpose(1, 2)
 
     def views(self, tokens: Tensor) -> Tensor:
-        """What the transformer is shown for scales 2 to K, (B, sum of n*n without the first, C)."""
+        """The transformer's input for scales 2 to K, (B, sum of n*n without the first, C)."""
         latent, views = self.blank(len(tokens)), []
         for k, part in enumerate(self.split(tokens)[:-1]):
             latent = latent + self.detail(k, part)
@@ -117,16 +119,16 @@ class Tokenizer(nn.Module):
         return torch.cat(views, 1)
 
     def nearest(self, vectors: Tensor) -> Tensor:
-        """The codes nearest to vectors (..., C), int64."""
+        """The index (...) of the code nearest to each of the vectors (..., C), int64."""
         weight = self.codebook.weight
         return (weight.square().sum(1) - 2 * vectors @ weight.T).argmin(-1)
 
     def quantise(self, latent: Tensor) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor]]:
-        """Takes the latent apart, coarse to fine: each scale codes what the scales before it left.
+        """Quantises the latent from coarse to fine. Each scale encodes the residual of the scales before it.
 
         Returns:
-            The K grids of tokens (B, n*n), the quantised latent, the codebook's and the commitment loss, and the
-            vectors that were coded.
+            The K grids of tokens (B, n*n), the quantised latent, the sum of codebook and commitment loss, and the K
+            residuals (B, n*n, C) that the tokens encode.
         """
         built, loss = torch.zeros_like(latent), latent.new_zeros(())
         grids: list[Tensor] = []
@@ -141,7 +143,7 @@ class Tokenizer(nn.Module):
         return grids, built, loss / len(self.config.sizes), vectors
 
     def training_loss(self, images: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Reconstruction and quantisation loss, with the tokens and the coded vectors of `quantise`."""
+        """Reconstruction plus quantisation loss, and the tokens and residuals of `quantise`."""
         latent = self.encoder(images)
         grids, built, loss, vectors = self.quantise(latent)
         made = self.decoder(latent + (built - latent).detach())
@@ -149,9 +151,9 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def revive(self, used: Tensor, vectors: Sequence[Tensor]) -> int:
-        """Moves the codes that `used` (V,) counts zero times onto vectors drawn from `vectors`; how many."""
+        """Replaces each code whose count in `used` (V,) is 0 by a random one of `vectors`. Returns their number."""
         dead = (used == 0).nonzero().squeeze(1)
-        # A scale gets as many chances as any other, though it has fewer vectors.
+        # Take the same number of vectors from each scale, although coarse scales have fewer.
         pool = torch.cat([v.flatten(0, 1)[torch.randint(v.shape[0] * v.shape[1], (256,))] for v in vectors])
         chosen = pool[torch.randint(len(pool), (len(dead),))]
         self.codebook.weight[dead] = chosen

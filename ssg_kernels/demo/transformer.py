@@ -1,4 +1,4 @@
-"""The next-scale transformer: each scale's tokens at once, from all the scales before it and the class."""
+"""The next-scale transformer: predicts all tokens of a scale at once, from the class and the earlier scales."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TransformerConfig:
 
 
 def block_causal(sizes: tuple[int, ...]) -> Tensor:
-    """(L, L), True where a token (row) may look at another (column): those of its own scale and of earlier ones."""
+    """Mask (L, L). A token (row) attends to the tokens (columns) of its own scale and of earlier ones: True."""
     scale = torch.cat([torch.full((n * n,), k) for k, n in enumerate(sizes)])
     return scale[:, None] >= scale[None, :]
 
@@ -46,7 +46,7 @@ class _Block(nn.Module):
         cache: tuple[Tensor, Tensor] | None,
         start: int,
     ) -> Tensor:
-        """`cache`: keys and values (B, heads, all tokens, width/heads), of which those before `start` are known."""
+        """`cache` holds keys and values (B, heads, all tokens, width/heads), filled up to `start`."""
         shift, scale, gate, shift2, scale2, gate2 = self.modulation(condition).unsqueeze(1).chunk(6, 2)
         normed = torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale)
         qkv = self.qkv(normed).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -63,7 +63,7 @@ class _Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Class `classes` is the unconditional one."""
+    """The label `config.classes` stands for no class: classifier-free guidance uses it."""
 
     mask: Tensor
 
@@ -83,11 +83,11 @@ class Transformer(nn.Module):
         self.register_buffer("mask", block_causal(config.sizes), persistent=False)
 
     def forward(self, labels: Tensor, views: Tensor) -> Tensor:
-        """All scales at once, as in training.
+        """Predicts all scales at once, as in training.
 
         Args:
             labels: classes (B,), int64.
-            views: what scales 2 to K are shown, (B, tokens without the first scale's, latent).
+            views: input of scales 2 to K, from `Tokenizer.views`, (B, tokens without the first scale's, latent).
 
         Returns:
             Logits (B, tokens, V).
@@ -99,7 +99,7 @@ class Transformer(nn.Module):
         return self._logits(x, condition)
 
     def caches(self, batch: int) -> list[tuple[Tensor, Tensor]]:
-        """Room for the keys and values of one generation, a pair for each block."""
+        """Empty keys and values for one generation, a pair per block."""
         shape = (batch, self.config.heads, len(self.mask), self.config.width // self.config.heads)
         weight = self.head.weight
         return [(weight.new_empty(shape), weight.new_empty(shape)) for _ in self.blocks]
@@ -107,7 +107,17 @@ class Transformer(nn.Module):
     def scale(
         self, k: int, labels: Tensor, view: Tensor | None, caches: list[tuple[Tensor, Tensor]]
     ) -> Tensor:
-        """Logits (B, n*n, V) of scale k, from what it is shown (None for the first) and the earlier scales' caches."""
+        """Predicts scale k during generation, and extends `caches`.
+
+        Args:
+            k: index of the scale, from 0.
+            labels: classes (B,), int64.
+            view: input of this scale, from `Tokenizer.view`, (B, n*n, latent). None for the first scale.
+            caches: keys and values of the earlier scales, from `caches`.
+
+        Returns:
+            Logits (B, n*n, V).
+        """
         start = sum(n * n for n in self.config.sizes[:k])
         x = self._first(labels) if view is None else self.word(view)
         x = x + self.position[start : start + x.shape[1]]

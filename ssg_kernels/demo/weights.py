@@ -1,4 +1,4 @@
-"""The demo's networks, and their weights on disk: safetensors in float16."""
+"""Creates the demo's networks, saves their weights as safetensors in float16, and loads them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def new(
     depth: int = 4,
     heads: int = 3,
 ) -> Models:
-    """Untrained networks that fit each other."""
+    """Untrained networks whose shapes match each other."""
     shape = TransformerConfig(
         tokenizer.sizes, tokenizer.vocabulary, tokenizer.latent, len(CLASSES), width, depth, heads
     )
@@ -41,7 +41,7 @@ def new(
 
 
 def save(model: nn.Module, path: Path) -> None:
-    """Writes the weights in float16, with the configuration beside them."""
+    """Writes the weights in float16, with the configuration in the metadata."""
     config: Any = getattr(model, "config", None)
     tensors = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     unfinished = path.with_suffix(".tmp")
@@ -50,7 +50,7 @@ def save(model: nn.Module, path: Path) -> None:
 
 
 def load(folder: Path = SHIPPED, device: str = "cpu") -> Models:
-    """The three networks of `folder`, in float32 and ready for inference."""
+    """Loads the three networks from `folder`, in float32 and ready for inference."""
     classifier = Classifier(len(CLASSES), factors(0, 0).shape[1])
     tokenizer = Tokenizer(TokenizerConfig(**_config(folder / "tokenizer.safetensors")))
     transformer = Transformer(TransformerConfig(**_config(folder / "transformer.safetensors")))
@@ -62,7 +62,7 @@ def load(folder: Path = SHIPPED, device: str = "cpu") -> Models:
 
 
 def fill(model: nn.Module, path: Path) -> None:
-    """Reads weights that `save` wrote into the model, which is then ready for inference."""
+    """Loads weights that `save` wrote, and makes the model ready for inference."""
     with safe_open(path, "pt") as file:
         model.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
     model.eval().requires_grad_(False)
@@ -75,6 +75,6 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def parameters(models: Models) -> str:
-    """How many the tokenizer and the transformer have together, such as '1.5 M'."""
+    """Number of parameters of the tokenizer and the transformer together, such as '1.5 M'."""
     count = sum(p.numel() for m in (models.tokenizer, models.transformer) for p in m.parameters())
     return f"{count / 1e6:.1f} M"

@@ -173,7 +173,7 @@ def guided_argument(ssgs: Iterator[SSG]) -> Around:
     """Of a sampler: its logits, guided in place, since what called it may read them again."""
 
     def around(sampler: Callable[..., Any], logits: Tensor, *args: Any, **kwargs: Any) -> Any:
-        next(ssgs)._advance(logits, out=logits)
+        next(ssgs)(logits, out=logits)
         return sampler(logits, *args, **kwargs)
 
     return around
@@ -184,7 +184,7 @@ def guided_result(ssg: SSG) -> Around:
 
     def around(get_logits: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         logits = get_logits(*args, **kwargs)
-        ssg._keep_rows(logits.shape[0])
-        return ssg._advance(logits, out=logits)
+        ssg.generation.keep_rows(logits.shape[0])
+        return ssg(logits, out=logits)
 
     return around

@@ -67,7 +67,7 @@ def attach(
             logits = get_logits(*args, **kwargs)
             # The first scale is the last position of the text.
             source = logits if ssg.step else logits[:, -1:]
-            ssg._advance(source, out=source)
+            ssg(source, out=source)
             return logits
 
         return [replaced(target.model, "get_logits", around)]

@@ -67,7 +67,7 @@ def attach(
         def around(sampler: Callable[..., Any], logits: Tensor, *args: Any, **kwargs: Any) -> Any:
             nonlocal is_prediction
             if is_prediction:
-                ssg._advance(logits, out=logits)
+                ssg(logits, out=logits)
             is_prediction = False
             return sampler(logits, *args, **kwargs)
 

@@ -73,7 +73,7 @@ def attach(
             # (B, h*w*d, 2), a view of (B, h*w, 2d)
             h, w = ssg.sizes[ssg.step]
             channels = logits.view(logits.shape[0], h * w, -1)
-            ssg._advance(channels, out=channels)
+            ssg(channels, out=channels)
             return sampler(logits, *args, **kwargs)
 
         return [replaced_global(namespace, _SAMPLER, around)]

@@ -6,11 +6,11 @@ from functools import cache
 
 import numpy as np
 import pytest
-from support import schedules
 import torch
 from numpy.typing import NDArray
-from support.packed import load_host
 from scipy.fft import dct
+from support import schedules
+from support.packed import load_host
 from support.strategies import INTERPOLATIONS, PRIORS
 
 from ssg_kernels import reference
@@ -26,7 +26,7 @@ LARGEST = 64
 @pytest.fixture(autouse=True)
 def _cached_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference builds its matrices anew in each of the tens of thousands of calls."""
-    for name in ("_dct_matrix", "_interpolation_weights"):
+    for name in ("dct_matrix", "interpolation_weights"):
         monkeypatch.setattr(reference, name, cache(getattr(reference, name)))
 
 

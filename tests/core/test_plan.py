@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import schedules
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support import schedules
 from support.packed import Execution, load_host, operator_of
 from support.strategies import INTERPOLATIONS, PRIORS, sides
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.bounds import assert_accurate
 from hypothesis import given
 from hypothesis import strategies as st
+from support.bounds import assert_accurate
 from support.cuda_on_host import HOST, expected_of, prepare
 from support.strategies import DTYPES, INTERPOLATIONS, OUT_LAYOUTS, PRIORS, Call, calls, normal
 from torch import Tensor

@@ -1,27 +1,7 @@
-"""Tiny untrained networks: what the tests of the demo's code run on."""
+"""The networks that the tests of the demo run on."""
 
 from __future__ import annotations
 
-import pytest
-import torch
+from support.demo_models import shipped, tiny
 
-from ssg_kernels.demo import weights
-from ssg_kernels.demo.tokenizer import TokenizerConfig
-from ssg_kernels.demo.weights import Models
-
-SIZES = (1, 2, 3, 4, 8)
-
-
-@pytest.fixture(scope="session")
-def tiny() -> Models:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        models = weights.new(TokenizerConfig(SIZES, vocabulary=128, latent=8, width=16, blocks=1), 32, 2, 2)
-        for model in vars(models).values():
-            model.eval().requires_grad_(False)
-        # Fresh networks are nearly indifferent; these have an opinion, about the class too.
-        for block in models.transformer.blocks:
-            torch.nn.init.normal_(block.modulation.weight, std=0.1)
-        models.transformer.classes.weight.mul_(20)
-        models.transformer.head.weight.mul_(8)
-    return models
+__all__ = ["shipped", "tiny"]

@@ -1,4 +1,4 @@
-"""The demo's images are a function of the seed."""
+"""The demo's images depend only on the seed and the index, and differ by class and factors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_images_are_in_range_and_classes_take_turns() -> None:
 def test_factors_are_those_of_the_images() -> None:
     images, _ = data.images(1200, seed=3)
     factors = dict(zip(data.COLUMNS, data.factors(1200, seed=3).unbind(1), strict=True))
-    # The hue's cosine is red's part in it, and the background's level its brightness in a corner.
+    # The cosine of the hue is its share of red. The background's level is the brightness of a corner.
     red = (images[:, 0] - images[:, 1:].mean(1))[:, 12:20, 12:20].mean((1, 2))
     assert _correlation(factors["cos hue"], red) > 0.8
     assert _correlation(factors["background"], images[:, :, :2, :2].mean((1, 2, 3))) > 0.8

@@ -1,4 +1,4 @@
-"""Generation: repeatable, unguided at beta 0, and the same by the kernel as by the reference."""
+"""Generation repeats, is unguided at beta 0, and draws the same tokens by the kernel as by the reference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.bounds import RELATIVE
+from torch import Tensor
 
+from ssg_kernels import reference
+from ssg_kernels.demo import data
 from ssg_kernels.demo.generate import Clock, Sampling, generate
 from ssg_kernels.demo.weights import Models
 
@@ -18,6 +22,12 @@ CASES = [
     for prior, interpolation in PRIORS
     for rescale in (False, True)
     for order in ("after", "before")
+]
+SHIPPED_SAMPLINGS = [
+    GUIDED,
+    replace(GUIDED, prior="spatial", interpolation="nearest", schedule="static", temperature=1.25, top_k=9),
+    replace(GUIDED, prior="dse_zero_pad", rescale=True, cfg_order="before", temperature=0.7),
+    replace(GUIDED, interpolation="bicubic", cfg=2.5, top_k=0, top_p=0.0),
 ]
 
 
@@ -70,3 +80,61 @@ def test_clock_and_watch(tiny: Models) -> None:
     assert 0 < sum(clock.sampling) < clock.total
     assert [k for k, _ in latents] == 2 * list(range(scales))
     torch.testing.assert_close(tiny.tokenizer.image(latents[scales - 1][1]), images[:6])
+
+
+@pytest.mark.parametrize("sampling", SHIPPED_SAMPLINGS, ids=["dse", "nearest", "zero-padded", "bicubic"])
+def test_every_token_is_that_of_the_reference(
+    shipped: Models, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw: list[Tensor] = []
+    original = type(shipped.transformer).scale
+
+    def scale(*args: object) -> Tensor:
+        raw.append(original(*args))  # type: ignore[arg-type]
+        return raw[-1].clone()
+
+    monkeypatch.setattr(type(shipped.transformer), "scale", scale)
+    sizes = shipped.tokenizer.config.sizes
+    tokens = generate(shipped, torch.arange(24) % len(data.CLASSES), 7, sampling)[1]
+    uniform = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(7))
+    drawn = zip(shipped.tokenizer.split(tokens), shipped.tokenizer.split(uniform), strict=True)
+    for k, (made, u) in enumerate(drawn):
+        guided = _guided(raw, sizes, k, sampling)
+        bound = RELATIVE[torch.float32] * guided.abs().max().item()
+        scaled = guided / sampling.temperature
+        expected = reference.sample(scaled, u, sampling.top_k, sampling.top_p)
+        differ = made != expected
+        if not differ.any():
+            continue
+        # Tokens may differ only where the uniform number is at the boundary of two tokens, within the bound.
+        chance = reference.sample_weights(scaled, sampling.top_k, sampling.top_p)[differ].double()
+        chance = chance / chance.sum(-1, keepdim=True)
+        upper = chance.cumsum(-1).gather(-1, made[differ][:, None]).squeeze(-1)
+        lower = upper - chance.gather(-1, made[differ][:, None]).squeeze(-1)
+        slack = 4 * bound / sampling.temperature
+        assert ((lower - slack <= u[differ]) & (u[differ] <= upper + slack)).all(), (
+            f"scale {k + 1}: {differ.sum()} tokens"
+        )
+
+
+def _guided(raw: list[Tensor], sizes: tuple[int, ...], k: int, sampling: Sampling) -> Tensor:
+    """The logits of scale k, merged and guided by the reference in float64."""
+    t = sampling.cfg * k / (len(sizes) - 1)
+    if k == 0:
+        conditional, unconditional = raw[0].double().chunk(2)
+        return (1 + t) * conditional - t * unconditional
+    before = t if sampling.cfg_order == "before" else sampling.cfg * (k - 1) / (len(sizes) - 1)
+    decay = 1 - k / len(sizes) if sampling.schedule == "linear" else 1.0
+    assert sampling.beta is not None
+    return reference.guided_logits_cfg(
+        raw[k].double(),
+        raw[k - 1].double(),
+        (sizes[k],) * 2,
+        (sizes[k - 1],) * 2,
+        sampling.beta * decay,
+        t,
+        before,
+        sampling.prior,
+        sampling.interpolation,
+        sampling.rescale,
+    )

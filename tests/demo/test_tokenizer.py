@@ -1,4 +1,4 @@
-"""Residual quantisation: what the tokens say is what the latent became."""
+"""Residual quantisation: the tokens determine the quantised latent, and every part is trained."""
 
 from __future__ import annotations
 

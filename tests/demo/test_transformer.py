@@ -1,4 +1,4 @@
-"""The mask of training and the caches of sampling say the same."""
+"""Training with the mask and sampling with the caches give the same logits."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import os
 import pytest
 import torch
 
-from ssg_kernels import _backends
+from ssg_kernels._torch import backends
 
 DEVICE = torch.device(os.environ.get("SSG_TEST_DEVICE", "cuda"))
 BACKENDS = ("cpu",) if DEVICE.type == "cpu" else ("cuda", "triton")
@@ -41,7 +41,7 @@ def cuda(device: torch.device) -> torch.device:
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, device: torch.device) -> str:
-    reason = _backends.unavailable(request.param, device)
+    reason = backends.unavailable(request.param, device)
     if reason is not None:
         _skip(request.param, reason)
     monkeypatch.setenv("SSG_KERNELS_BACKEND", request.param)

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from support.gpu_cases import assert_right, random_logits, run, to_device
 from hypothesis import given, settings
+from support.gpu_cases import assert_right, random_logits, run, to_device
 from support.schedules import INFINITY, VAR_256, VAR_512, VAR_1024, every_step, infinity, square, steps
 from support.strategies import DTYPES, LAYOUTS, OUT_LAYOUTS, Call, calls
 

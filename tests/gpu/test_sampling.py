@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.gpu_cases import to_device
 from hypothesis import given, settings
 from support.draws import INF, Draw, draws, expected_tokens
+from support.gpu_cases import to_device
 from torch import Tensor
 
 import ssg_kernels

@@ -8,9 +8,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from support import standins
 import torch
-from support.denoiser_checks import Denoiser, Output, check_everything, check_guided, recorded_microsoft, run, same
+from support import standins
+from support.denoiser_checks import (
+    Denoiser,
+    Output,
+    check_everything,
+    check_guided,
+    recorded_microsoft,
+    run,
+    same,
+)
 from torch import Tensor
 
 from ssg_kernels.integrations import vq_diffusion

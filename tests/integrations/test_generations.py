@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import standins
 import torch
+from support import standins
 from support.generation_checks import (
     Sampler,
     check_after,
@@ -352,7 +352,7 @@ def test_what_is_missing_is_named(attach: Any, model: Any, problem: str) -> None
 
 def test_a_method_that_calls_no_sampler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(standins, "sample_with_top_k_top_p_")
-    assert "Var.autoregressive_infer_cfg of standins calls no sample_with_top_k_top_p_;" in refusal(
+    assert "Var.autoregressive_infer_cfg of support.standins calls no sample_with_top_k_top_p_;" in refusal(
         var.attach, standins.Var()
     )
 

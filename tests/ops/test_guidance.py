@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.bounds import assert_accurate
 from hypothesis import given
 from hypothesis import strategies as st
+from support.bounds import assert_accurate
 from support.schedules import VAR_256, infinity, square
 from support.strategies import DTYPES, INTERPOLATIONS, LAYOUTS, PRIORS, normal
 from torch import Tensor
@@ -169,21 +169,33 @@ def test_in_place(backend: str, dtype: torch.dtype, cfg: float | None) -> None:
     for logits, wanted in zip(raw, expected, strict=True):
         given = logits.clone()
         out = given[: len(wanted)]
-        assert ssg._advance(given, cfg, out=out) is out
+        assert ssg(given, cfg, out=out) is out
         assert torch.equal(out, wanted)
 
 
 def test_fewer_rows_go_on(backend: str) -> None:
     raw = raw_logits(SIZES, rows=4)
     ssg = SSG(SIZES, 0.5)
-    ssg._keep_rows(2)
+    ssg.generation.keep_rows(2)
     expected = [SSG(SIZES[:2], 0.5, [1, 0.75]), SSG(SIZES[1:], 0.5, [1, 0.5, 0.25])]
     assert torch.equal(ssg(raw[0]), expected[0](raw[0]))
     assert torch.equal(ssg(raw[1]), expected[0](raw[1]))
-    ssg._keep_rows(2)
+    ssg.generation.keep_rows(2)
     expected[1](raw[1][:2])
     for logits in raw[2:]:
         assert torch.equal(ssg(logits[:2]), expected[1](logits[:2]))
+
+
+def test_a_copy_goes_on_alone() -> None:
+    raw = raw_logits(SIZES)
+    expected = [ssg(x) for ssg in [SSG(SIZES, 0.5)] for x in raw]
+    ssg = SSG(SIZES, 0.5)
+    for logits in raw[:2]:
+        ssg(logits)
+    twins = copy.copy(ssg), copy.deepcopy(ssg)
+    for twin in (*twins, ssg):
+        for logits, wanted in zip(raw[2:], expected[2:], strict=True):
+            assert torch.equal(twin(logits), wanted)
 
 
 # What samplers do to the logits. Each went wrong in a real sampler.
@@ -377,7 +389,9 @@ def test_nothing_is_kept_after_the_last_scale() -> None:
     ssg = SSG(SIZES, 0.5)
     for logits in raw_logits(SIZES, rows=4):
         ssg(logits, 1.0)
-    assert not any(isinstance(value, Tensor) for value in vars(ssg).values())
+    assert not any(
+        isinstance(value, Tensor) for part in (ssg, ssg.generation) for value in vars(part).values()
+    )
 
 
 def test_two_generations_at_once_need_two() -> None:
@@ -461,11 +475,13 @@ def begun() -> SSG:
     ],
 )
 def test_wrong_logits_change_nothing(begun: SSG, text: str, logits: Tensor, cfg: Any) -> None:
-    before = dict(vars(begun))
+    parts = (begun, begun.generation)
+    before = [dict(vars(part)) for part in parts]
     with pytest.raises(ValueError, match=re.escape(text)) as caught:
         begun(logits, cfg)
     assert str(caught.value).startswith("SSG: ")
-    assert all(vars(begun)[name] is value for name, value in before.items())
+    for part, values in zip(parts, before, strict=True):
+        assert all(vars(part)[name] is value for name, value in values.items())
     assert begun(normal(2, 6, 9)).shape == (2, 6, 9)
 
 

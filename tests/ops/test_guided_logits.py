@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.bounds import assert_accurate
 from hypothesis import given
+from support.bounds import assert_accurate
 from support.schedules import every_step
 from support.strategies import DTYPES, INTERPOLATIONS, LAYOUTS, OUT_LAYOUTS, PRIORS, Call, calls, normal
 from torch import Tensor

@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
-from ssg_kernels import _schema
-from ssg_kernels._schema import Overload
+from ssg_kernels._names import STRENGTHS
+from ssg_kernels._torch import schema
+from ssg_kernels._torch.schema import Overload
 
 SIZE, PREV_SIZE, VOCABULARY = (3, 4), (2, 3), 5
 TOKENS, PREV_TOKENS = 12, 6
@@ -38,20 +39,20 @@ def arguments(overload: Overload, layout: str, options: tuple[str, str, bool], r
     return (logits, prev_logits, SIZE, PREV_SIZE, *strengths, *options)
 
 
-@pytest.mark.parametrize("overload", [o for o in _schema.OVERLOADS if not o.is_out], ids=lambda o: o.qualname)
+@pytest.mark.parametrize("overload", [o for o in schema.OVERLOADS if not o.is_out], ids=lambda o: o.qualname)
 def test_functional(overload: Overload) -> None:
     torch.library.opcheck(overload.op, arguments(overload, "contiguous", OPTIONS[0], True))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("operator", _schema.STRENGTHS)
+@pytest.mark.parametrize("operator", STRENGTHS)
 def test_functional_of_layouts(operator: str, layout: str) -> None:
     overload = Overload(operator, (), is_out=False)
     options = OPTIONS[1 + list(LAYOUTS).index(layout) % 2]
     torch.library.opcheck(overload.op, arguments(overload, layout, options, layout != "contiguous"))
 
 
-@pytest.mark.parametrize("overload", [o for o in _schema.OVERLOADS if o.is_out], ids=lambda o: o.qualname)
+@pytest.mark.parametrize("overload", [o for o in schema.OVERLOADS if o.is_out], ids=lambda o: o.qualname)
 def test_out(overload: Overload) -> None:
     torch.library.opcheck(
         overload.op,
@@ -61,7 +62,7 @@ def test_out(overload: Overload) -> None:
 
 
 @pytest.mark.parametrize("layout", ["batch_slice", "channel_major"])
-@pytest.mark.parametrize("operator", _schema.STRENGTHS)
+@pytest.mark.parametrize("operator", STRENGTHS)
 def test_out_of_layouts(operator: str, layout: str) -> None:
     overload = Overload(operator, (), is_out=True)
     out = torch.empty(4, TOKENS + 1, VOCABULARY + 2)[::2, 1:, 1:-1]
@@ -80,7 +81,7 @@ def test_prior_linear(layout: str, scale: tuple[int, ...], transpose: bool) -> N
     )
 
 
-@pytest.mark.parametrize("overload", _schema.OVERLOADS, ids=lambda o: o.qualname)
+@pytest.mark.parametrize("overload", schema.OVERLOADS, ids=lambda o: o.qualname)
 def test_meta(overload: Overload) -> None:
     args = tuple(
         x.to("meta") if isinstance(x, torch.Tensor) else x
@@ -94,7 +95,7 @@ def test_meta(overload: Overload) -> None:
 
 
 @pytest.mark.usefixtures("extension")
-@pytest.mark.parametrize("operator", _schema.STRENGTHS)
+@pytest.mark.parametrize("operator", STRENGTHS)
 def test_inference_runs_no_python(operator: str) -> None:
     """In inference mode a call goes from torch's dispatcher to the compiled kernel, past everything in Python."""
     overload = Overload(operator, (), is_out=False)

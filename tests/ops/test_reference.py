@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
-from support.bounds import assert_accurate
 from hypothesis import given
 from hypothesis import strategies as st
+from support.bounds import assert_accurate
 from support.schedules import every_step
 from support.strategies import INTERPOLATIONS, PRIORS, Call, calls, normal, sides
 from torch import Tensor

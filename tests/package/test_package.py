@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import ssg_kernels
-from ssg_kernels import _extension, info, tour
+from ssg_kernels import info, tour
 from ssg_kernels.__main__ import main
+from ssg_kernels._torch import extension
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_WHEEL = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
@@ -39,10 +40,10 @@ def python(code: str, **environment: str | None) -> subprocess.CompletedProcess[
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A copy of what a build reads, so that it leaves nothing in this tree."""
+    """A copy of the sources, so that a build leaves nothing in this tree. `study` must not get into the wheel."""
     copy = tmp_path / "source"
     skip = shutil.ignore_patterns("*.so", "_build.json", "__pycache__", "*.egg-info")
-    for folder in ("ssg_kernels", "csrc", "python"):
+    for folder in ("ssg_kernels", "csrc", "python", "study"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=skip)
     for name in ("CMakeLists.txt", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
@@ -112,14 +113,14 @@ def test_info_of_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"^CUDA +nvcc 13\.0\.88: sm_90-real, sm_120-virtual$", info.report(), re.M)
     monkeypatch.setenv("SSG_KERNELS_BACKEND", "reference")
     assert "SSG_KERNELS_BACKEND is 'reference'" in info.report()
-    monkeypatch.setattr(_extension, "error", "undefined symbol: torch_new")
+    monkeypatch.setattr(extension, "error", "undefined symbol: torch_new")
     cpu = info.backends()[1]
     assert not cpu.usable
     assert cpu.note == "built for torch 2.10 and newer, but not loaded: undefined symbol: torch_new"
 
 
 def test_info_of_the_pure_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_extension, "error", "No module named 'ssg_kernels._C'")
+    monkeypatch.setattr(extension, "error", "No module named 'ssg_kernels._C'")
     monkeypatch.setattr(info, "build", lambda: None)
     monkeypatch.delenv("SSG_KERNELS_BACKEND", raising=False)
     cpu = info.backends()[1]
@@ -212,6 +213,7 @@ def test_pure_wheel(source: Path) -> None:
     assert name == f"ssg_kernels-{ssg_kernels.__version__}-py3-none-any.whl"
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ssg_kernels").rglob("*.py")}
     weights = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ssg_kernels/demo/weights").iterdir()}
+    assert not [file for file in files if file.startswith("study") or "/study" in file]
     assert {file for file in files if ".dist-info/" not in file} == modules | weights | {
         "ssg_kernels/py.typed"
     }
@@ -262,14 +264,21 @@ def test_without_torch_one_sentence_says_what_to_do(source: Path, tmp_path: Path
     )
 
 
-def test_the_readme_runs() -> None:
-    blocks = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
-    )
+@pytest.mark.parametrize("page", ["README.md", "docs/usage.md"])
+def test_the_code_of_a_page_runs(page: str) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
     assert blocks
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, page, "exec"), names)
+
+
+def test_the_links_of_the_readme_exist() -> None:
+    """Those of docs/ are checked where the pages are built."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "docs/index.md" in links
+    for link in links:
+        assert (ROOT / link).exists(), link
 
 
 def test_the_changelog_names_this_version() -> None:

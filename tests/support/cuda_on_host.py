@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.packed import load_host
-from support.strategies import Call
 from torch import Tensor
 
 from ssg_kernels import reference
+from support.packed import load_host
+from support.strategies import Call
 
 HOST = load_host()
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from support.generation_checks import BETA, RELATIVE, multipliers
 from torch import Tensor
 
 from ssg_kernels import reference
+from support.generation_checks import BETA, RELATIVE, multipliers
 
 
 @dataclass

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from hypothesis import strategies as st
-from support.strategies import DTYPES
 from torch import Tensor
 
 from ssg_kernels import reference
+from support.strategies import DTYPES
 
 INF = torch.inf
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.bounds import ulp
 from torch import Tensor
 
 from ssg_kernels import reference
+from support.bounds import ulp
 
 RELATIVE = 1e-5  # of the largest logit, in float32
 BETA = 0.75

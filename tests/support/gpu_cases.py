@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from support.bounds import assert_accurate
-from support.strategies import Call
 from torch import Tensor
 
 import ssg_kernels
 from ssg_kernels import reference
+from support.bounds import assert_accurate
+from support.strategies import Call
 
 _ELEMENTS = 1 << 26  # of the fine logits, at once in float64
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +12,12 @@ from support.triton_compiling import driver
 from torch import Tensor
 
 import ssg_kernels
-from ssg_kernels import _backends, _triton
+from ssg_kernels import _triton
+from ssg_kernels._call import GuidedCall, Options
+from ssg_kernels._torch import backends
 from ssg_kernels._triton import launch
 
-OPTIONS = ("dse", "bilinear", False)
+OPTIONS = Options("dse", "bilinear", False)
 # What Triton hands to a launcher: grid, stream, function, packed metadata, an object of its own, two hooks, arguments.
 _FUNCTION, _METADATA, _ARGUMENTS = 4, 6, 9
 
@@ -34,7 +35,8 @@ def launched() -> Iterator[list[tuple[Any, ...]]]:
 def guide(
     logits: Tensor, prev_logits: Tensor, *strengths: float | Tensor, out: Tensor | None = None
 ) -> Tensor:
-    return launch.guided(logits, prev_logits, (4, 4), (3, 3), strengths, OPTIONS, out)
+    operator = "guided_logits" if len(strengths) == 1 else "guided_logits_cfg"
+    return launch.guided(GuidedCall(operator, logits, prev_logits, (4, 4), (3, 3), strengths, OPTIONS, out))
 
 
 def same(a: object, b: object) -> bool:
@@ -175,10 +177,10 @@ def test_empty_calls_launch_nothing(launched: list[tuple[Any, ...]]) -> None:
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     _triton._unavailable.cache_clear()
-    _backends._warn_of_the_reference.cache_clear()
+    backends._warn_of_the_reference.cache_clear()
     yield monkeypatch
     _triton._unavailable.cache_clear()
-    _backends._warn_of_the_reference.cache_clear()
+    backends._warn_of_the_reference.cache_clear()
 
 
 def test_why_it_cannot_serve(found: pytest.MonkeyPatch) -> None:
@@ -203,8 +205,8 @@ def test_why_it_cannot_serve(found: pytest.MonkeyPatch) -> None:
     with pytest.warns(
         UserWarning, match=r"no kernel for these cuda tensors \(triton is not installed\): the reference"
     ):
-        assert not _backends.uses_triton(SimpleNamespace(device=cuda))
-    assert not _backends.uses_triton(SimpleNamespace(device=cuda))
+        assert backends.resolve(cuda) == "reference"
+    assert backends.resolve(cuda) == "reference"
 
 
 def test_forced_where_it_cannot_serve(found: pytest.MonkeyPatch) -> None:

@@ -16,15 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.bounds import RELATIVE, assert_accurate, ulp
-from support.triton_forms import FORMS, of_form
 from hypothesis import given, settings
+from support.bounds import RELATIVE, assert_accurate, ulp
 from support.strategies import DTYPES, INTERPOLATIONS, LAYOUTS, OUT_LAYOUTS, PRIORS, Call, calls, normal
+from support.triton_forms import FORMS, of_form
 from torch import Tensor
 from triton.runtime import interpreter
 
 import ssg_kernels
-from ssg_kernels import _kernels, _triton, reference
+from ssg_kernels import _triton, reference
+from ssg_kernels._call import GuidedCall, Options
+from ssg_kernels._torch import fallback
 from ssg_kernels._triton import launch, plan
 
 INF = math.inf
@@ -47,8 +49,9 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def run(call: Call, logits: Tensor, prev_logits: Tensor, *strengths: float | Tensor, **out: Tensor) -> Tensor:
-    function = _triton.guided_logits_cfg if call.is_cfg else _triton.guided_logits
-    return function(logits, prev_logits, call.size, call.prev_size, *strengths, *call.options, **out)
+    operator = "guided_logits_cfg" if call.is_cfg else "guided_logits"
+    arguments = (logits, prev_logits, call.size, call.prev_size, *strengths, *call.options)
+    return _triton.guided(GuidedCall.of(operator, *arguments, **out))
 
 
 def expected_of(call: Call, logits: Tensor, prev_logits: Tensor, *strengths: float | Tensor) -> Tensor:
@@ -276,16 +279,16 @@ def test_prior_linear(form: str, dtype: torch.dtype, transpose: bool) -> None:
     ):
         tokens = math.prod(size if transpose else prev_size)
         x = normal(2, tokens, 33, dtype=dtype)
-        options = (size, prev_size, "dse", interpolation, True, transpose)
+        options = (size, prev_size, Options("dse", interpolation, True), transpose)
         actual = _triton.prior_linear(x, scale, *options)
         assert actual.is_contiguous()
-        expected = _kernels.reference_prior_linear(x.double(), scale.double(), *options)
+        expected = fallback.reference_prior_linear(x.double(), scale.double(), *options)
         assert_accurate(actual, expected, 2 * x.double())
 
 
 def test_equal_sizes_guide_away_from_the_previous_logits(form: str) -> None:
     logits, prev_logits = normal(2, 20, 33), normal(2, 20, 33)
-    actual = _triton.guided_logits(logits, prev_logits, (4, 5), (4, 5), 0.75)
+    actual = _triton.guided(GuidedCall.of("guided_logits", logits, prev_logits, (4, 5), (4, 5), 0.75))
     assert_accurate(actual, logits.double() + 0.75 * (logits.double() - prev_logits.double()))
 
 

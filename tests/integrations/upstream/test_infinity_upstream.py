@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 import torch
 from support.checkouts import checkout, empty, randomize
-from support.generation_checks import Sampler, check_after, check_before, check_everything, check_two_models, run, same
+from support.generation_checks import (
+    Sampler,
+    check_after,
+    check_before,
+    check_everything,
+    check_two_models,
+    run,
+    same,
+)
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -1,0 +1,37 @@
+"""The names that arguments may have. `csrc/names.h` has the same lists; `tests/core/test_names.py` compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+PRIORS = ("dse", "dse_zero_pad", "spatial")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
+# What logits may be.
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+# The strengths that each guided operator takes, in order. Each strength is a float or a tensor.
+STRENGTHS = {
+    "guided_logits": ("beta",),
+    "guided_logits_cfg": ("beta", "cfg", "prev_cfg"),
+}
+
+# Named schedules of beta and of cfg, and whether SSG guides the merged logits or both halves.
+SCHEDULES = ("linear", "static")
+CFG_SCHEDULES = ("static", "ramp")
+CFG_ORDERS = ("after", "before")
+
+# The values of SSG_KERNELS_BACKEND.
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+
+
+def quoted(names: Iterable[str]) -> str:
+    """The names as an error message lists them."""
+    return ", ".join(map(repr, names))
+
+
+def dtype_names() -> str:
+    """The dtypes of logits as an error message lists them."""
+    *names, last = (str(dtype).removeprefix("torch.") for dtype in DTYPES)
+    return f"{', '.join(names)} or {last}"

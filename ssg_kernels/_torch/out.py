@@ -1,0 +1,84 @@
+"""The overloads that write into `out`: version counters for autograd, no derivatives, and a functional form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from ssg_kernels._torch import schema
+from ssg_kernels._torch.internals import (
+    OpOverload,
+    after_views,
+    any_requires_grad,
+    below_autograd,
+    forward_mode_is_on,
+    has_tangent,
+    operator_name,
+)
+
+
+def _autograd_kernel(op: OpOverload) -> Callable[..., Tensor]:
+    write = after_views(op)
+
+    def kernel(keyset: Any, *arguments: Any, out: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and any_requires_grad(*arguments, out):
+            raise RuntimeError(_refusal(op, "but one of the arguments requires grad"))
+        if forward_mode_is_on() and any(map(has_tangent, (*arguments, out))):
+            raise RuntimeError(_refusal(op, "but one of the arguments has a forward-mode tangent"))
+        with below_autograd():
+            write(keyset, *arguments, out=out)
+        increment_version(out)
+        return out
+
+    return kernel
+
+
+def _inference_kernel(op: OpOverload) -> Callable[..., Tensor]:
+    """Runs in inference mode only, and there only for tensors that were made outside of it."""
+    write = after_views(op)
+
+    def kernel(keyset: Any, *arguments: Any, out: Tensor) -> Tensor:
+        write(keyset, *arguments, out=out)
+        increment_version(out)
+        return out
+
+    return kernel
+
+
+def _functional_kernel(op: OpOverload) -> Callable[..., Tensor]:
+    """For compilers: the operator, then a copy. They remove the copy where `out` is no input of the graph."""
+
+    def kernel(*arguments: Any, out: Tensor) -> Tensor:
+        return out.copy_(op(*arguments))
+
+    return kernel
+
+
+def _vmap_kernel(op: OpOverload) -> Callable[..., Tensor]:
+    def kernel(*arguments: Any, out: Tensor) -> Tensor:
+        name = operator_name(op)
+        raise RuntimeError(f"{name}(): functions with out=... arguments don't support vmap")
+
+    return kernel
+
+
+def _refusal(op: OpOverload, reason: str) -> str:
+    name = operator_name(op)
+    return f"{name}(): functions with out=... arguments don't support automatic differentiation, {reason}."
+
+
+def _register() -> None:
+    for overload in schema.OVERLOADS:
+        if overload.is_out:
+            op, functional = overload.op, overload.functional.op
+            schema.implement(overload.qualname, _autograd_kernel(op), "Autograd", with_keyset=True)
+            schema.implement(overload.qualname, _inference_kernel(op), "ADInplaceOrView", with_keyset=True)
+            schema.implement(overload.qualname, _functional_kernel(functional), "Functionalize")
+            schema.implement(overload.qualname, _vmap_kernel(op), "FuncTorchBatched")
+
+
+_register()
