@@ -4,7 +4,6 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "arguments.h"
 #include "cuda/kernel.h"
 #include "run.h"
 #include "tensor.h"
@@ -32,10 +31,11 @@ void fall_back(const std::string& op, const std::string& overload, StableIValue*
   // The twin takes the arguments over and returns (result, problem). It never raises, since the text would be lost
   // here.
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(twin.c_str(), overload.c_str(), stack, TORCH_ABI_VERSION));
-  const Text problem(stack[1]);
-  if (problem.view().empty()) return;
-  const Tensor unused(torch::stable::detail::to<Tensor>(stack[0]));
-  throw std::runtime_error(std::string(problem.view()));
+  const Tensor text = torch::stable::detail::to<Tensor>(stack[1]);
+  if (text.numel() == 0) return;
+  const Tensor unused = torch::stable::detail::to<Tensor>(stack[0]);
+  throw std::runtime_error(
+      std::string(static_cast<const char*>(text.const_data_ptr()), static_cast<size_t>(text.numel())));
 }
 
 }  // namespace ssg::ops
