@@ -181,17 +181,6 @@ PYBIND11_MODULE(_host, module) {
       py::arg("size"), py::arg("prev_size"), py::arg("prior") = "dse", py::arg("interpolation") = "bilinear",
       py::arg("rescale") = false, py::arg("transposed") = false);
 
-  module.def(
-      "step_cost",
-      [](const Size& size, const Size& prev_size, const std::string& prior, const std::string& interpolation,
-         bool rescale, bool transposed) {
-        const Step step = make_step(make_key(size, prev_size, prior, interpolation, rescale, transposed));
-        return py::make_tuple(step.form == Form::dense ? "dense" : "separable", step.multiply_adds());
-      },
-      py::arg("size"), py::arg("prev_size"), py::arg("prior") = "dse", py::arg("interpolation") = "bilinear",
-      py::arg("rescale") = false, py::arg("transposed") = false,
-      "The form of a step, and its multiply-adds per vocabulary column.");
-
   bind_plan<float>(module, "Float32");
   bind_plan<double>(module, "Float64");
   module.def(
