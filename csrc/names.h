@@ -1,5 +1,5 @@
-// Every name that users write or read stands here, once for C++: priors, interpolations, dtypes and the overloads of
-// the guided operators. tests/core/test_names.py compares them with the names in Python.
+// The names of priors, interpolations, dtypes and of the guided operators' overloads. C++ has them nowhere else;
+// tests/core/test_names.py compares them with the names in Python.
 #pragma once
 
 #include <cstddef>
@@ -84,7 +84,7 @@ Enum parse(std::string_view argument, Names<Enum> names, std::string_view given)
   throw std::invalid_argument(must_be_one_of(argument, names, given));
 }
 
-// The strengths of the guided operators in the order of their arguments: an operator takes the first ones.
+// The strengths of the guided operators, in the order of their arguments. An operator takes the first so many.
 inline constexpr size_t kMostStrengths = 3;
 inline constexpr const char* kStrengths[kMostStrengths] = {"beta", "cfg", "prev_cfg"};
 
@@ -101,7 +101,8 @@ struct GuidedOverload {
   unsigned floats;
   bool is_out;  // writes into an argument `out`
   bool is_float(size_t strength) const { return (floats >> strength & 1) != 0; }
-  // "" for tensors only, "float" for floats only, else "float" and the names of the floats; "out" at the end.
+  // Empty where all strengths are tensors, "float" where all are floats, else "float" and their names. The name of an
+  // overload that writes into `out` ends in "out".
   std::string name() const;
 };
 

@@ -1,5 +1,5 @@
-// What one step is, apart from any device: the key that names it, its axes with their symmetry, and the form in which
-// it costs least.
+// What one step is on any device: the key that names it, its axes and their symmetry, and the form in which it costs
+// least.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ struct StepKey {
   bool operator<(const StepKey& other) const { return tie() < other.tie(); }
 };
 
-// The prior's terms of a key.
+// The terms of the prior.
 std::vector<Term> terms_of(const StepKey& key);
 
 // One axis in even/odd coordinates. With i' = in - 1 - i the mirror of i, even coordinate i holds x_i + x_i' and odd
@@ -49,19 +49,19 @@ struct PairRow {
 };
 PairRow pair_row(const Matrix& factor, const Axis& axis, int64_t pair);
 
-// The most non-zero coordinates in a row of a factor.
+// How many non-zero coordinates the rows of a factor have at most.
 struct Band {
   int64_t even = 0;
   int64_t odd = 0;
   int64_t count() const { return even + odd; }
-  // Whether multiplying by the non-zero entries alone is worth it. Such an entry reads its own operand, where the rows
-  // of a full product share theirs: it is worth it below half.
+  // Whether a product with the non-zero entries alone is cheaper. The rows of a full product share their operands,
+  // while each of these entries reads its own: the band must be half as wide as the axis.
   bool is_narrow(const Axis& axis) const { return 2 * count() <= axis.in || axis.in == 1; }
 };
 Band band_of(const Matrix& factor, const Axis& axis);
 
-// Dense: one matrix from all coarse tokens to all fine ones, as the separable form of a grid of one row.
 // Separable: for each term a contraction along h, then one along w.
+// Dense: one matrix from all coarse tokens to all fine ones. It is the separable form of a grid of one row.
 enum class Form : int8_t { dense, separable };
 
 struct Step {
@@ -74,7 +74,7 @@ struct Step {
   int64_t term_count() const { return static_cast<int64_t>(terms.size()); }
   // The slots of a row, which the first contraction hands to the second: one per term and coarse column.
   int64_t slots() const { return term_count() * w.in; }
-  // Per vocabulary column, by full or banded products, whichever each factor takes.
+  // Per vocabulary column, with a full or a banded product for each factor.
   int64_t multiply_adds() const;
 };
 

@@ -1,5 +1,5 @@
-// ssg_kernels._host: the torch-free core as the tests see it. Built for development only; nothing in the package
-// imports it.
+// ssg_kernels._host shows the tests the core, which needs no torch. It is built for development only; nothing in the
+// package imports it.
 #include "host.h"
 
 #include <pybind11/numpy.h>
@@ -63,7 +63,7 @@ py::list to_list(const std::vector<cpu::Chunk>& chunks) {
   return list;
 }
 
-// What coefficients are computed in.
+// The dtypes of coefficients.
 constexpr Named<Scalar> kComputed[] = {{"float32", Scalar::float32}, {"float64", Scalar::float64}};
 
 template <class T>
@@ -76,7 +76,7 @@ void bind_plan(py::module_& module, const char* suffix) {
       .def_property_readonly("index", [](const Tap& taps) { return to_array(taps.index); })
       .def_property_readonly("coefficient", [](const Tap& taps) { return to_array(taps.coefficient); });
 
-  // The cache hands out plans to const; every property here is read-only too.
+  // Plans of the cache are const, so every property is read-only.
   py::class_<P, std::shared_ptr<P>>(module, (std::string("Plan") + suffix).c_str())
       .def_property_readonly("form", [](const P& plan) { return plan.form == Form::dense ? "dense" : "separable"; })
       .def_property_readonly("max_rows", [](const P& plan) { return plan.key.max_rows; })

@@ -79,8 +79,8 @@ Call make_call(const Size& size, const Size& prev_size, const std::string& prior
   return made;
 }
 
-// Small kernels with one fault each, for which the tests expect the shim to raise; of two warps and 256 shared bytes.
-// Returns what the kernel wrote, 64 floats.
+// Runs a small kernel with one fault, for which tests expect the shim to raise. It has two warps and 256 bytes of
+// shared memory. Returns the 64 floats that it wrote.
 std::vector<float> run_fault(const std::string& fault, bool reverse) {
   alignas(16) static const float source[64] = {1, 2, 3, 4};
   std::vector<float> out(64);
@@ -124,7 +124,7 @@ std::vector<float> run_fault(const std::string& fault, bool reverse) {
   return out;
 }
 
-// a (16 x depth) times b (depth x 8) on the emulated tensor cores, as one warp.
+// The product of a (16 x depth) and b (depth x 8), computed by one warp on the emulated tensor cores.
 std::vector<float> run_mma(const std::vector<float>& a, const std::vector<float>& b, int depth) {
   if ((depth != 4 && depth != 8) || a.size() != static_cast<size_t>(16 * depth) ||
       b.size() != static_cast<size_t>(8 * depth))

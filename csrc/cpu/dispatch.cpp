@@ -59,8 +59,8 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t threads) {
-  // What a task keeps in cache: half of a second-level cache, the other half for the logits that stream through. A
-  // large map takes more of it, since runs of a single strip would waste the pages and lines that every row touches.
+  // A task keeps its data in half of a second-level cache; the logits that stream through use the other half. A large
+  // map takes more, since a task of a single strip would waste most of the pages and lines that every row touches.
   constexpr int64_t kTaskBytes = int64_t{512} << 10;
   constexpr int64_t kLargeTaskBytes = int64_t{960} << 10;
   constexpr int64_t kMaxStrips = 16;
@@ -69,10 +69,11 @@ Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64
   const int64_t strips = ceil_div(call.vocabulary, strip);
   Split split;
   split.strips = std::clamp<int64_t>(kTaskBytes / strip_bytes, 2 * strip_bytes <= kLargeTaskBytes ? 2 : 1, kMaxStrips);
-  // Enough tasks for every thread: fewer columns each, and then fewer rows, which costs loading the map again.
+  // There should be enough tasks for all threads. Tasks get fewer columns first, and then fewer rows, which makes
+  // several tasks load the same map.
   const int64_t wanted = threads > 1 ? 4 * threads : 1;
   split.strips = std::clamp<int64_t>(call.batch * strips / wanted, 1, split.strips);
-  // As many tasks for one thread as for another.
+  // Every thread should get the same number of tasks.
   const int64_t rounds = ceil_div(call.batch * ceil_div(strips, split.strips), threads);
   split.strips = ceil_div(call.batch * strips, rounds * threads);
   split.column_groups = ceil_div(strips, split.strips);
@@ -85,7 +86,8 @@ template <class T>
 void run_with(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t threads, Parallel parallel,
               Run<T> run) {
   const Work<T> work{plan, call, split_of(plan, call, strip, threads), run};
-  // A thread is worth waking for some microseconds of work, in multiply-adds and (weighing more) transferred elements.
+  // Waking a thread is worth it for some microseconds of work. Work counts in multiply-adds; an element that is loaded
+  // or stored counts for eight.
   constexpr int64_t kWorthwhile = 1'000'000;
   const int64_t tasks = call.batch * work.split.column_groups * work.split.row_groups;
   const int64_t cost = call.batch * call.vocabulary *
@@ -124,7 +126,7 @@ int64_t sample(const SampleCall& call, Parallel parallel) {
   };
   const int64_t rows = call.batch * call.tokens;
   Draws draws{call, {rows}};
-  // A thread is worth waking for some ten microseconds of work; a logit costs about two nanoseconds.
+  // Waking a thread is worth it for about ten microseconds of work. A logit takes about two nanoseconds.
   constexpr int64_t kWorthwhile = 16384;
   const int64_t grain = std::max<int64_t>(1, kWorthwhile / (call.vocabulary + 16));
   parallel(

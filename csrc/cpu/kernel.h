@@ -15,9 +15,9 @@ struct GuidedCall : ssg::GuidedCall {
   const double* weights = nullptr;  // [batch][2 * sources]: the current sources' weights, then the previous ones'
 };
 
-// How a call is cut into tasks, numbered batch-major, then by columns, then by rows.
+// How a call is cut into tasks. Tasks are numbered by sample, then by columns, then by rows.
 struct Split {
-  int64_t strips = 1;         // per task: neighbouring columns share the pages of each row
+  int64_t strips = 1;         // of a task; neighbouring columns share the pages of each row
   int64_t column_groups = 1;  // tasks along the vocabulary
   int64_t row_groups = 1;     // tasks along the output rows
 };
@@ -39,10 +39,10 @@ struct Kernel {
 const Kernel& kernel();
 
 using Body = void (*)(const void* context, int64_t begin, int64_t end);
-// Calls body over [0, tasks), split among threads at will.
+// Calls body on parts of [0, tasks), which it may split among threads.
 using Parallel = void (*)(int64_t tasks, int64_t grain, Body body, const void* context);
 
-// Does the whole step. `threads` is how many workers `parallel` has; the result does not depend on it.
+// Computes the whole step. `threads` is the number of workers of `parallel`; the result does not depend on it.
 void run(const StepKey& step, const GuidedCall& call, int64_t threads, Parallel parallel);
 
 }  // namespace ssg::cpu

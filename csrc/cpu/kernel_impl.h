@@ -1,9 +1,9 @@
 // The guidance kernel, compiled once per instruction set. Each translation unit includes it inside its own namespace
 // with its own flags, so nothing here may have external linkage outside SSG_NAMESPACE.
 //
-// A task's coarse maps are merged, scaled and brought to even/odd coordinates while they are loaded, and stay in cache.
-// Row pairs are contracted with the h factors into slots, slots with the w factors into registers, and the logits of
-// this scale stream through the epilogue.
+// A task loads its coarse maps, merges and scales them and brings them to even/odd coordinates; they stay in cache. It
+// contracts row pairs with the h factors into slots, and slots with the w factors into registers. The epilogue adds the
+// logits of this scale.
 
 #include "kernel_task.h"
 

@@ -1,5 +1,5 @@
-// What the kernel does with one task: a few strips of vocabulary columns of one sample, or a group of their output
-// rows. Included inside one namespace per instruction set; see kernel_impl.h.
+// What the kernel does with one task: a few strips of vocabulary columns of one sample, or a group of their rows.
+// Included inside one namespace per instruction set; see kernel_impl.h.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +31,7 @@ class Task {
     // An even number of cache lines per row would map a column's rows to a few cache sets.
     row_stride_ = (plan.w.in | 1) * strip;
     map_stride_ = plan.h.in * row_stride_;
-    // The dense form has one row, and its slots are the map itself.
+    // The dense form has one row, whose slots are the map itself.
     const bool dense = plan.form == Form::dense;
     slots_stride_ = dense ? map_stride_ : 2 * plan.block_pairs * plan.slots * strip;
     const int64_t staged = (Sources + 1) * plan.w.out * strip;

@@ -17,7 +17,7 @@ inline void Task<T, S, Sources>::write_row(int64_t row, const T* slots) const {
   }
   at.out = out_ + token * call_.out.token_stride;
   at.out_stride = call_.out.token_stride;
-  // Rows are taken in pairs from the outside in.
+  // Rows are written in pairs, from the outermost pair to the middle.
   const bool mirrored = plan_.h.symmetric && 2 * row >= plan_.h.out;
   const bool last = mirrored ? 2 * (row - 1) < plan_.h.out : row + 1 >= plan_.h.pairs();
   at.to_next = last ? 0 : mirrored ? -plan_.w.out : plan_.w.out;
@@ -47,7 +47,7 @@ inline void Task<T, S, Sources>::write_strips(const Row& row, const T* slots, in
   const size_t chunks = plan_.w_chunks.size();
   for (size_t c = 0; c < chunks; ++c) {
     const Chunk& chunk = plan_.w_chunks[c];
-    // Rows are too far apart, and many of them too long, for a cache to hold the next one: the next chunk is fetched.
+    // A cache cannot hold the next row, since rows lie far apart and many are long. So the next chunk is fetched.
     const bool wraps = c + 1 == chunks;
     const Chunk* next = wraps && row.to_next == 0 ? nullptr : &plan_.w_chunks[wraps ? 0 : c + 1];
     const int64_t to_next = wraps ? row.to_next : 0;

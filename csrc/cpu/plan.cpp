@@ -175,7 +175,7 @@ struct KeyHash {
 
 template <class T>
 std::shared_ptr<const Plan<T>> cached_plan(const PlanKey& key) {
-  // The last plan of this thread answers a sampler's repeated calls without a lock.
+  // A sampler repeats its calls: the last plan of this thread then serves without a lock.
   static thread_local std::shared_ptr<const Plan<T>> last;
   if (last && last->key == key) return last;
   static std::shared_mutex mutex;

@@ -10,14 +10,14 @@
 
 namespace ssg::cpu {
 
-// What distinguishes one plan from another; the key of the cache.
+// What distinguishes one plan from another: the key of the cache.
 struct PlanKey {
   StepKey step;
   int64_t max_rows = 6;  // output pairs that a kernel's registers hold
   bool operator==(const PlanKey& other) const { return step == other.step && max_rows == other.max_rows; }
 };
 
-// Output pairs are multiplied in chunks of at most a tile's rows, balanced so that no chunk is small.
+// Output pairs are multiplied in chunks of at most `max_rows`, all of about the same size.
 struct Chunk {
   int64_t begin = 0;
   int64_t rows = 0;
@@ -34,8 +34,8 @@ struct Taps {
   int64_t count() const { return even + odd; }
 };
 
-// The coefficients of a step. The first contraction takes the coarse map x[i][j] to slots y[slot], one slot per term
-// and coarse column; the second takes the slots of one output row to that row.
+// The coefficients of a step. The first contraction turns the coarse map x[i][j] into slots y[slot], one slot per term
+// and coarse column. The second turns the slots of an output row into that row.
 template <class T>
 struct Plan {
   PlanKey key;
@@ -49,7 +49,7 @@ struct Plan {
   std::vector<int64_t> slot_even;  // [term]
   std::vector<int64_t> slot_odd;
 
-  // First contraction. A block is a run of row pairs that is multiplied together.
+  // First contraction. A block is a run of row pairs that are multiplied together.
   int64_t block_pairs = 0;
   int64_t blocks = 0;
   std::vector<int64_t> dense_terms;  // terms whose h factor is dense; row r of a block is pair r / n, term r % n
@@ -73,7 +73,7 @@ struct Plan {
 template <class T>
 Plan<T> make_plan(const PlanKey& key);
 
-// The same, built once per key and shared. Thread-safe.
+// The plan of a key, built once and shared. Thread-safe.
 template <class T>
 std::shared_ptr<const Plan<T>> cached_plan(const PlanKey& key);
 

@@ -11,7 +11,7 @@ struct SampleCall : ssg::SampleCall {
   const double* scale = nullptr;  // [batch], positive and finite: what the logits are multiplied by
 };
 
-// Draws every row. Returns the first row whose largest logit is not finite, or -1; such rows get the token -1.
+// Draws the token of every row. A row whose largest logit is not finite gets -1. Returns the first such row, or -1.
 int64_t sample(const SampleCall& call, Parallel parallel);
 
 }  // namespace ssg::cpu

@@ -1,8 +1,9 @@
 // Sampling, compiled once per instruction set like kernel_impl.h.
 //
-// A row's logits become integer keys of the same order. Two thresholds are found on them by one radix selection: the
-// k-th largest key, where every key counts as 1, and where top-p ends, where it counts as its weight. Weights are whole
-// numbers, so their sums are exact in any order, and no multiply-add is fused: every instruction set has the same bits.
+// A row's logits become integer keys of the same order. One radix selection finds two thresholds among them: the k-th
+// largest key, where each key counts as 1, and the end of top-p, where each counts as its weight. Every instruction set
+// gives the same bits, since weights are whole numbers, whose sums are exact in any order, and no multiply-add is
+// fused.
 
 #include <cstdint>
 #include <cstring>
@@ -53,7 +54,7 @@ template <>
 struct Format<Float16> {
   using Bits = uint16_t;
   static constexpr Bits infinity = 0x7c00;
-  // As a double's bits: a subnormal half would be a subnormal float, which some threads count as zero.
+  // Made from a double's bits: a subnormal half would be a subnormal float, and some threads flush those to zero.
   static SSG_INLINE double value(Bits bits) {
     const uint64_t magnitude = bits & 0x7fff;
     const bool is_subnormal = magnitude < 0x400;
@@ -69,7 +70,7 @@ constexpr int kSignBit = 8 * sizeof(Bits) - 1;
 template <class Bits>
 constexpr Bits kSign = static_cast<Bits>(Bits{1} << kSignBit<Bits>);
 
-// In the order of the numbers, with one key for both zeros; a NaN lies beyond the infinities.
+// Keys have the order of the numbers. Both zeros have one key, and a NaN lies beyond the infinities.
 template <class Bits>
 constexpr SSG_INLINE Bits key_of(Bits bits) {
   bits = bits == kSign<Bits> ? Bits{0} : bits;
@@ -162,8 +163,8 @@ class Row {
   static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
   static int width_of(uint64_t x) { return x == 0 ? 0 : 64 - __builtin_clzll(x); }
 
-  // The first number with which the running sum, from `before` on, exceeds `limit`; there is one. Reads no further than
-  // the block of it.
+  // The first number with which the running sum, which begins at `before`, exceeds `limit`. There must be one. Reads no
+  // further than the end of its block.
   static SSG_INLINE Reached reach(const int64_t* numbers, int64_t limit, int64_t before) {
     int64_t i = 0;
     for (;; i += kBlock) {
@@ -176,8 +177,8 @@ class Row {
     return {i, before};
   }
 
-  // Of keys_[0..count), in ascending order and equal ones in that of their positions, the first with which the running
-  // sum of `weight`, from 0 on, exceeds `limit`; there is one. All keys lie in [low, high].
+  // Adds up `weight` over keys_[0..count) in ascending order, equal keys in the order of their positions. Returns the
+  // first key with which the sum exceeds `limit`. There must be one. All keys lie in [low, high].
   template <class Weight>
   Found select(int64_t count, Key low, Key high, int64_t limit, Weight weight) const {
     for (int64_t i = 0; i < count; ++i) candidates_[i] = static_cast<int32_t>(i);
@@ -219,10 +220,10 @@ class Row {
 
   const SampleCall& call_;
   int64_t* histogram_;   // [kBins]
-  int64_t* weights_;     // [vocabulary + kBlock] and
-  int32_t* tokens_;      // [vocabulary], of those that top-k keeps, in the order of the vocabulary
+  int64_t* weights_;     // [vocabulary + kBlock], of the tokens that top-k keeps
+  int32_t* tokens_;      // [vocabulary], the tokens that top-k keeps, in the order of the vocabulary
   int32_t* candidates_;  // [vocabulary], positions in keys_
-  Key* keys_;            // [vocabulary], and of those that top-k keeps
+  Key* keys_;            // [vocabulary], of all tokens, later of those that top-k keeps
 };
 
 template <class S>

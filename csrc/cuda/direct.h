@@ -7,7 +7,7 @@
 
 namespace ssg::cuda {
 
-// A block takes one token after another, its threads the columns.
+// A block takes one token after another; its threads take the columns.
 template <class S, class T>
 SSG_DEVICE void run_direct(const DirectParams& p) {
   const GuidedCall& call = p.call;
@@ -31,7 +31,7 @@ SSG_DEVICE void run_direct(const DirectParams& p) {
           const T* h = static_cast<const T*>(p.h) + (static_cast<int64_t>(term) * p.out_h + row) * p.in_h;
           const T* w = static_cast<const T*>(p.w) + (static_cast<int64_t>(term) * p.out_w + c) * p.in_w;
           for (int i = 0; i < p.in_h; ++i) {
-            if (h[i] == T(0)) continue;  // most of an interpolation's factor
+            if (h[i] == T(0)) continue;  // most entries of an interpolation's factor
             T inner = T(0);
             const S* at = x + static_cast<int64_t>(i) * p.in_w * from.token_stride;
             for (int j = 0; j < p.in_w; ++j, at += from.token_stride)

@@ -1,5 +1,4 @@
-// From what is known at run time to the compiled instance: the type that logits are stored as, and the kernel of a
-// tile.
+// From values known at run time to compiled instances: the type that logits are stored as, and the kernel of a tile.
 #pragma once
 
 #include <cstddef>
@@ -40,7 +39,7 @@ auto kernel_of_tile() {
   }
 }
 
-// Calls f with the Kernel of the tile and returns true, if it is the tile at I.
+// If the tile is the one at I, calls f with its Kernel and returns true.
 template <class S, size_t I, class F>
 bool call_if_at(const Tile& tile, F&& f) {
   if constexpr (sizeof(S) < 8 || kTiles[I].has_float64) {

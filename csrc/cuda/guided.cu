@@ -1,4 +1,4 @@
-// The guidance kernels' entry points. No torch header is needed here.
+// The entry points of the guidance kernels.
 #include <cuda_runtime.h>
 
 #include "direct.h"

@@ -40,8 +40,8 @@ struct Guided {
   int warps;
 
   int64_t batch;
-  int64_t column;  // first of the strip
-  int valid;       // columns of the strip that exist
+  int64_t column;  // the first one of the strip
+  int valid;       // how many columns of the strip exist
   Weights<T> weights;
 
   static SSG_DEVICE void run(const Params& p) {
@@ -75,13 +75,13 @@ struct Guided {
     const int first = split * p.groups / p.splits;
     const int last = (split + 1) * p.groups / p.splits;
     weights = read_weights<T>(p.call, batch);
-    // One instance of each stage: the code of a block that does little should be small too.
+    // Each stage is instantiated once, to keep the code small: many blocks do little.
     SSG_UNROLL_BY(1)
     for (int group = first - 1; group < last; ++group) {
       if (group >= first) {
         if (!p.one_row) fill_slots(group);
         copy_async_wait();
-        barrier();  // the slots, the logits
+        barrier();  // the slots and the logits have arrived
       }
       if (group + 1 < last) fetch(group + 1, (group + 1 - first) % 2);
       if (group < first) {
@@ -90,7 +90,7 @@ struct Guided {
       } else {
         write_rows(group, (group - first) % 2);
       }
-      barrier();  // the map and the coefficients; from then on, the slots may be overwritten
+      barrier();  // the map and the coefficients have arrived, and the slots may be overwritten
     }
   }
 
@@ -105,7 +105,7 @@ struct Guided {
     return left < p.group_pairs ? left : p.group_pairs;
   }
 
-  // The output row of a group's local row, or -1 for the mirror of a middle row, which is that row.
+  // The output row of a group's local row. -1 for the mirror of a middle row, which would be that row again.
   SSG_DEVICE int output_row(int group, int local) const {
     const int pair = group * p.group_pairs + (local >> (p.sides_h - 1));
     if ((local & (p.sides_h - 1)) == 0) return pair;

@@ -68,7 +68,7 @@ SSG_DEVICE void Guided<S, First, Second>::load_map() const {
     const int j = token - i * p.in_w.even;
     const bool pair_h = i < p.in_h.odd;
     const bool pair_w = j < p.in_w.odd;
-    // A middle row or column has no mirror; its own values stand in, and the difference is not stored.
+    // A middle row or column has no mirror: its own values replace it, and the difference is not stored.
     const int mirror_i = pair_h ? in_h - 1 - i : i;
     const int mirror_j = pair_w ? in_w - 1 - j : j;
     const int tokens[4] = {i * in_w + j, i * in_w + mirror_j, mirror_i * in_w + j, mirror_i * in_w + mirror_j};

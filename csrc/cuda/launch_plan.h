@@ -1,5 +1,5 @@
-// How a step is launched: the choice among tiles, warps and cuts of the work, made by an analytic model of the machine.
-// model.cpp predicts, search.cpp chooses. Plain C++.
+// The launch plan of a step: which tile, how many warps, how the work is cut. search.cpp tries the possible plans, and
+// model.cpp predicts how long each takes. Plain C++.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ struct Machine {
 // The machine that a compute capability implies.
 Machine machine_of(int capability, int multiprocessors);
 
-// Frozen once chosen.
+// How a step is launched. A plan does not change once it is chosen.
 struct LaunchPlan {
   // The choices.
   Tile tile;

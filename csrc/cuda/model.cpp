@@ -40,10 +40,11 @@ SharedMemory shared_memory_of(const Step& step, const GuidedCall& call, const La
 
 namespace {
 
-// Longer axes take the direct form: block indices and Divisor's products stay below 2^31.
+// Longer axes take the direct form, so that block indices and the products of Divisor stay below 2^31.
 constexpr int64_t kLongestAxis = 1 << 12;
 
-// Per multiprocessor and cycle: bytes of device memory, float32 multiply-adds; and cycles per tf32 m16n8k8 instruction.
+// Of one multiprocessor: bytes of device memory and float32 multiply-adds per cycle, cycles per tf32 m16n8k8
+// instruction.
 struct Figures {
   double bytes;
   double multiply_adds;
@@ -63,7 +64,7 @@ int64_t warp_tiles(int64_t rows, int64_t maps, Cover cover) {
   return ceil_div(rows, cover.rows) * ceil_div(maps, cover.maps);
 }
 
-// The quarter warps of the FMA engine along the rows of coefficients that waste least.
+// How many quarter warps of the FMA engine lie along the rows of coefficients: as many as waste least.
 int best_lanes(const Tile& tile, int64_t rows, int64_t maps) {
   int best = 1;
   for (int lanes : {1, 2, 4})
@@ -100,7 +101,7 @@ double mma_cycles(const Tile& tile, const Cover& cover, const Figures& figures) 
   return std::max(mma, shared);
 }
 
-// Eights of k over both halves of an axis; a four counts half.
+// Steps of eight k over both halves of an axis; a step of four counts half.
 double mma_steps(const Axis& axis, int64_t terms) {
   return static_cast<double>(ceil_div(terms * axis.in_even(), 4) + ceil_div(terms * axis.in_odd(), 4)) / 2;
 }
@@ -112,8 +113,8 @@ double block_arithmetic(const Step& step, const LaunchPlan& plan, const Machine&
   const Figures figures = figures_of(machine);
   const Sizes sizes = sizes_of(step, plan);
   const double groups = static_cast<double>(ceil_div(step.h.pairs(), plan.group_pairs)) / plan.splits;
-  // With fewer than 16 warps throughput falls; alone on its quarter of the multiprocessor, a warp keeps half of it
-  // busy.
+  // With fewer than 16 warps throughput falls. A warp that has its quarter of the multiprocessor to itself keeps half
+  // of it busy.
   const double few = std::max(1.0, 16.0 / (together * plan.warps));
   const auto stage = [&](int64_t tiles, double tile_cycles) {
     const int64_t rounds = ceil_div(tiles, plan.warps / plan.column_warps);
@@ -145,7 +146,7 @@ Traffic traffic_of(const Step& step, const GuidedCall& call, const LaunchPlan& p
   const double waste = segment >= 128 ? 1.0 : segment >= 64 ? 1.05 : segment >= 32 ? 1.25 : 40.0 / segment;
   const double column_bytes = segment * waste;
   const double sources = static_cast<double>(call.sources);
-  // The map is read by every split, but only once from memory; the other times from the second-level cache.
+  // Every split reads the map: the first one from memory, the others from the second-level cache.
   const double load = sources * static_cast<double>(step.h.in * step.w.in) * column_bytes / figures.bytes *
                       (1.0 / plan.splits + (1 - 1.0 / plan.splits) / 2);
   const double stream = ((call.current[0].data != nullptr ? sources : 0.0) + 1.0) *
@@ -153,7 +154,7 @@ Traffic traffic_of(const Step& step, const GuidedCall& call, const LaunchPlan& p
   return {load, stream};
 }
 
-// Two things that go on at once take a little longer than the longer of them.
+// The time of two activities that overlap: a little more than the longer one.
 double overlapped(double a, double b) { return std::cbrt(a * a * a + b * b * b); }
 
 void predict(const Step& step, const GuidedCall& call, const Machine& machine, LaunchPlan& plan) {
@@ -164,8 +165,8 @@ void predict(const Step& step, const GuidedCall& call, const Machine& machine, L
   const int64_t groups = ceil_div(step.h.pairs(), plan.group_pairs);
   const double latency = 1500.0 + 700.0 * std::ceil(static_cast<double>(groups) / plan.splits);
 
-  // A block alone waits for its map; blocks that share a multiprocessor hide each other's loading and latency, so that
-  // either throughput binds or, with few rounds, the latency of each.
+  // A block that is alone waits for its map. Blocks that share a multiprocessor hide each other's loading and latency,
+  // so the throughput decides or, with few rounds, the latency of each block.
   const double alone = latency + load + overlapped(arithmetic, stream);
   const double rounds = std::max(1.0, per_processor / plan.resident);
   const double whole = rounds < 4 ? std::ceil(rounds - 1e-9) : rounds;
@@ -179,7 +180,8 @@ void predict(const Step& step, const GuidedCall& call, const Machine& machine, L
 
 bool complete(const Step& step, const GuidedCall& call, const Machine& machine, LaunchPlan& plan) {
   if (!serves(plan.tile, call.scalar)) return false;
-  // With one row the map is read as slots, but exchanged (Swizzle) as a map; such steps are small.
+  // With one row the map serves as slots, but its columns are exchanged (Swizzle) as those of a map. The MMA engine
+  // cannot read that; such steps are small.
   if (plan.tile.engine == Engine::mma && step.one_row) return false;
   if (std::max(step.h.out, step.w.out) > kLongestAxis) return false;
   plan.shared_bytes = shared_memory_of(step, call, plan).bytes;

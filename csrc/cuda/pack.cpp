@@ -33,7 +33,7 @@ struct Rows {
 
 int64_t length(const Half& half) { return half.empty() ? 0 : static_cast<int64_t>(half[0].size()); }
 
-// 0 past the end.
+// A coefficient, or 0 past the end.
 double at(const Half& half, int64_t row, int64_t k) {
   const auto rows = static_cast<int64_t>(half.size());
   return row < rows && k < length(half) ? half[static_cast<size_t>(row)][static_cast<size_t>(k)] : 0.0;

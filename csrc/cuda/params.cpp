@@ -51,7 +51,7 @@ void set_work(Params& params, const Step& step, const LaunchPlan& plan, const Gu
   params.pair_tiles = static_cast<int32_t>(ceil_div(step.w.pairs(), second.rows));
   params.by_row_tiles = Divisor(params.row_tiles);
   params.by_pair_tiles = Divisor(params.pair_tiles);
-  // A row of 32 and more columns takes all banks, one of 16 half of them; one of 8 leaves four apart as they are.
+  // A row of 32 or more columns takes all banks, one of 16 takes half of them.
   if (plan.tile.engine == Engine::mma) {
     params.swizzle_shift = plan.columns() >= 32 ? 0 : 1;
     params.swizzle_mask = plan.columns() >= 32 ? 3 : 1;

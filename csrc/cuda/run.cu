@@ -28,7 +28,7 @@ int attribute(cudaDeviceAttr name, int device) {
 
 struct Device {
   Machine machine;
-  std::string unavailable;  // empty where it can serve
+  std::string unavailable;  // why it cannot serve; empty where it can
 };
 
 // Makes a device the current one for a while. Selecting a device creates a context on it, so nothing is done, and
@@ -113,7 +113,7 @@ const void* upload(const void* values, size_t bytes) {
   return data;
 }
 
-// What has been uploaded stays for the life of the process: captured graphs hold its address.
+// Uploaded coefficients stay until the process ends, since captured graphs hold their addresses.
 template <class T>
 void attach_coefficients(Params& params, DirectParams& direct, const Step& step, const LaunchPlan& plan, int device) {
   static std::mutex mutex;
@@ -151,7 +151,7 @@ std::shared_ptr<const Launch> prepare(const StepKey& key, const GuidedCall& call
   else
     attach_coefficients<float>(launch->params, launch->direct, step, launch->plan, device);
   if (!launch->plan.is_direct()) {
-    // The same for every launch of the function, so that threads cannot disturb each other.
+    // Every launch of a function sets the same values, so threads cannot disturb each other.
     check(cudaFuncSetAttribute(launch->function, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_per_block),
           "cudaFuncSetAttribute");
     check(cudaFuncSetAttribute(launch->function, cudaFuncAttributePreferredSharedMemoryCarveout,
@@ -164,7 +164,7 @@ std::shared_ptr<const Launch> prepare(const StepKey& key, const GuidedCall& call
 std::shared_ptr<const Launch> launch_of(const StepKey& key, const GuidedCall& call, int device) {
   const LaunchKey wanted{key,        call.scalar,     call.sources, call.current[0].data != nullptr,
                          call.batch, call.vocabulary, device};
-  // The last launch of this thread answers repeated calls without a lock.
+  // Samplers repeat their calls: the last launch of this thread then serves without a lock.
   static thread_local std::pair<LaunchKey, std::shared_ptr<const Launch>> last;
   if (last.second && last.first == wanted) return last.second;
   static std::shared_mutex mutex;

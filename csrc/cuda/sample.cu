@@ -1,4 +1,4 @@
-// The sampling kernels' entry points and their launch. No torch header is needed here.
+// The entry points of the sampling kernels, and their launch.
 #include <cuda_runtime.h>
 
 #include "check.h"

@@ -10,11 +10,11 @@
 
 namespace ssg::cuda {
 
-// Rows up to this long are drawn by a thread each, in time that grows with the length's square.
+// One thread draws a row of up to this length. Its time grows with the square of the length.
 constexpr int64_t kFewColumns = 8;
 constexpr int kMostBinsLog = 11;
 
-// How many warps take a row, and whether it fits in the shared memory that every launch may use.
+// How many threads draw a row, and whether its keys fit in the shared memory that every launch may use.
 struct SamplePlan {
   int threads = 128;
   int64_t blocks = 1;

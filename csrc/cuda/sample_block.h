@@ -21,7 +21,7 @@ SSG_DEVICE int width_of(uint64_t x) {
   return width + static_cast<int>(x);
 }
 
-// In shared memory: [warps][2] partial results, two that were found, the histogram, the keys.
+// Shared memory holds [warps][2] partial results, the two numbers of a find, the histogram, and the keys.
 template <class S>
 struct SampleBlock {
   using Key = typename Row<S>::Key;
@@ -87,7 +87,7 @@ struct SampleBlock {
       const auto below = static_cast<uint64_t>(vocabulary - call.top_k);
       low = select(low, high, [](Key) { return uint64_t{1}; }, [=](uint64_t) { return below; }).key;
     }
-    uint64_t gone = 0;  // of the columns with the lowest key, the first so many
+    uint64_t gone = 0;  // how many columns with the lowest key top-p removes; the first ones go
     if (call.top_p > 0) {
       const Selected first = select(
           low, high, [this](Key key) { return row.weight(key); }, [this](uint64_t all) { return row.limit(all); });
@@ -97,7 +97,7 @@ struct SampleBlock {
     choose(low, gone, out);
   }
 
-  // ---- across the block's threads, all of which call these
+  // ---- across threads: all threads of the block must call these
 
   template <class F>
   SSG_DEVICE uint64_t reduce_warp(uint64_t x, F&& f) const {
@@ -105,7 +105,7 @@ struct SampleBlock {
     for (int distance = 16; distance > 0; distance /= 2) x = f(x, shuffle(x, lane ^ distance));
     return x;
   }
-  // The sum of this lane's and those of the lanes before it.
+  // The sum of x over this lane and the lanes before it.
   SSG_DEVICE uint64_t scan_warp(uint64_t x) const {
     SSG_UNROLL
     for (int distance = 1; distance < 32; distance *= 2) {
@@ -127,11 +127,11 @@ struct SampleBlock {
 
   struct Selected {
     Key key;
-    uint64_t left;  // of the limit, after all that is below the key
+    uint64_t left;  // of the limit, once the weights of all lower keys are subtracted
   };
 
-  // The first key, in ascending order, with which the running sum of `weight_of_key` over the row's keys in [low, high]
-  // exceeds the limit; there is one. The limit follows from the sum of all.
+  // Adds up `weight_of_key` over the row's keys in [low, high] in ascending order, and returns the first key with which
+  // the sum exceeds the limit. There must be one. `limit_of` gives the limit for the sum of all weights.
   template <class Weight, class Limit>
   SSG_DEVICE Selected select(Key low, Key high, Weight&& weight_of_key, Limit&& limit_of) const {
     uint64_t left = 0;
@@ -183,8 +183,8 @@ struct SampleBlock {
     return {low, left};
   }
 
-  // Draws among the columns with greater keys than `lowest`, and those with that key but for the first `gone`. A warp
-  // takes neighbouring columns; the one in whose share the target lies walks through them.
+  // Draws among the columns whose key exceeds `lowest`, and those with that key except the first `gone`. Each warp adds
+  // up the weights of a run of columns. The warp in whose share the target lies walks through its run.
   SSG_DEVICE void choose(Key lowest, uint64_t gone, int64_t* out) const {
     const int share = (vocabulary + 32 * warps - 1) / (32 * warps) * 32;
     const int begin = warp * share < vocabulary ? warp * share : vocabulary;
@@ -205,10 +205,10 @@ struct SampleBlock {
     }
     barrier();
     const uint64_t tie = row.weight(lowest);
-    uint64_t all = 0;      // weight that stays
-    uint64_t before = 0;   // of that, in the shares of the warps before this
-    uint64_t own = 0;      // in this one's
-    uint64_t skipped = 0;  // of the first ties, those before this warp's share
+    uint64_t all = 0;      // the weight that stays
+    uint64_t before = 0;   // the part of it that the warps before this one hold
+    uint64_t own = 0;      // the part that this warp holds
+    uint64_t skipped = 0;  // how many columns with the key `lowest` the warps before this one hold
     uint64_t seen = 0;
     for (int w = 0; w < warps; ++w) {
       if (w == warp) {

@@ -11,8 +11,8 @@ struct SampleFew {
   using Key = typename Row<S>::Key;
   Row<S> row;
   int columns;
-  Key lowest;      // of those that top-k keeps
-  uint64_t limit;  // running weights up to it go
+  Key lowest;      // the lowest key that top-k keeps
+  uint64_t limit;  // top-p removes the columns whose running weight is at most this
 
   static SSG_DEVICE void run(const SampleCall& call) {
     const int64_t rows = call.batch * call.tokens;
@@ -56,7 +56,7 @@ struct SampleFew {
     return v;
   }
 
-  // The weight of a column, or 0 where a filter takes it.
+  // The weight of a column, or 0 where a filter removes it.
   SSG_DEVICE uint64_t kept(int v) const {
     const Key key = row.key(v);
     if (key < lowest) return 0;

@@ -12,8 +12,8 @@ namespace ssg::cuda {
 
 #include "../weight.h"
 
-// How the logits of a type are stored, and keys in the order of the numbers, with one key for both zeros; a NaN lies
-// beyond the infinities.
+// The bits as which logits of a type are stored, and their keys. Keys have the order of the numbers. Both zeros have
+// one key, and a NaN lies beyond the infinities.
 template <class S>
 struct Keys {
   using Stored = uint16_t;
@@ -52,7 +52,7 @@ struct Row {
   const SampleCall& call;
   const Stored* logits = nullptr;
   double scale = 1.0;
-  double share = 0.0;  // of the weights that stay, before the token
+  double share = 0.0;  // of the remaining weight, which lies before the drawn token
   double largest = 0.0;
 
   SSG_DEVICE void open(int64_t row) {
@@ -73,7 +73,8 @@ struct Row {
   }
   static SSG_DEVICE Key bits_of(Key key) { return (key & kSign) != 0 ? key ^ kSign : key ^ kAll; }
 
-  // Whether a token can be drawn from a row whose keys lie in [low, high]; fixes what weights are relative to.
+  // Whether a token can be drawn from a row whose keys lie in [low, high]. Remembers the largest logit, to which
+  // weights are relative.
   SSG_DEVICE bool begin(Key low, Key high) {
     const Key infinity = infinity_of(S{}) | kSign;
     const Key minus_infinity = infinity_of(S{}) ^ (kSign - 1);
@@ -87,7 +88,7 @@ struct Row {
     return x > -25.0 ? static_cast<uint64_t>(weight_of(x)) : 0;
   }
 
-  // The running weight that top-p's first token exceeds, and the token drawn.
+  // The limits that a running weight must exceed: for the first token that top-p keeps, and for the token drawn.
   SSG_DEVICE uint64_t limit(uint64_t total) const { return part(1 - call.top_p, total); }
   SSG_DEVICE uint64_t target(uint64_t total) const { return part(share, total); }
   static SSG_DEVICE uint64_t part(double of, uint64_t total) {

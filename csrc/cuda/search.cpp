@@ -8,7 +8,7 @@
 namespace ssg::cuda {
 namespace {
 
-// Calls f with every way to cut the work of a step, with whichever tile.
+// Calls f with every way to cut the work of a step.
 template <class F>
 void each_cut(const Step& step, F&& f) {
   const int64_t pairs = step.h.pairs();
@@ -44,7 +44,7 @@ LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& 
     each_cut(step, [&](LaunchPlan plan) {
       plan.tile = tile;
       if (!complete(step, call, machine, plan)) return;
-      // Of equals the first: wider accesses and fewer warps.
+      // The first of equal plans stays: it has wider accesses and fewer warps.
       if (best.is_direct() || plan.cycles < best.cycles * 0.999) best = plan;
     });
   return best;

@@ -1,4 +1,4 @@
-// A sample's strengths, read where the kernel runs, and what its sources are multiplied by.
+// The strengths of a sample, read where the kernel runs, and the weights of its sources.
 #pragma once
 
 #include "call.h"
@@ -24,7 +24,8 @@ SSG_DEVICE double read_strength(const Strength& s, int64_t batch) {
   return 0.0;
 }
 
-// (1 + beta)(1 + t), -(1 + beta) t, -beta (1 + t'), beta t': what the sources are multiplied by.
+// The factors of the sources: (1 + beta)(1 + t) and -(1 + beta) t, -beta (1 + t') and beta t', with t = cfg, t' =
+// prev_cfg.
 template <class T>
 struct Weights {
   T current[2];

@@ -1,5 +1,5 @@
-// The tiles of the guidance kernel, in one table: it feeds the search for a launch plan and the choice among the
-// compiled kernels. To add a tile, add a line.
+// The table of the guidance kernel's tiles. The search for a launch plan and the choice of the compiled kernel both use
+// it: a new tile is a new line.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,10 @@ enum class Engine : int8_t { fma, mma, direct };
 struct Tile {
   Engine engine = Engine::direct;
   int thread_columns = 1;  // vocabulary columns of a thread; a warp has 8 times as many
-  // Of the MMA engine. Its warp takes 8 rows of coefficients in the first contraction, 8 * chunks in the second.
+  // MMA engine only. A warp takes 8 rows of coefficients at once in the first contraction, 8 * chunks in the second.
   int chunks = 1;
-  int first_maps = 1;   // data maps that the warp takes at once: coarse columns in the first contraction,
-  int second_maps = 1;  // output rows in the second
+  int first_maps = 1;   // coarse columns that a warp takes at once in the first contraction
+  int second_maps = 1;  // output rows that a warp takes at once in the second
   bool has_float64 = false;
 };
 
@@ -35,8 +35,8 @@ constexpr bool operator==(const Tile& a, const Tile& b) {
 
 constexpr bool serves(const Tile& tile, Scalar scalar) { return tile.has_float64 || scalar != Scalar::float64; }
 
-// Whether the coefficients lie in shared memory. With one column a thread the map is as large as shared memory allows,
-// and the coefficients stay in the cache. Those of the MMA engine are read in the order of its fragments.
+// Whether the coefficients lie in shared memory. With one column a thread the map may fill it, so the coefficients are
+// read through the cache; so are those of the MMA engine, which lie in the order of its fragments.
 constexpr bool stages_coefficients(Engine engine, int thread_columns) {
   return engine == Engine::fma && thread_columns > 1;
 }
@@ -59,7 +59,7 @@ constexpr Cover second_cover(const Tile& tile, int lanes) {
                                     : Cover{kMmaRows * tile.chunks, tile.second_maps};
 }
 
-// Warps of a multiprocessor that the registers suffice for: the kernels' launch bounds keep to 128 registers a thread.
+// The registers of a multiprocessor suffice for this many warps, since the launch bounds allow 128 registers a thread.
 inline constexpr int kMostWarps = 16;
 
 }  // namespace ssg::cuda

@@ -1,4 +1,4 @@
-// The arguments of the operators, off the stack of a boxed call. Reading them takes them over: each is freed here.
+// The arguments of the operators, read from the stack of a boxed call. Who reads an argument owns it and frees it.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -22,7 +22,7 @@ class Ints {
   int64_t operator[](size_t i) const { return i < kKept ? values_[i] : 0; }
 
  private:
-  static constexpr size_t kKept = 4;  // two, and what an error message shows of more
+  static constexpr size_t kKept = 4;  // a grid has two, an error message shows some more
   size_t size_ = 0;
   int64_t values_[kKept] = {};
 };

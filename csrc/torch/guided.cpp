@@ -53,10 +53,10 @@ void run_on_cpu(const StepKey& key, const GuidedArguments& given, const Operand&
 Tensor guided(GuidedArguments given) {
   const StepKey key = checks::guided(given);
   if (given.out) checks::output_memory(given.name(), *given.out, given.logits, given.prev_logits);
-  const Operand out =
-      given.out ? *given.out
-                : Operand(empty_like(given.logits, {given.batch(), given.logits.size[1], given.logits.size[2]},
-                                     given.logits.dtype));
+  Operand out = given.out
+                    ? *given.out
+                    : Operand(empty_like(given.logits, {given.batch(), given.logits.size[1], given.logits.size[2]},
+                                         given.logits.dtype));
   given.logits = readable(std::move(given.logits));
   given.prev_logits = readable(std::move(given.prev_logits));
 #if defined(SSG_HAVE_CUDA)
@@ -69,7 +69,7 @@ Tensor guided(GuidedArguments given) {
   return std::move(out.tensor);
 }
 
-// Bit 0 of Variant says whether the overload writes into `out`; the bits above, which strengths are floats.
+// Bit 0 of Variant says whether the overload writes into `out`. The bits above say which strengths are floats.
 template <size_t Operator, unsigned Variant>
 void boxed(StableIValue* stack, uint64_t, uint64_t) {
   constexpr GuidedOverload overload = {kGuidedOperators[Operator], Variant / 2, Variant % 2 != 0};

@@ -1,4 +1,4 @@
-// The kernels that are registered with torch, the same ones for every device: each call sees where its tensors are.
+// The kernels that are registered with torch. Every device gets the same ones; a kernel looks where its tensors are.
 #pragma once
 
 #include <torch/csrc/stable/library.h>

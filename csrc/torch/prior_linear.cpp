@@ -1,4 +1,4 @@
-// scale * P x, or scale * P^T x: what the derivatives of the guided operators are made of.
+// The operator _prior_linear: scale * P x, or scale * P^T x. The derivatives of the guided operators use it.
 #include <utility>
 
 #include "backend.h"

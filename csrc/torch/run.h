@@ -18,10 +18,10 @@ extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stre
 
 namespace ssg::ops {
 
-// The facts of a call that no strength decides.
+// Fills in what does not depend on the strengths.
 void describe(GuidedCall& call, int64_t sources, const Operand& logits, const Operand& prev_logits, const Operand& out);
 
-// Numbers on the stack for the usual batches, else on the heap.
+// An array that lies on the stack for the usual batches, else on the heap.
 class Numbers {
  public:
   explicit Numbers(int64_t count) {

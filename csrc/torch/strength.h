@@ -1,4 +1,4 @@
-// Strengths: numbers per sample that are passed as a float, or as a tensor of shape () or (B,).
+// Strengths: numbers per sample. A caller passes a float, or a tensor of shape () or (B,).
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ class StrengthArgument {
  public:
   explicit StrengthArgument(double value = 0.0) : value_(value) {}
   explicit StrengthArgument(Tensor tensor) : tensor_(std::move(tensor)) {}
-  // Off the stack of a boxed call.
+  // Reads an argument from the stack of a boxed call.
   static StrengthArgument from_stack(StableIValue value, bool is_float);
 
   // Null for a float.

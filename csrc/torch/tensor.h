@@ -1,4 +1,4 @@
-// Tensors as the operators use them.
+// Tensors, as the operators use them.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -27,7 +27,7 @@ struct Device {
 };
 Device device_of(AtenTensorHandle x);
 
-// A tensor, and what a call asks about it: asked for once.
+// A tensor with its facts, which a call asks for once.
 struct Operand {
   Tensor tensor;
   ScalarType dtype;
@@ -44,7 +44,7 @@ struct Operand {
 // A new contiguous tensor on the device of x.
 Tensor empty_like(const Operand& x, std::initializer_list<int64_t> sizes, ScalarType dtype);
 
-// x where a kernel can read it in place, else a copy: its vocabulary is strided.
+// x where a kernel can read it in place. Else a copy, since its vocabulary is strided.
 Operand readable(Operand x);
 
 // The samples of logits from `first` on, as kernels take them.

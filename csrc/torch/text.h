@@ -1,4 +1,4 @@
-// The words of error messages: as Python writes them, since ssg_kernels/_checks.py raises the same sentences.
+// Values in error messages, written as Python writes them: ssg_kernels/_checks.py raises the same sentences.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -19,7 +19,7 @@ template <class... Parts>
   throw std::runtime_error(text.str());
 }
 
-// A tuple.
+// A tuple of integers.
 template <class Sizes>
 std::string shape_text(const Sizes& sizes) {
   std::ostringstream text;
@@ -29,10 +29,10 @@ std::string shape_text(const Sizes& sizes) {
   return text.str();
 }
 
-// A float in format "g".
+// A float in Python's format "g".
 std::string number_text(double value);
 
-// A torch.dtype.
+// The text of a torch.dtype.
 std::string dtype_text(ScalarType type);
 
 }  // namespace ssg::ops

@@ -87,7 +87,9 @@ def _with_error(kernel: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Te
             return kernel(*arguments, **given), torch.empty(0, dtype=torch.uint8)
         except Exception as error:  # whatever it is, the caller raises it again
             text = str(error) or type(error).__name__
-            return torch.empty(0) if out is None else out, torch.tensor(list(text.encode()), dtype=torch.uint8)
+            return torch.empty(0) if out is None else out, torch.tensor(
+                list(text.encode()), dtype=torch.uint8
+            )
 
     return guarded
 

@@ -41,7 +41,7 @@ void sample(const SampleCall& call, Order order) {
   const SamplePlan plan = plan_sample(call);
   with_storage(call.scalar, [&](auto storage) {
     using S = decltype(storage);
-    // Fewer blocks than rows, so that one takes several.
+    // Fewer blocks than rows, so that a block takes several rows.
     const int64_t blocks = plan.blocks > 2 ? 2 : plan.blocks;
     for (int64_t n = 0; n < blocks; ++n)
       run_block(n, blocks, plan.threads, static_cast<size_t>(plan.shared_bytes), order, [&] {
