@@ -24,7 +24,7 @@ constexpr SampleOverload kOverloads[] = {{"sample", "", ScaleKind::none},
                                          {"_sample_tempered", "", ScaleKind::tensor},
                                          {"_sample_tempered", "float", ScaleKind::number}};
 
-void describe(SampleCall& call, const SampleArguments& given, const Tensor& out) {
+void fill(SampleCall& call, const SampleArguments& given, const Tensor& out) {
   const Operand& logits = given.logits;
   call.scalar = *scalar_of(logits.dtype);
   call.batch = logits.size[0];
@@ -43,7 +43,7 @@ void describe(SampleCall& call, const SampleArguments& given, const Tensor& out)
 #if defined(SSG_HAVE_CUDA)
 void run_on_cuda(const SampleArguments& given, const Tensor& out) {
   cuda::SampleCall call;
-  describe(call, given, out);
+  fill(call, given, out);
   call.scale = given.scale.strength();
   on_current_stream(given.logits, [&](int32_t device, void* stream) { cuda::sample(call, device, stream); });
 }
@@ -62,7 +62,7 @@ double largest_of(const Logits& logits, Scalar scalar, int64_t vocabulary, int64
 
 void run_on_cpu(const SampleArguments& given, const Tensor& out) {
   cpu::SampleCall call;
-  describe(call, given, out);
+  fill(call, given, out);
   Numbers scales(call.batch);
   const Strength scale = given.scale.strength();
   for (int64_t b = 0; b < call.batch; ++b) {
