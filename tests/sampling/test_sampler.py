@@ -216,7 +216,7 @@ class Operators(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("cfg", "operator"), [(None, "guided_logits"), (1.5, "guided_logits_cfg.float_cfg_prev_cfg")]
+    ("cfg", "operator"), [(None, "guided_logits.float"), (1.5, "guided_logits_cfg.float")]
 )
 def test_two_operators_and_one_map_of_logits(cfg: float | None, operator: str) -> None:
     raw = raw_logits(rows=2 if cfg is None else 4)
