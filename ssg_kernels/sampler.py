@@ -154,7 +154,7 @@ class GuidedSampler:
         ssg.check(step, logits, cfg)
         batch = logits.shape[0] if cfg is None else logits.shape[0] // 2
         scale = self._scale_of(step, batch, logits.device)
-        shape = self._shape_of(logits, batch)
+        shape = self._shape_of(logits, batch, step)
         if uniform is None:
             uniform = torch.rand(shape, generator=generator, dtype=torch.float32, device=logits.device)
         elif generator is not None:
@@ -179,17 +179,21 @@ class GuidedSampler:
         generation.remember(logits, cfg, step)
         return tokens
 
-    def _shape_of(self, logits: Tensor, batch: int) -> tuple[int, ...]:
+    def _shape_of(self, logits: Tensor, batch: int, step: int) -> tuple[int, ...]:
         """The shape of the returned tokens."""
         tokens, vocabulary = logits.shape[1:]
-        if self._classes is None:
-            return batch, tokens
-        if vocabulary % self._classes:
+        classes = vocabulary if self._classes is None else self._classes
+        if self._classes is not None and vocabulary % classes:
             raise ValueError(
-                f"GuidedSampler: logits must have a vocabulary of whole groups of classes = {self._classes}, "
+                f"GuidedSampler: logits must have a vocabulary of whole groups of classes = {classes}, "
                 f"got {vocabulary}"
             )
-        return batch, tokens, vocabulary // self._classes
+        if self._top_ks[step] > classes:
+            which = "V" if self._classes is None else "classes"
+            raise ValueError(
+                f"GuidedSampler: top_k must be from 0 to {which} = {classes}, got {self._top_ks[step]}"
+            )
+        return (batch, tokens) if self._classes is None else (batch, tokens, vocabulary // classes)
 
     def _cfg_of(self, step: int) -> float | Tensor | None:
         cfg = self._cfgs[step]
