@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -119,20 +120,31 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(_arguments(argv))
-    command = arguments.pop("command")
-    if command == "demo":
-        return _demo(arguments)
-    if command == "info":
-        sizes = arguments.pop("plan")
-        if sizes is None:
-            print(info.report())
-            return 0
-        try:
-            print(info.plan_report(info.PlanRequest(*sizes, **arguments)))
-        except ValueError as reason:
-            print(f"info --plan: {reason}", file=sys.stderr)
-            return 2
+    command = _COMMANDS[arguments.pop("command")]
+    try:
+        status = command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has left, as `head` does. Python must not try to write the rest when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _STATUS_OF_A_CLOSED_PIPE
+    return status
+
+
+def _info(arguments: dict[str, Any]) -> int:
+    sizes = arguments.pop("plan")
+    if sizes is None:
+        print(info.report())
         return 0
+    try:
+        print(info.plan_report(info.PlanRequest(*sizes, **arguments)))
+    except ValueError as reason:
+        print(f"info --plan: {reason}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _tour(arguments: dict[str, Any]) -> int:
     return tour.run(tour.Options(**arguments))
 
 
@@ -150,6 +162,10 @@ def _demo(arguments: dict[str, Any]) -> int:
     except ValueError as reason:
         print(f"demo: {reason}", file=sys.stderr)
         return 2
+
+
+_COMMANDS = {"demo": _demo, "info": _info, "tour": _tour}
+_STATUS_OF_A_CLOSED_PIPE = 128 + 13  # as a shell reports a process that SIGPIPE ended
 
 
 if __name__ == "__main__":

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterable, Sequence
-from typing import Any, SupportsFloat
+from collections.abc import Sequence
+from typing import SupportsFloat
 
 import torch
 from torch import Tensor
 
 from ssg_kernels._call import Options
 from ssg_kernels._names import INTERPOLATIONS, PRIORS, quoted
+from ssg_kernels._numbers import as_finite, items_of
 from ssg_kernels.generation import Generation, merge_cfg
 from ssg_kernels.ops import guided_logits, guided_logits_cfg
 
@@ -84,11 +84,11 @@ class SSG:
             _as_choice("interpolation", interpolation, INTERPOLATIONS),
             bool(rescale),
         )
-        # A call must not read a float beta, since compiled code would be bound to its value. So a float beta becomes
-        # the beta_k, as tensors, and a tensor beta is kept where calls look for one.
         self._tensor_beta = self.beta if isinstance(self.beta, Tensor) else None
+        # Compiled code that reads a float of this object is bound to its value. It reads the beta_k as tensors, which
+        # are made here unless the compiler traces this very line: then beta is an input of its graph already.
         self._betas: tuple[Tensor, ...] = ()
-        if self._tensor_beta is None:
+        if self._tensor_beta is None and not torch.compiler.is_compiling():
             self._betas = self._betas_on(torch.device("cpu"))
 
     def __repr__(self) -> str:
@@ -186,21 +186,25 @@ class SSG:
         Raises:
             ValueError, RuntimeError: whatever `guided_logits` and `guided_logits_cfg` raise.
         """
-        size, prev_size, beta = self.sizes[step], self.sizes[step - 1], self._beta_of(step, logits.device)
+        sizes, beta = self.generation.sizes, self._beta_of(step, logits.device)
+        size, prev_size = sizes[step], sizes[step - 1]
         if cfg is None:
             return guided_logits(logits, prev_logits, size, prev_size, beta, *self.options, out=out)
         assert prev_cfg is not None
         strengths = (beta, cfg, prev_cfg)
         return guided_logits_cfg(logits, prev_logits, size, prev_size, *strengths, *self.options, out=out)
 
-    def _beta_of(self, step: int, device: torch.device) -> Tensor:
+    def _beta_of(self, step: int, device: torch.device) -> float | Tensor:
         beta = self._tensor_beta
         if beta is not None:
             # Half-precision and integer strengths are scaled in float32.
             return beta.to(torch.promote_types(beta.dtype, torch.float32)) * self.multipliers[step]
-        if self._betas[step].device != device:
-            self._betas = self._betas_on(device)
-        return self._betas[step]
+        if self._betas and torch.compiler.is_compiling():
+            if self._betas[step].device != device:
+                self._betas = self._betas_on(device)
+            return self._betas[step]
+        assert not isinstance(self.beta, Tensor)
+        return self.beta * self.multipliers[step]
 
     def _betas_on(self, device: torch.device) -> tuple[Tensor, ...]:
         assert not isinstance(self.beta, Tensor)
@@ -224,8 +228,8 @@ def _as_beta(beta: SupportsFloat | Tensor) -> float | Tensor:
         if beta.is_complex():
             raise ValueError(f"SSG: beta must be a real tensor, got {beta.dtype}")
         return beta
-    number = _as_number(beta)
-    if not math.isfinite(number):
+    number = as_finite(beta)
+    if number is None:
         raise ValueError(f"SSG: beta must be a finite number or a tensor of shape () or (B,), got {beta!r}")
     return number
 
@@ -237,33 +241,21 @@ def _as_multipliers(schedule: str | Sequence[SupportsFloat], count: int) -> tupl
         if schedule == "static":
             return (1.0,) * count
         raise ValueError(f"SSG: schedule must be 'linear', 'static' or {count} numbers, got {schedule!r}")
-    items = _as_items("schedule", f"'linear', 'static' or {count} numbers", schedule)
+    items = items_of(schedule)
+    if items is None:
+        raise ValueError(f"SSG: schedule must hold 'linear', 'static' or {count} numbers, got {schedule!r}")
     if len(items) != count:
         raise ValueError(f"SSG: schedule must hold one number per scale, {count}, got {len(items)}")
-    multipliers = tuple(_as_number(item) for item in items)
+    multipliers = [as_finite(item) for item in items]
     for step, multiplier in enumerate(multipliers):
-        if not math.isfinite(multiplier):
+        if multiplier is None:
             raise ValueError(
                 f"SSG: schedule must hold finite numbers, got {items[step]!r} at scale {step + 1}"
             )
-    return multipliers
+    return tuple(m for m in multipliers if m is not None)
 
 
 def _as_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"SSG: {name} must be one of {quoted(choices)}, got {value!r}")
     return value
-
-
-def _as_items(name: str, expected: str, value: Any) -> list[Any]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError(f"SSG: {name} must hold {expected}, got {value!r}")
-    return list(value)
-
-
-def _as_number(value: object) -> float:
-    """The float that `value` is, or NaN."""
-    try:
-        return float(value) if isinstance(value, SupportsFloat) else math.nan
-    except (TypeError, ValueError):
-        return math.nan

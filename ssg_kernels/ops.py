@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssg_kernels._names import STRENGTHS
+from ssg_kernels._numbers import as_float
 from ssg_kernels._torch import schema
 
 __all__ = ["guided_logits", "guided_logits_cfg", "sample"]
@@ -174,13 +175,12 @@ def _as_strength(name: str, argument: str, value: Tensor | SupportsFloat, logits
     if isinstance(value, Tensor):
         return value
     if not isinstance(value, float):
-        try:
-            value = float(value)
-        except TypeError:
-            kind = type(value).__name__
+        number = as_float(value)
+        if number is None:
             raise TypeError(
-                f"{name}: {argument} must be a float or a tensor of shape () or (B,), got {kind}"
-            ) from None
+                f"{name}: {argument} must be a float or a tensor of shape () or (B,), got {value!r}"
+            )
+        value = number
     if torch.compiler.is_compiling():
         # A float argument of an operator is part of the compiled code; a product with a tensor is data.
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32

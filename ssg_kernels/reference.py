@@ -7,6 +7,7 @@ all of it.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -31,7 +32,7 @@ def interpolate(x: Tensor, size: Sequence[int], mode: str) -> Tensor:
         interpolation_weights(prev_h, h, mode).to(x),
         interpolation_weights(prev_w, w, mode).to(x),
     )
-    return rows @ x @ columns.mT
+    return product(rows, x, columns.mT)
 
 
 def nearest_sources(n: int, m: int, device: torch.device) -> Tensor:
@@ -53,12 +54,21 @@ def interpolation_weights(n: int, m: int, mode: str) -> Tensor:
 
 def dct(x: Tensor) -> Tensor:
     """Orthonormal 2-D DCT-II of x over its last two dimensions."""
-    return dct_matrix(x.shape[-2]).to(x) @ x @ dct_matrix(x.shape[-1]).to(x).mT
+    return product(dct_matrix(x.shape[-2]).to(x), x, dct_matrix(x.shape[-1]).to(x).mT)
 
 
 def idct(x: Tensor) -> Tensor:
     """The inverse of `dct`."""
-    return dct_matrix(x.shape[-2]).to(x).mT @ x @ dct_matrix(x.shape[-1]).to(x)
+    return product(dct_matrix(x.shape[-2]).to(x).mT, x, dct_matrix(x.shape[-1]).to(x))
+
+
+def product(*matrices: Tensor) -> Tensor:
+    """The product of the matrices in their own dtype: `torch.autocast` would multiply them in half precision."""
+    device = matrices[0].device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return functools.reduce(torch.matmul, matrices)
+    return functools.reduce(torch.matmul, matrices)
 
 
 def dct_matrix(n: int) -> Tensor:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import copy
-import math
-import operator
-from collections.abc import Callable, Sequence
-from typing import Any, SupportsFloat, TypeVar
+from collections.abc import Sequence
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
 
 from ssg_kernels import _checks
 from ssg_kernels._names import CFG_ORDERS, CFG_SCHEDULES, quoted
+from ssg_kernels._numbers import as_finite, as_integer, is_finite, items_of, per_scale
 from ssg_kernels.generation import Generation, merge_cfg
 from ssg_kernels.guidance import SSG
 
 __all__ = ["GuidedSampler"]
-
-_T = TypeVar("_T")
 
 
 class GuidedSampler:
@@ -91,8 +88,8 @@ class GuidedSampler:
                 f"GuidedSampler: cfg_order must be one of {quoted(CFG_ORDERS)}, got {cfg_order!r}"
             )
         self._before = cfg_order == "before"
-        self._top_ks = _per_scale("top_k", "integers from 0 on", top_k, count, _as_top_k)
-        self._top_ps = _per_scale("top_p", "numbers from 0 to 1", top_p, count, _as_top_p)
+        self._top_ks = per_scale("GuidedSampler: top_k", "integers from 0 on", top_k, count, _as_top_k)
+        self._top_ps = per_scale("GuidedSampler: top_p", "numbers from 0 to 1", top_p, count, _as_top_p)
         if classes is not None and not _as_top_k(classes):
             raise ValueError(f"GuidedSampler: classes must be a positive integer or None, got {classes!r}")
         self._classes = classes
@@ -101,7 +98,9 @@ class GuidedSampler:
         else:
             self._temperature = None
             expected = "positive finite numbers"
-            temperatures = _per_scale("temperature", expected, temperature, count, _as_temperature)
+            temperatures = per_scale(
+                "GuidedSampler: temperature", expected, temperature, count, _as_temperature
+            )
             self._scales = tuple(1 / t for t in temperatures)
 
     def __copy__(self) -> GuidedSampler:
@@ -155,7 +154,7 @@ class GuidedSampler:
         ssg.check(step, logits, cfg)
         batch = logits.shape[0] if cfg is None else logits.shape[0] // 2
         scale = self._scale_of(step, batch, logits.device)
-        shape = self._shape_of(logits, batch)
+        shape = self._shape_of(logits, batch, step)
         if uniform is None:
             uniform = torch.rand(shape, generator=generator, dtype=torch.float32, device=logits.device)
         elif generator is not None:
@@ -180,17 +179,21 @@ class GuidedSampler:
         generation.remember(logits, cfg, step)
         return tokens
 
-    def _shape_of(self, logits: Tensor, batch: int) -> tuple[int, ...]:
+    def _shape_of(self, logits: Tensor, batch: int, step: int) -> tuple[int, ...]:
         """The shape of the returned tokens."""
         tokens, vocabulary = logits.shape[1:]
-        if self._classes is None:
-            return batch, tokens
-        if vocabulary % self._classes:
+        classes = vocabulary if self._classes is None else self._classes
+        if self._classes is not None and vocabulary % classes:
             raise ValueError(
-                f"GuidedSampler: logits must have a vocabulary of whole groups of classes = {self._classes}, "
+                f"GuidedSampler: logits must have a vocabulary of whole groups of classes = {classes}, "
                 f"got {vocabulary}"
             )
-        return batch, tokens, vocabulary // self._classes
+        if self._top_ks[step] > classes:
+            which = "V" if self._classes is None else "classes"
+            raise ValueError(
+                f"GuidedSampler: top_k must be from 0 to {which} = {classes}, got {self._top_ks[step]}"
+            )
+        return (batch, tokens) if self._classes is None else (batch, tokens, vocabulary // classes)
 
     def _cfg_of(self, step: int) -> float | Tensor | None:
         cfg = self._cfgs[step]
@@ -212,7 +215,7 @@ def _as_cfgs(
         return (None,) * count
     if isinstance(cfg, Tensor):
         return (_as_strength("cfg", cfg),) * count
-    return _per_scale("cfg", "finite numbers", cfg, count, _as_finite)
+    return per_scale("GuidedSampler: cfg", "finite numbers", cfg, count, as_finite)
 
 
 def _as_ramp(cfg: object, schedule: str, count: int) -> tuple[float, ...] | None:
@@ -223,7 +226,7 @@ def _as_ramp(cfg: object, schedule: str, count: int) -> tuple[float, ...] | None
         )
     if schedule == "static":
         return None
-    if not isinstance(cfg, SupportsFloat | None):
+    if not isinstance(cfg, Tensor) and items_of(cfg) is not None:
         raise ValueError(
             f"GuidedSampler: cfg_schedule must be 'static' where cfg holds one number per scale, got {schedule!r}"
         )
@@ -239,57 +242,16 @@ def _as_strength(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def _per_scale(
-    name: str, expected: str, value: Any, count: int, convert: Callable[[Any], _T | None]
-) -> tuple[_T, ...]:
-    """One value for each of `count` scales, from one for all or a sequence."""
-    is_one = isinstance(value, SupportsFloat)
-    items = [value] * count if is_one else _as_list(value)
-    if items is None or len(items) != count:
-        held = f"{len(items)} of them" if items is not None else repr(value)
-        raise ValueError(
-            f"GuidedSampler: {name} must be one of the {expected} or hold {count}, one per scale, got {held}"
-        )
-    converted = []
-    for k, item in enumerate(items):
-        done = convert(item)
-        if done is None:
-            where = "" if is_one else f" at scale {k + 1}"
-            raise ValueError(f"GuidedSampler: {name} must hold {expected}, got {item!r}{where}")
-        converted.append(done)
-    return tuple(converted)
-
-
-def _as_list(value: Any) -> list[Any] | None:
-    if isinstance(value, str):
-        return None
-    try:
-        return list(value)
-    except TypeError:
-        return None
-
-
-def _as_finite(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _as_top_k(value: Any) -> int | None:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        return None
-    return number if number >= 0 else None
+    number = as_integer(value)
+    return number if number is not None and number >= 0 else None
 
 
 def _as_top_p(value: Any) -> float | None:
-    number = _as_finite(value)
+    number = as_finite(value)
     return number if number is not None and 0 <= number <= 1 else None
 
 
 def _as_temperature(value: Any) -> float | None:
-    number = _as_finite(value)
-    return number if number is not None and number > 0 and math.isfinite(1 / number) else None
+    number = as_finite(value)
+    return number if number is not None and number > 0 and is_finite(1 / number) else None

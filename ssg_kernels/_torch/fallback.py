@@ -56,7 +56,7 @@ def reference_prior_linear(
     accurate = torch.float64 if x.dtype == torch.float64 else torch.float32
     units = torch.eye(coarse_tokens, dtype=accurate, device=x.device)[None]
     matrix = reference.dse_prior(units, size, prev_size, *options)[0]
-    result = (matrix.mT if transpose else matrix) @ x.to(accurate)
+    result = reference.product(matrix.mT if transpose else matrix, x.to(accurate))
     return (scale.to(accurate).reshape(-1, 1, 1) * result).to(x.dtype).contiguous()
 
 

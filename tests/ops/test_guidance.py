@@ -19,7 +19,7 @@ from support.schedules import VAR_256, infinity, square
 from support.strategies import DTYPES, INTERPOLATIONS, LAYOUTS, PRIORS, normal
 from torch import Tensor
 from torch._dynamo.utils import counters
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import ssg_kernels
 from ssg_kernels import SSG, guidance, reference
@@ -184,6 +184,20 @@ def test_fewer_rows_go_on(backend: str) -> None:
     expected[1](raw[1][:2])
     for logits in raw[2:]:
         assert torch.equal(ssg(logits[:2]), expected[1](logits[:2]))
+
+
+def test_fake_tensors_in_and_out() -> None:
+    ssg = SSG((1, 2), 0.5)
+    with FakeTensorMode():
+        for _ in range(2):
+            assert isinstance(ssg(torch.empty(1, 1, 3)), FakeTensor)
+            assert isinstance(ssg(torch.empty(1, 4, 3)), FakeTensor)
+        ssg(torch.empty(1, 1, 3))
+    # Nothing of a fake call is left for real ones.
+    ssg.reset()
+    raw = raw_logits(square((1, 2)))
+    for logits, expected in zip(raw, [ssg(x) for ssg in [SSG((1, 2), 0.5)] for x in raw], strict=True):
+        assert torch.equal(ssg(logits), expected)
 
 
 def test_a_copy_goes_on_alone() -> None:

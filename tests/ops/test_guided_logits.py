@@ -404,6 +404,24 @@ def test_every_half_precision_number_is_read_and_rounded_right(backend: str, dty
         assert torch.equal(actual.nan_to_num(nan=0.0), expected.nan_to_num(nan=0.0))
 
 
+@pytest.mark.parametrize("is_cfg", [False, True])
+def test_autocast_changes_nothing(backend: str, is_cfg: bool) -> None:
+    call = Call((4, 4), (3, 3), 2, 5, is_cfg=is_cfg, kinds=("scalar",) * 3)
+
+    def results() -> list[Tensor]:
+        inputs = [x.requires_grad_() for x in (call.logits(), call.prev_logits(), *call.strengths())]
+        guided = run(call, *inputs)
+        return [guided, *torch.autograd.grad(guided.square().sum(), inputs)]
+
+    expected = results()
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = results()
+        prior = reference.dse_prior(call.prev_logits(), call.size, call.prev_size)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(prior, reference.dse_prior(call.prev_logits(), call.size, call.prev_size))
+
+
 @pytest.mark.usefixtures("extension")
 def test_the_kernel_is_what_runs_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     call = Call((16, 16), (13, 13), 2, 100)

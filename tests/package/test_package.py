@@ -99,6 +99,17 @@ def test_info_names_versions_and_every_backend(capsys: pytest.CaptureFixture[str
         assert re.search(rf"^  {backend.name} +(not )?usable +{re.escape(backend.note)}$", text, re.M)
 
 
+@pytest.mark.parametrize("command", ["info", "info --plan 16x16 13x13"])
+def test_a_reader_that_leaves_is_no_error(command: str) -> None:
+    arguments = [sys.executable, "-m", "ssg_kernels", *command.split()]
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 @pytest.mark.usefixtures("extension")
 def test_info_of_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = info.build()

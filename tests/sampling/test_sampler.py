@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -216,7 +217,7 @@ class Operators(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("cfg", "operator"), [(None, "guided_logits"), (1.5, "guided_logits_cfg.float_cfg_prev_cfg")]
+    ("cfg", "operator"), [(None, "guided_logits.float"), (1.5, "guided_logits_cfg.float")]
 )
 def test_two_operators_and_one_map_of_logits(cfg: float | None, operator: str) -> None:
     raw = raw_logits(rows=2 if cfg is None else 4)
@@ -281,7 +282,9 @@ def test_after_an_error_it_is_as_before(backend: str, at: int) -> None:
                 (spoilt, "finite largest value"),
                 (
                     raw[k][..., :3],
-                    "top_k must be from 0 to V = 3, got 4" if k == 0 else "vocabulary of the previous",
+                    "GuidedSampler: top_k must be from 0 to V = 3, got 4"
+                    if k == 0
+                    else "vocabulary of the previous",
                 ),
                 (raw[k].int(), "float32, bfloat16, float16 or float64"),
                 (raw[k][:3], "even batch"),
@@ -293,6 +296,20 @@ def test_after_an_error_it_is_as_before(backend: str, at: int) -> None:
             with pytest.raises((ValueError, RuntimeError), match="uniform must have shape"):
                 sampler(raw[k], uniform=torch.rand(3, 3))
         assert torch.equal(sampler(raw[k], uniform=u[k]), expected[k])
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, iter], ids=lambda k: k.__name__)
+def test_numbers_in_any_sequence(kind: Any) -> None:
+    raw, u = raw_logits(), uniforms()
+    given = {"top_k": [4, 3, 2, 9], "top_p": [0.5, 0.75, 0.875, 1.0], "temperature": [1.0, 0.5, 2.0, 1.5]}
+    cfg, schedule = [0.5, 1.0, 1.5, 2.0], [1.0, 0.75, 0.5, 0.25]
+    expected = generation(GuidedSampler(SIZES, 0.5, schedule, cfg=cfg, **given), raw, u)
+    # A tensor of cfg or temperature is one number for each sample, so that it is no sequence over the scales.
+    per_sample = ("temperature",) if kind is torch.tensor else ()
+    others = {name: values if name in per_sample else kind(values) for name, values in given.items()}
+    cfg = cfg if kind is torch.tensor else kind(cfg)
+    sampler = GuidedSampler(np.array(SIZES), np.float32(0.5), kind(schedule), cfg=cfg, **others)
+    assert_same(generation(sampler, raw, u), expected)
 
 
 WRONG = [
@@ -313,6 +330,10 @@ WRONG = [
     ({"top_k": -1}, "top_k must hold integers from 0 on, got -1"),
     ({"top_k": 1.5}, "top_k must hold integers from 0 on, got 1.5"),
     ({"top_k": None}, "top_k must be one of the integers from 0 on or hold 4, one per scale, got None"),
+    (
+        {"top_k": np.array([3, 2])},
+        "top_k must be one of the integers from 0 on or hold 4, one per scale, got 2 of them",
+    ),
     ({"top_p": 1.1}, "top_p must hold numbers from 0 to 1, got 1.1"),
     ({"top_p": [0, 0.5, -0.1, 1]}, "top_p must hold numbers from 0 to 1, got -0.1 at scale 3"),
     ({"classes": 0}, "classes must be a positive integer or None, got 0"),
