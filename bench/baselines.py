@@ -282,7 +282,7 @@ CONTENDERS: tuple[Contender, ...] = (
             f"separable_rows_{block}",
             "separable",
             partial(separable_blocked, block=block),
-            f"the first, {block} output rows at a time through a kept workspace",
+            f"separable_rows, {block} output rows at a time in a kept workspace",
             partial(_blockable, block=block),
         )
         for block in (4, 8)
@@ -306,7 +306,7 @@ CONTENDERS: tuple[Contender, ...] = (
         "merge_baddbmm_kept",
         "baddbmm",
         merged_once(baddbmm),
-        "one lerp, then baddbmm on the previous scale's merged logits, kept",
+        "one lerp, then baddbmm; the previous scale's merged logits are kept",
         with_cfg,
     ),
     Contender(
@@ -320,7 +320,7 @@ CONTENDERS: tuple[Contender, ...] = (
         "merge_separable_kept",
         "separable",
         merged_once(separable_rows_first),
-        "one lerp, then separable_rows on the previous scale's merged logits, kept",
+        "one lerp, then separable_rows; the previous scale's merged logits are kept",
         with_cfg,
     ),
     Contender(

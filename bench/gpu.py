@@ -323,9 +323,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=float, default=0.15, metavar="SECONDS", help="timed seconds per contender and case"
     )
-    parser.add_argument(
-        "--device", default="cuda", help='"cpu" tries out the benchmark itself without a GPU'
-    )
+    parser.add_argument("--device", default="cuda", help='"cpu" tries out the benchmark itself without a GPU')
     parser.add_argument("--out", type=Path, default=machine.ROOT / "bench" / "results" / "local-gpu.json")
     arguments = parser.parse_args(argv)
     names = [case.name for case in CASES]
