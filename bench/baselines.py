@@ -163,7 +163,7 @@ def separable_blocked(case: Case, dtype: torch.dtype, outputs: int, block: int) 
 
 
 def through_float32(build: Build) -> Build:
-    """Computes half-precision logits in float32 and rounds once. This stays within the bound, unlike the above."""
+    """Computes half-precision logits in float32 and rounds once. Unlike the steps above, it stays within the bound."""
 
     def build_float32(case: Case, dtype: torch.dtype, outputs: int) -> Step:
         step = build(case, torch.float32, outputs)

@@ -137,7 +137,7 @@ def contenders_table(result: dict[str, Any]) -> list[str]:
 
 
 def summary_table(document: dict[str, Any]) -> list[str]:
-    """Ours and the ratios over it, one line per result, aligned for a terminal."""
+    """The time of ours and the other approaches' ratios to it, one line per result, aligned for a terminal."""
     header = ["", "ours", "of copy", *(f"{title} / ours" for _, title in COLUMNS)]
     rows = [header]
     for result in document["results"]:

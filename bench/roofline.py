@@ -15,7 +15,7 @@ from typing import Any
 
 from . import report, summary
 
-LANES = 128  # float32 multiply-adds per multiprocessor and cycle, on every architecture since sm_86, sm_90 and sm_100
+LANES = 128  # float32 multiply-adds per multiprocessor and cycle, on sm_86 and every later architecture
 TERMS = 3
 MARKERS = {"ours_cuda": ("o", "#D55E00", "ours, CUDA C++"), "ours_triton": ("s", "#0072B2", "ours, Triton")}
 

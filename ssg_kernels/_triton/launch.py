@@ -51,7 +51,7 @@ def linear(
 
 
 def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: float) -> Tensor:
-    """One token per row; -1 for a row whose largest logit is not finite."""
+    """One token per row; -1 for a row without an answer, which `sample_kernel` defines."""
     batch, tokens, vocabulary = logits.shape
     out = torch.empty((batch, tokens), dtype=torch.int64, device=logits.device)
     if not out.numel():

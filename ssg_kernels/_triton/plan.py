@@ -114,7 +114,7 @@ def make_plan(step: Step, target: Target, accurate: bool = False) -> LaunchPlan:
 
 
 def candidates(step: Step, target: Target, accurate: bool = False) -> list[LaunchPlan]:
-    """The plans to choose from. Their tiles fit the registers of every target, which test_compile_targets.py checks."""
+    """The plans to choose from. Their tiles fit the registers of the targets (see test_compile_targets.py)."""
     plans = list(_fma(step))
     if not accurate:
         plans += [*_dense(step, target, step.is_symmetric), *_separable(step, target)]

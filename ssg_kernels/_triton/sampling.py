@@ -76,7 +76,9 @@ def sample_kernel(
     scale, scale_stride, scale_low, scale_high, keep, drop_low, drop_high, batch, tokens, vocabulary,
     COMPUTE: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Draws a token for each of ROWS rows.
+    """Draws a token for each of ROWS rows, or -1 for a row without an answer.
+
+    A row has no answer if it holds a NaN, if its largest logit is infinite, or if its scale is not positive and finite.
 
     `keep` is top_k. `drop` is 1 - top_p, or more than 1 without top_p. A float `scale` has the stride None. COLUMNS is
     the vocabulary rounded up to whole BLOCKs.
@@ -94,7 +96,7 @@ def sample_kernel(
     else:
         scale = tl.load(scale + sample * scale_stride, mask=inside, other=1.0).to(tl.float64)
 
-    # The largest logit of each row. A row with a NaN has no answer, nor has one whose largest logit is infinite.
+    # The largest logit of each row, and which rows have an answer.
     largest = tl.full((ROWS,), -float("inf"), COMPUTE)
     has_nan = tl.zeros((ROWS,), tl.int32)
     x = tl.zeros((ROWS, BLOCK), COMPUTE)

@@ -100,7 +100,7 @@ def test_what_a_kernel_is_compiled_for_is_looked_up(launched: list[tuple[Any, ..
         (logits, prev_logits, 0.5),
     )
     assert len(set(map(id, kernels))) == len(kernels)
-    # The batch is an argument of the kernel, so calls of any batch share one. So is the vocabulary, among multiples of 16.
+    # Calls with another batch use the same kernel. So do calls with another vocabulary, among multiples of 16.
     again = functions(
         (logits[:1], prev_logits[:1], 0.5), (logits[:2], prev_logits[:2], 0.5), (logits, prev_logits, 0.5)
     )
