@@ -1,6 +1,6 @@
-"""Triton decides at import whether kernels are interpreted or compiled: one session runs one kind of test.
+"""Triton decides at import whether it interprets or compiles kernels, so one session runs one kind of test.
 
-The usual session compiles, and runs the interpreter's tests in a process of their own (test_in_the_interpreter.py).
+The usual session compiles. It runs the interpreter's tests in a separate process (test_in_the_interpreter.py).
 """
 
 from __future__ import annotations
