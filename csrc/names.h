@@ -3,15 +3,18 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
 #include "call.h"
-#include "factors.h"
 
 namespace ssg {
+
+enum class Prior : int8_t { dse, dse_zero_pad, spatial };
+enum class Interpolation : int8_t { nearest, bilinear, bicubic, area };
 
 template <class Enum>
 struct Named {
