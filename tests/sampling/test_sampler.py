@@ -387,7 +387,7 @@ def test_a_generation_is_one_graph(backend: str, mode: type) -> None:
     def loop(raw: list[Tensor], u: list[Tensor]) -> list[Tensor]:
         return [sampler(x, uniform=v) for x, v in zip(raw, u, strict=True)]
 
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend(backend)
     ours = torch.compile(loop, backend=counter, fullgraph=True)
     pairs = [(n, n) for n in sizes]
     compilations = set()

@@ -8,6 +8,6 @@ from __future__ import annotations
 import os
 
 INTERPRETED = ("test_parity.py", "test_sample_parity.py")
-COMPILED = ("test_compile_targets.py", "test_launch.py", "test_plan.py", "test_in_the_interpreter.py")
+COMPILED = ("test_compile_targets.py", "test_launch.py", "test_launch_plans.py", "test_in_the_interpreter.py")
 
 collect_ignore = list(COMPILED if os.environ.get("TRITON_INTERPRET") == "1" else INTERPRETED)
