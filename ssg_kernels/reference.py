@@ -263,8 +263,9 @@ def _prior(prev_logits: Tensor, size: Sequence[int], prev_size: Sequence[int], o
     prev_spectrum = dct(prev_maps)
     spectrum = dct(interpolated) if options.prior == "dse" else torch.zeros_like(interpolated)
     gain = math.sqrt(h * w / (prev_h * prev_w)) if options.rescale else 1.0
-    spectrum[..., :prev_h, :prev_w] = gain * prev_spectrum
-    return _to_tokens(idct(spectrum))
+    # Nothing is written in place: `torch.func.linearize` would drop the write.
+    rows = spectrum[..., :prev_h, :].slice_scatter(gain * prev_spectrum, -1, 0, prev_w)
+    return _to_tokens(idct(spectrum.slice_scatter(rows, -2, 0, prev_h)))
 
 
 def _merge(logits: Tensor, cfg: Tensor | float) -> Tensor:

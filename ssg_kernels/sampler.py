@@ -12,6 +12,7 @@ from torch import Tensor
 from ssg_kernels import _checks
 from ssg_kernels._names import CFG_ORDERS, CFG_SCHEDULES, quoted
 from ssg_kernels._numbers import as_finite, as_integer, is_finite, items_of, per_scale
+from ssg_kernels._torch.sharding import replicated_like
 from ssg_kernels.generation import Generation, merge_cfg
 from ssg_kernels.guidance import SSG
 
@@ -136,7 +137,8 @@ class GuidedSampler:
         Args:
             logits: raw logits of this scale, (2B, L, V) with L = h*w, the conditional half first; (B, L, V) without
                 `cfg`. float32, bfloat16, float16 or float64, of any strides.
-            generator: draws the uniforms, on the device of the logits; torch's default one where it is None.
+            generator: draws the uniforms, on the device of the logits; torch's default one where it is None. With
+                DTensor logits every rank draws all of them, so its generator must be in the same state on every rank.
             uniform: the uniforms themselves, float32 or float64 in [0, 1), instead of a generator; of the shape of the
                 result.
 
@@ -157,6 +159,7 @@ class GuidedSampler:
         shape = self._shape_of(logits, batch, step)
         if uniform is None:
             uniform = torch.rand(shape, generator=generator, dtype=torch.float32, device=logits.device)
+            uniform = replicated_like(uniform, logits)
         elif generator is not None:
             raise ValueError("GuidedSampler: generator and uniform must not be given both")
         elif uniform.shape != shape:
