@@ -196,7 +196,7 @@ def cuda_sample(
     tokens: int,
     vocabulary: int,
     top_k: int,
-    top_p: float,
+    top_p: _Number,
     reverse: bool = False,
 ) -> None: ...
 def cuda_fault(fault: str, reverse: bool = False) -> list[float]: ...

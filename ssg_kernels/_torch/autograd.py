@@ -332,13 +332,9 @@ def _register() -> None:
             schema.implement(overload.qualname, kernel, "Autograd", with_keyset=True)
     prior_linear = _autograd_kernel(torch.ops.ssg._prior_linear.default, PriorLinear)
     schema.implement(schema.PRIOR_LINEAR, prior_linear, "Autograd", with_keyset=True)
-    tempered = torch.ops.ssg._sample_tempered
-    for qualname, op in (
-        (schema.SAMPLE, torch.ops.ssg.sample.default),
-        (schema.SAMPLE_TEMPERED, tempered.default),
-        (schema.SAMPLE_TEMPERED_FLOAT, tempered.float),
-    ):
-        schema.implement(qualname, _no_derivative_kernel(op), "Autograd", with_keyset=True)
+    for qualname in (schema.SAMPLE, *schema.TEMPERED):
+        kernel = _no_derivative_kernel(schema.op_of(qualname))
+        schema.implement(qualname, kernel, "Autograd", with_keyset=True)
 
 
 _register()

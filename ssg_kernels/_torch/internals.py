@@ -17,6 +17,7 @@ from torch._functorch.utils import enable_single_level_autograd_function, unwrap
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
+from torch.fx.experimental.symbolic_shapes import has_static_value
 
 __all__ = [
     "OpOverload",
@@ -28,6 +29,7 @@ __all__ = [
     "below_autograd",
     "default_values",
     "has_tangent",
+    "is_constant",
     "live",
     "may_have_tangents",
     "operator_name",
@@ -102,6 +104,11 @@ class SingleLevelFunction(_SingleLevelFunction):
 def live(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments without the wrappers that torch.func transforms leave behind after their end."""
     return unwrap_dead_wrappers(arguments)
+
+
+def is_constant(number: float) -> bool:
+    """Whether compiled code is bound to this value of the number; False where the number is an input of its graph."""
+    return has_static_value(number)
 
 
 def default_values(op: OpOverload) -> list[Any]:

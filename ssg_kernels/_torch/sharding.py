@@ -49,9 +49,8 @@ def _register() -> None:
         if not overload.is_out:
             register_sharding(overload.op)(_guided_rule(overload))
     register_sharding(torch.ops.ssg._prior_linear.default)(_prior_linear_rule)
-    tempered = torch.ops.ssg._sample_tempered
-    for op in (torch.ops.ssg.sample.default, tempered.default, tempered.float):
-        register_sharding(op)(_sample_rule)
+    for qualname in (schema.SAMPLE, *schema.TEMPERED):
+        register_sharding(schema.op_of(qualname))(_sample_rule)
 
 
 def _register_out() -> None:

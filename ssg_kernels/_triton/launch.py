@@ -50,21 +50,28 @@ def linear(
     return out
 
 
-def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: float) -> Tensor:
+def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: Strength) -> Tensor:
     """One token per row; -1 for a row without an answer, which `sample_kernel` defines."""
     batch, tokens, vocabulary = logits.shape
     out = torch.empty((batch, tokens), dtype=torch.int64, device=logits.device)
     if not out.numel():
         return out
     tensors = [out, logits, uniform]
-    if isinstance(scale, Tensor):
-        tensors.append(scale)
-        scaled: tuple[Any, ...] = (scale, scale.stride(0) if scale.ndim else 0, 0, 0)
+    if isinstance(top_p, Tensor):
+        p = top_p.double().nan_to_num(0.0).clamp(0.0, 1.0)
+        drop: Strength = (1 - p).where(p > 0, 2.0)
     else:
-        scaled = (0, None, *_halves(scale))
+        drop = 1 - top_p if top_p > 0 else 2.0
+    numbers: list[Any] = []
+    for number in (scale, drop):
+        if isinstance(number, Tensor):
+            tensors.append(number)
+            numbers += (number, number.stride(0) if number.ndim else 0, 0, 0)
+        else:
+            numbers += (0, None, *_halves(number))
     strides = (*logits.stride(), *uniform.stride())
     key = (
-        logits.device, logits.dtype, uniform.dtype, scaled[1], batch, tokens, vocabulary, strides,
+        logits.device, logits.dtype, uniform.dtype, numbers[1], numbers[5], batch, tokens, vocabulary, strides,
         _alignment(tensors), *[x.dtype for x in tensors[3:]],
     )  # fmt: skip
     launch = _launches.get(key)
@@ -73,9 +80,8 @@ def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: 
         rows = batch * tokens
         given, at_once, warps = sample_tile(logits.dtype, vocabulary)
         launch = _keep(key, _Launch(sampling.sample_kernel, given, -(-rows // at_once), warps, 1))
-    drop = _halves(1 - top_p if top_p > 0 else 2.0)
     launch(
-        logits.device, out, logits, *strides[:3], uniform, *strides[3:], *scaled, top_k, *drop,
+        logits.device, out, logits, *strides[:3], uniform, *strides[3:], *numbers, top_k,
         batch, tokens, vocabulary,
     )  # fmt: skip
     return out

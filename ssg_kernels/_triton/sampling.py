@@ -70,18 +70,28 @@ def _double(low, high):
     return bits.to(tl.float64, bitcast=True)
 
 
+@triton.jit
+def _per_row(number, stride, low, high, sample, inside, ROWS: tl.constexpr):
+    """A number for each row: that of its sample in a tensor, or with the stride None the float64 of two halves."""
+    if stride is None:
+        return tl.zeros((ROWS,), tl.float64) + _double(low, high)
+    else:
+        return tl.load(number + sample * stride, mask=inside, other=1.0).to(tl.float64)
+
+
 @triton.jit(do_not_specialize=["batch", "tokens", "keep", "drop_low", "drop_high", "scale_low", "scale_high"])
 def sample_kernel(
     out, logits, logits_batch, logits_token, logits_column, uniform, uniform_batch, uniform_token,
-    scale, scale_stride, scale_low, scale_high, keep, drop_low, drop_high, batch, tokens, vocabulary,
+    scale, scale_stride, scale_low, scale_high, drop, drop_stride, drop_low, drop_high, keep,
+    batch, tokens, vocabulary,
     COMPUTE: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Draws a token for each of ROWS rows, or -1 for a row without an answer.
 
     A row has no answer if it holds a NaN, if its largest logit is infinite, or if its scale is not positive and finite.
 
-    `keep` is top_k. `drop` is 1 - top_p, or more than 1 without top_p. A float `scale` has the stride None. COLUMNS is
-    the vocabulary rounded up to whole BLOCKs.
+    `keep` is top_k. `drop` is 1 - top_p, or more than 1 without top_p. `scale` and `drop` are tensors, or floats with
+    the stride None. COLUMNS is the vocabulary rounded up to whole BLOCKs.
     """
     WHOLE: tl.constexpr = COLUMNS == BLOCK
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -91,10 +101,8 @@ def sample_kernel(
     u = tl.load(uniform + sample * uniform_batch + token * uniform_token, mask=inside, other=0.0).to(
         tl.float64
     )
-    if scale_stride is None:
-        scale = tl.zeros((ROWS,), tl.float64) + _double(scale_low, scale_high)
-    else:
-        scale = tl.load(scale + sample * scale_stride, mask=inside, other=1.0).to(tl.float64)
+    scale = _per_row(scale, scale_stride, scale_low, scale_high, sample, inside, ROWS)
+    drop = _per_row(drop, drop_stride, drop_low, drop_high, sample, inside, ROWS)
 
     # The largest logit of each row, and which rows have an answer.
     largest = tl.full((ROWS,), -float("inf"), COMPUTE)
@@ -135,7 +143,6 @@ def sample_kernel(
         )  # fmt: skip
         total += tl.sum(tl.where(k > cut[:, None], w, 0), 1)
         count += tl.sum((k > cut[:, None]).to(tl.int32), 1)
-    drop = _double(drop_low, drop_high)
     limit = tl.minimum((drop * total.to(tl.float64)).to(tl.int64), total - 1)
     has_p = drop <= 1.0
     high = tl.where(has_p, top, low)

@@ -673,6 +673,32 @@ def test_a_compiled_loop_is_one_graph_for_every_strength() -> None:
 
 
 @pytest.mark.usefixtures("_no_compiled_code")
+@pytest.mark.parametrize("cfg", [None, 1.5])
+def test_one_compiled_function_guides_every_scale_and_strength(cfg: float | None) -> None:
+    raw = raw_logits(square(VAR_256), rows=2)
+    guide = torch.compile(SSG.guide, fullgraph=True, backend="aot_eager")
+    for beta in (0.5, 1.0, 2.0):
+        ssg = SSG(VAR_256, beta)
+        for k in range(1, len(raw)):
+            arguments = (ssg.scale(k, "cpu"), raw[k], raw[k - 1], cfg, cfg)
+            assert torch.equal(guide(ssg, *arguments), ssg.guide(*arguments))
+    assert graphs() <= 2
+
+
+@pytest.mark.usefixtures("_no_compiled_code")
+def test_an_ssg_made_by_compiled_code() -> None:
+    def generate(raw: list[Tensor], beta: float) -> list[Tensor]:
+        return loop(SSG(SIZES, beta), raw)
+
+    raw = raw_logits(SIZES)
+    compiled = torch.compile(generate, fullgraph=True, backend="aot_eager")
+    for beta in (0.1, 0.2, 0.3, 0.4):
+        for actual, expected in zip(compiled(raw, beta), generate(raw, beta), strict=True):
+            torch.testing.assert_close(actual, expected)
+    assert graphs() <= 2
+
+
+@pytest.mark.usefixtures("_no_compiled_code")
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_a_compiled_loop_with_cfg(mode: Any) -> None:
     def generate(raw: list[Tensor], ts: Tensor) -> list[Tensor]:

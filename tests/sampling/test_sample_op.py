@@ -173,6 +173,18 @@ def test_two_compilations_over_all_scales(backend: str) -> None:
     assert counter.frame_count <= 2
 
 
+@pytest.mark.usefixtures("_fresh")
+def test_two_compilations_over_all_top_ps() -> None:
+    counter = CompileCounterWithBackend("aot_eager")
+    ours = torch.compile(ssg_kernels.sample, backend=counter, fullgraph=True)
+    logits, uniform = inputs()
+    for top_k, top_p in ((3, 0.5), (4, 0.6), (5, 0.75), (9, 0.9), (0, 0.3)):
+        assert torch.equal(
+            ours(logits, uniform, top_k, top_p), ssg_kernels.sample(logits, uniform, top_k, top_p)
+        )
+    assert counter.frame_count <= 3  # 0 is a top_k of its own for a compiler
+
+
 class Sample(nn.Module):
     def forward(self, logits: Tensor, uniform: Tensor) -> Tensor:
         return ssg_kernels.sample(logits, uniform, 3, 0.9)

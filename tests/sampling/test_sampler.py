@@ -376,6 +376,54 @@ def _fresh() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_fresh")
+def test_one_compiled_function_draws_every_scale_and_setting() -> None:
+    pairs = [(n, n) for n in VAR_256]
+    raw, u = raw_logits(sizes=pairs), uniforms(sizes=pairs)
+    counter = CompileCounterWithBackend("aot_eager")
+    draw = torch.compile(GuidedSampler.draw, backend=counter, fullgraph=True)
+    for number in (0.5, 0.7, 0.9):
+        top_ks = [round(9 * number)] * 5 + [3] * 5
+        settings = {"cfg": 1 + number, "cfg_schedule": "ramp", "top_k": top_ks, "top_p": number}
+        sampler = GuidedSampler(pairs, number, temperature=number, **settings)
+        expected = generation(sampler, raw, u)
+        for k, logits in enumerate(raw):
+            scale, prev_logits = sampler.scale(k, "cpu"), raw[k - 1] if k else None
+            assert torch.equal(draw(sampler, scale, logits, prev_logits, u[k]), expected[k])
+    assert counter.frame_count <= 3  # one for the first scale, which is not guided
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_a_sampler_made_by_compiled_code() -> None:
+    def generate(raw: list[Tensor], u: list[Tensor], number: float) -> list[Tensor]:
+        sampler = GuidedSampler(
+            SIZES, number, cfg=2 * number, top_k=4, top_p=number / 2, temperature=1 + number
+        )
+        return [sampler(x, uniform=v) for x, v in zip(raw, u, strict=True)]
+
+    raw, u = raw_logits(), uniforms()
+    counter = CompileCounterWithBackend("aot_eager")
+    ours = torch.compile(generate, backend=counter, fullgraph=True)
+    for number in (0.25, 0.5, 0.75, 1.0):
+        assert_same(ours(raw, u, number), generate(raw, u, number))
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_one_graph_for_every_setting() -> None:
+    def loop(sampler: GuidedSampler, raw: list[Tensor], u: list[Tensor]) -> list[Tensor]:
+        return [sampler(x, uniform=v) for x, v in zip(raw, u, strict=True)]
+
+    raw, u = raw_logits(), uniforms()
+    counter = CompileCounterWithBackend("aot_eager")
+    ours = torch.compile(loop, backend=counter, fullgraph=True)
+    for number in (0.25, 0.5, 0.75):
+        settings = {"cfg": 1 + number, "top_k": 4, "top_p": number, "temperature": number}
+        sampler = GuidedSampler(SIZES, number, **settings)
+        assert_same(ours(sampler, raw, u), loop(sampler, raw, u))
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.usefixtures("_fresh")
 @pytest.mark.parametrize(
     ("backend", "mode"), [("aot_eager", torch.no_grad), ("inductor", torch.inference_mode)]
 )
