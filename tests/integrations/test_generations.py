@@ -18,6 +18,7 @@ from support.generation_checks import (
     check_everything,
     check_is_itself_again,
     check_two_models,
+    recorded,
     run,
     same,
 )
@@ -282,10 +283,9 @@ def test_one_infinity_takes_every_aspect_ratio() -> None:
     grids = ([(1, 1), (2, 2), (6, 2), (9, 3)], [(1, 1), (2, 2), (4, 4)], [(1, 1), (2, 2), (2, 6), (3, 9)])
     alone = [run(an_infinity(grid), beta=0.75) for grid in grids]
     model = standins.Infinity()
-    with infinity.attach(model, 0.75):
+    with recorded(an_infinity(model=model)) as recorder, infinity.attach(model, 0.75):
         for grid, expected in zip(grids, alone, strict=True):
-            sampler = an_infinity(grid, model=model)
-            assert same(run(sampler), expected)
+            assert same(recorder.run(sampler=an_infinity(grid, model=model)), expected)
 
 
 def refusal(attach: Any, model: Any, **options: Any) -> str:

@@ -53,6 +53,8 @@ def recorded_microsoft(diffusion: Any, indices: list[int]) -> Iterator[list[Outp
 
     def spy_forward(tokens: Tensor, condition: Any, t: Tensor) -> Tensor:
         raw = forward(tokens, condition, t)
+        if not outputs:
+            conditions.clear()
         conditions.append(condition)
         is_conditional = condition is None or torch.equal(condition, conditions[0])
         outputs.append(
@@ -80,9 +82,17 @@ def run(denoiser: Denoiser, seed: int = 0, batch: int = 2, **settings: Any) -> t
         denoiser.record() as outputs,
         denoiser.attach(denoiser.model, **settings) if settings else nullcontext(),
     ):
-        torch.manual_seed(seed)
-        result = denoiser.generate(batch, seed)
-    return result, outputs
+        return run_recorded(denoiser, outputs, seed, batch)
+
+
+def run_recorded(
+    denoiser: Denoiser, outputs: list[Output], seed: int = 0, batch: int = 2
+) -> tuple[Tensor, list[Output]]:
+    """A generation where recorders are installed already, below the integration."""
+    outputs.clear()
+    torch.manual_seed(seed)
+    result = denoiser.generate(batch, seed)
+    return result, list(outputs)
 
 
 def literal(
@@ -139,9 +149,9 @@ def check_everything(denoiser: Denoiser, modules: Sequence[torch.nn.Module]) -> 
     three = run(denoiser, batch=3, beta=BETA)
     assert same(plain, run(denoiser, beta=0.0))
     assert not same(plain, guided)
-    with denoiser.attach(denoiser.model, BETA):
+    with denoiser.record() as outputs, denoiser.attach(denoiser.model, BETA):
         for batch, expected in ((2, guided), (3, three), (2, guided)):
-            assert same(run(denoiser, batch=batch), expected)
+            assert same(run_recorded(denoiser, outputs, batch=batch), expected)
             with failing(modules[-1], denoiser.steps // 2), pytest.raises(ZeroDivisionError):
                 denoiser.generate(batch, 0)
         with pytest.raises(ValueError, match="is attached already"):
