@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, SupportsFloat
@@ -36,6 +37,13 @@ class Guidance:
     def ssg(self, sizes: Sequence[Any]) -> SSG:
         """The guidance of one generation."""
         return SSG(sizes, self.beta, self.schedule, self.prior, self.interpolation, self.rescale)
+
+
+def arguments_of(method: Callable[..., Any], args: Any, kwargs: Any) -> Mapping[str, Any]:
+    """The arguments of a call by name, defaults included."""
+    bound = inspect.signature(method).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
 
 
 class GuidedCall:

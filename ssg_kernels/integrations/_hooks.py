@@ -7,6 +7,7 @@ original.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import threading
 import types
@@ -136,7 +137,11 @@ def _hooked_class(own: Any) -> type:
         if isinstance(reduced, str):
             return reduced
         function, arguments, *rest = reduced
-        return (bare(function), tuple(map(bare, arguments)), *rest)
+        function, arguments = bare(function), tuple(map(bare, arguments))
+        if function in (copyreg.__newobj__, copyreg.__newobj_ex__):  # type: ignore[attr-defined]
+            # Picklers refuse these for another class than that of the object, so this one must not look like them.
+            function, arguments = functools.partial(function, arguments[0]), arguments[1:]
+        return (function, arguments, *rest)
 
     def copied(name: str) -> Callable[..., Any]:
         @functools.wraps(getattr(own, name))

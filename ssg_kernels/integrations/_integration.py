@@ -11,7 +11,7 @@ from typing import Any, SupportsFloat
 
 from torch import Tensor
 
-from ssg_kernels.integrations._call import Guidance, GuidedCall
+from ssg_kernels.integrations._call import Guidance, GuidedCall, arguments_of
 from ssg_kernels.integrations._hooks import Around, Place, entered, hooked_method, running
 from ssg_kernels.integrations._target import Install, Target
 
@@ -104,9 +104,7 @@ class _Context(AbstractContextManager[Any]):
         if self._stack is None:
             # Someone kept the method for later.
             return method(*args, **kwargs)
-        bound = inspect.signature(method).bind(*args, **kwargs)
-        bound.apply_defaults()
-        call = self._kind(self._target, self._guidance, bound.arguments)
+        call = self._kind(self._target, self._guidance, arguments_of(method, args, kwargs))
         with ExitStack() as stack:
             # Installed by the context already, and kept until this call is over, even where the context is left first.
             hooks: dict[Place, Around] = {

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ssg_kernels.guidance import SSG
-from ssg_kernels.integrations._call import GuidedCall, Hooks
+from ssg_kernels.integrations._call import GuidedCall, Hooks, arguments_of
 from ssg_kernels.integrations._integration import Integration
 from ssg_kernels.integrations._target import Method
 
@@ -54,34 +54,39 @@ class _Diffusers(_Denoiser):
 
 
 class _Microsoft(_Denoiser):
-    methods = ("transformer.sample", "transformer.sample_fast")
+    methods = ("generate_content",)
     needs = ("transformer.num_timesteps",)
 
     @classmethod
     def hooks(cls, cfg_order: str) -> Hooks:
-        return {Method("transformer.transformer.forward"): cls.guide}
+        return {
+            Method("transformer.transformer.forward"): cls.guide,
+            Method("transformer.sample"): cls.begin,
+            Method("transformer.sample_fast"): cls.begin,
+        }
 
-    def start(self) -> None:
-        timesteps = self.model.transformer.num_timesteps
-        start = int(timesteps * self.arguments["filter_ratio"]) or timesteps
-        indices = range(start - 1, -1, -1 - self.arguments.get("skip_step", 0))
+    def begin(self, sample: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        arguments, timesteps = arguments_of(sample, args, kwargs), self.model.transformer.num_timesteps
+        start = int(timesteps * arguments["filter_ratio"]) or timesteps
+        indices = range(start - 1, -1, -1 - arguments.get("skip_step", 0))
         self.steps = len(indices) + (indices[-1] != 0)
-        self.step_t: Any = None
-        # By condition: the guidance as it was before this step, and after it.
+        self.t: Any = None
+        self.first_condition: Any = None
+        # The guidance of the conditional branch and of the other, before this step and after it.
         self.before: dict[bool, SSG] = {}
         self.after: dict[bool, SSG] = {}
-        self.first_condition: list[Any] = []
+        return sample(*args, **kwargs)
 
     def guide(self, forward: Callable[..., Tensor], tokens: Any, condition: Any, t: Any) -> Tensor:
         logits = forward(tokens, condition, t).transpose(1, 2)
         # The sampler makes one `t` for each step, which it may try again (`prior_rule`). It asks for the conditional
         # branch first, with one condition for the whole call.
-        if t is not self.step_t:
-            self.step_t = t
+        if self.t is None:
+            self.first_condition = condition
+        if t is not self.t:
+            self.t = t
             self.before.update(self.after)
-        if not self.first_condition:
-            self.first_condition.append(condition)
-        is_conditional = condition is self.first_condition[0]
+        is_conditional = condition is self.first_condition
         if is_conditional not in self.before:
             self.before[is_conditional] = self.ssg(self.steps, logits)
         ssg = self.after[is_conditional] = copy.copy(self.before[is_conditional])

@@ -18,10 +18,21 @@ import torch
 from torch import Tensor
 
 from ssg_kernels import reference
+from support import attach_checks
+from support.attach_checks import BETA, ORDERS
 from support.bounds import ulp
 
 RELATIVE = 1e-5  # of the largest logit, in float32
-BETA = 0.75
+
+
+def ramp(cfg: float, stages: int) -> Callable[[int, Tensor, int], Tensor]:
+    """cfg as VAR merges it: t grows with the scale."""
+
+    def merge(scale: int, raw: Tensor, batch: int) -> Tensor:
+        t = cfg * (scale / stages)
+        return (1 + t) * raw[:batch] - t * raw[batch:]
+
+    return merge
 
 
 @dataclass
@@ -41,8 +52,8 @@ class Sampler:
 
     attach: Callable[..., Any]
     model: Any
-    generate: Callable[..., Tensor]
-    """(batch, seed) to all that the generation decided."""
+    generate: Callable[[Any, int, int], Tensor]
+    """(model, batch, seed) to all that the generation decided."""
     sizes: Sequence[tuple[int, int]]
     namespace: dict[str, Any]
     merge: Callable[[int, Tensor, int], Tensor]
@@ -64,6 +75,10 @@ class Sampler:
         if self.owner is None:
             self.owner = self.model
 
+    @property
+    def maker(self) -> tuple[Any, str]:
+        return self.owner, self.makers[0]
+
     def batch_of(self, batch: int | None) -> int:
         return self.batch if batch is None else batch
 
@@ -81,7 +96,7 @@ class Recorder:
         """A generation of this model, by another sampler of it where one is given."""
         self.scales.clear()
         sampler = sampler or self.sampler
-        result = sampler.generate(sampler.batch_of(batch), seed)
+        result = sampler.generate(sampler.model, sampler.batch_of(batch), seed)
         return result, list(self.scales)
 
     def spy_on_maker(self, name: str) -> Callable[..., Any]:
@@ -257,12 +272,12 @@ def check_is_itself_again(sampler: Sampler) -> None:
         type(sampler.model),
     )
     plain = run(sampler)
-    for cfg_order in ("after", "before"):
+    for cfg_order in ORDERS:
         assert same(plain, run(sampler, beta=0.0, cfg_order=cfg_order))
         assert not same(plain, run(sampler, beta=BETA, cfg_order=cfg_order))
         # Without recorders, which would put everything back themselves.
         with sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
-            sampler.generate(sampler.batch, 0)
+            sampler.generate(sampler.model, sampler.batch, 0)
         with pytest.raises(ZeroDivisionError), sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
             raise ZeroDivisionError
         assert same(plain, run(sampler))
@@ -274,7 +289,7 @@ def check_is_itself_again(sampler: Sampler) -> None:
 
 def check_generations(sampler: Sampler) -> None:
     """A second one, one of another batch, and one after an error half-way are as the first in a new context."""
-    for cfg_order in ("after", "before"):
+    for cfg_order in ORDERS:
         fresh = {
             batch: run(sampler, batch=batch, beta=BETA, cfg_order=cfg_order)
             for batch in (sampler.batch, sampler.batch + 1)
@@ -283,7 +298,7 @@ def check_generations(sampler: Sampler) -> None:
             for batch in (sampler.batch, sampler.batch + 1, sampler.batch):
                 assert same(fresh[batch], recorder.run(batch=batch))
                 with failing_at(sampler, len(sampler.sizes) // 2), pytest.raises(ZeroDivisionError):
-                    sampler.generate(batch, 0)
+                    sampler.generate(sampler.model, batch, 0)
 
 
 @contextmanager
@@ -333,7 +348,9 @@ def generate_meanwhile(one: Sampler, other: Sampler) -> tuple[Tensor, Tensor]:
             # Some samplers draw from the global generators too, which are the process's.
             numpy_state = np.random.get_state()
             with torch.random.fork_rng():
-                thread = threading.Thread(target=lambda: results.append(other.generate(other.batch, 0)))
+                thread = threading.Thread(
+                    target=lambda: results.append(other.generate(other.model, other.batch, 0))
+                )
                 thread.start()
                 thread.join()
             np.random.set_state(numpy_state)
@@ -341,7 +358,7 @@ def generate_meanwhile(one: Sampler, other: Sampler) -> tuple[Tensor, Tensor]:
 
     with pytest.MonkeyPatch.context() as swap:
         swap.setattr(one.owner, one.makers[0], spy)
-        return one.generate(one.batch, 0), results[0]
+        return one.generate(one.model, one.batch, 0), results[0]
 
 
 def check_attached_twice(sampler: Sampler) -> None:
@@ -370,3 +387,18 @@ def check_everything(sampler: Sampler, settings: Sequence[dict[str, Any]] = SETT
     check_is_itself_again(sampler)
     check_generations(sampler)
     check_attached_twice(sampler)
+
+
+def check_guided(make: Callable[[], Sampler]) -> None:
+    check_everything(make())
+
+
+def check_two_of_one_module(make: Callable[[], Sampler]) -> None:
+    check_two_models(make(), make())
+
+
+CHECKS: tuple[Callable[[Any], None], ...] = (
+    check_guided,
+    check_two_of_one_module,
+    *attach_checks.CHECKS,
+)

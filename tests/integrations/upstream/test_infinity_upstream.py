@@ -117,7 +117,7 @@ def an_infinity(
     cfgs = [cfgs] * len(scales) if isinstance(cfgs, float) else cfgs
     taus = [0.5 + 0.05 * k for k in range(len(scales))]
 
-    def generate(batch: int, seed: int) -> Tensor:
+    def generate(model: Any, batch: int, seed: int) -> Tensor:
         lens = [3 + k for k in range(batch)]
         text = torch.randn(sum(lens), TEXT, generator=torch.Generator().manual_seed(1))
         ends = torch.tensor([0, *lens]).cumsum(0).int()
