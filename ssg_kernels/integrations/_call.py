@@ -30,7 +30,7 @@ class Guidance:
     def __post_init__(self) -> None:
         if self.cfg_order not in ("after", "before"):
             raise ValueError(f"attach: cfg_order must be one of 'after', 'before', got {self.cfg_order!r}")
-        # How many scales there are is known at the call; all else is checked here.
+        # The number of scales is known only at the call. Everything else is checked now.
         sized = hasattr(self.schedule, "__len__") and not isinstance(self.schedule, str)
         self.ssg([1] * max(len(self.schedule) if sized else 1, 1))
 
@@ -81,10 +81,10 @@ class GuidedCall:
 
 
 class NextScale(GuidedCall):
-    """A sampler that makes the logits of a scale in one method, and hands them to a function that samples.
+    """A sampling method that makes the logits of each scale by one method, and samples them by one function.
 
-    Guidance follows the method that makes the logits. A call of the function that samples other logits, those of a
-    refinement or of another model, is left alone.
+    Guidance advances with the method that makes the logits, once a scale. So the function may also sample other logits,
+    those of a refinement or of another model: these are not guided.
     """
 
     methods: ClassVar[Sequence[str]] = ("autoregressive_infer_cfg",)
@@ -95,9 +95,9 @@ class NextScale(GuidedCall):
     needs: ClassVar[Sequence[str]] = ("patch_nums",)
 
     ssgs: Sequence[SSG]
-    """The guidance of each part of the vocabulary that is sampled apart; mostly one."""
+    """One for each part of the vocabulary that is sampled on its own; mostly one."""
     due: list[SSG]
-    """Of these, the ones whose logits were made and not sampled yet."""
+    """Those of them whose logits were made and not sampled yet."""
 
     @classmethod
     def hooks(cls, cfg_order: str) -> Hooks:
@@ -140,3 +140,11 @@ class NextScale(GuidedCall):
         ssg.generation.keep_rows(len(grid))
         ssg(grid, out=grid)
         return logits
+
+
+class Denoiser(GuidedCall):
+    """A sampler whose steps all have the same grid."""
+
+    def ssg(self, steps: int, logits: Tensor) -> SSG:
+        # On one grid every prior is the previous logits, whatever the sides.
+        return self.guidance.ssg([(1, logits.shape[1])] * steps)

@@ -95,8 +95,8 @@ def hooked_method(owner: Any, name: str) -> Iterator[Place]:
 class _Method(Place):
     """A descriptor in the class that an object has while it is hooked.
 
-    It comes before the entries of the object itself, which stay as they are. So a copy or a pickle that names the
-    object's own class holds nothing of ours, and compiled code sees that the class changed.
+    Python asks it before the entries of the object, so these need not change. A copy or a pickle therefore holds
+    nothing of ours, as long as it names the object's own class. Compiled code checks the class, so it sees the hook.
     """
 
     def __init__(self, owner: Any, name: str, hooked: type) -> None:
@@ -106,10 +106,11 @@ class _Method(Place):
     def __get__(self, instance: Any, _: type | None = None) -> Any:
         if instance is None:
             return getattr(self.hooked.__base__, self.name)
-        members = getattr(instance, "__dict__", {})
-        original = (
-            members[self.name] if self.name in members else getattr(super(self.hooked, instance), self.name)
-        )
+        try:
+            original = vars(instance)[self.name]
+        except (TypeError, KeyError):  # The object has no __dict__, or no entry of its own.
+            original = getattr(super(self.hooked, instance), self.name)
+        # Other instances of this class were made by `type(model)(...)`.
         return self.over(original) if instance is self.owner else original
 
     def __set__(self, instance: Any, value: Any) -> None:
@@ -139,7 +140,7 @@ def _hooked_class(own: Any) -> type:
         function, arguments, *rest = reduced
         function, arguments = bare(function), tuple(map(bare, arguments))
         if function in (copyreg.__newobj__, copyreg.__newobj_ex__):  # type: ignore[attr-defined]
-            # Picklers refuse these for another class than that of the object, so this one must not look like them.
+            # Picklers refuse these two for any class but `type(self)`; a partial of them they take.
             function, arguments = functools.partial(function, arguments[0]), arguments[1:]
         return (function, arguments, *rest)
 
@@ -154,7 +155,7 @@ def _hooked_class(own: Any) -> type:
         return copied_by_own
 
     members = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
-    # Without slots of its own it has the layout of `own`, with a __dict__ or without.
+    # Empty slots keep the layout of `own`, with a __dict__ or without; objects change between alike classes only.
     members |= {"__slots__": (), "__reduce_ex__": reduce_ex}
     members |= {name: copied(name) for name in ("__copy__", "__deepcopy__") if hasattr(own, name)}
     hooked = types.new_class(own.__name__, (own,), exec_body=lambda namespace: namespace.update(members))

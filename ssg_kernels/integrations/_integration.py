@@ -27,8 +27,8 @@ class Integration:
     def __init__(self, *calls: type[GuidedCall]) -> None:
         self._calls = calls
         self.__name__, self.__module__ = "attach", calls[0].__module__
-        docs = [inspect.getdoc(documented) for documented in (*calls, type(self).__call__)]
-        self.__doc__ = "\n\n".join(filter(None, docs))
+        docs = (inspect.getdoc(documented) for documented in (*calls, type(self).__call__))
+        self.__doc__ = "\n\n".join(filter(None, dict.fromkeys(docs)))
 
     def __repr__(self) -> str:
         return f"{self.__module__}.attach"

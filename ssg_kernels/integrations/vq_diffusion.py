@@ -9,53 +9,29 @@ from typing import Any
 from torch import Tensor
 
 from ssg_kernels.guidance import SSG
-from ssg_kernels.integrations._call import GuidedCall, Hooks, arguments_of
+from ssg_kernels.integrations._call import Denoiser, Hooks, arguments_of
 from ssg_kernels.integrations._integration import Integration
 from ssg_kernels.integrations._target import Method
+from ssg_kernels.integrations._vq_diffusers import UPSTREAM, VqDiffusers
 
 __all__ = ["attach"]
 
 
-class _Denoiser(GuidedCall):
-    """Guide a VQ-Diffusion: inside the context `model.generate_content(...)` or `pipeline(...)` is guided.
+class _Microsoft(Denoiser):
+    """Guide a VQ-Diffusion: inside the context `model.generate_content(...)` is guided.
 
-    The model is Microsoft's `DALLE`, `C_DALLE` or `UC_DALLE`, or diffusers' `VQDiffusionPipeline`. Every step has the
-    same grid, so every prior is the previous step's logits themselves. k counts the denoising steps of the call. Each
-    branch is guided on the transformer's output, before the log-softmax. The scale of cfg is constant, so both values
-    of `cfg_order` mean the same.
+    The model is Microsoft's `DALLE`, `C_DALLE` or `UC_DALLE`. Every step has the same grid, so every prior is the previous
+    step's logits themselves. k counts the denoising steps of the call. Each branch is guided on the transformer's output,
+    before the log-softmax. The scale of cfg is constant, so both values of `cfg_order` mean the same.
     """
 
-    upstream = "microsoft/VQ-Diffusion at d1d3948 and huggingface/diffusers at 58eb52c"
-
-    def ssg(self, steps: int, logits: Tensor) -> SSG:
-        # On one grid every prior is the previous logits, whatever the sides.
-        return self.guidance.ssg([(1, logits.shape[1])] * steps)
-
-
-class _Diffusers(_Denoiser):
-    methods = ("__call__",)
+    upstream = UPSTREAM
+    methods = ("generate_content",)
+    needs = ("transformer.num_timesteps",)
 
     @classmethod
     def serves(cls, model: Any) -> bool:
-        return hasattr(model, "scheduler")
-
-    @classmethod
-    def hooks(cls, cfg_order: str) -> Hooks:
-        return {Method("transformer.out.forward"): cls.guide}
-
-    def start(self) -> None:
-        self.both: SSG | None = None
-
-    def guide(self, forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        logits = forward(*args, **kwargs)
-        # Both branches are one batch.
-        self.both = self.both or self.ssg(self.arguments["num_inference_steps"], logits)
-        return self.both(logits)
-
-
-class _Microsoft(_Denoiser):
-    methods = ("generate_content",)
-    needs = ("transformer.num_timesteps",)
+        return not hasattr(model, "scheduler")
 
     @classmethod
     def hooks(cls, cfg_order: str) -> Hooks:
@@ -72,7 +48,7 @@ class _Microsoft(_Denoiser):
         self.steps = len(indices) + (indices[-1] != 0)
         self.t: Any = None
         self.first_condition: Any = None
-        # The guidance of the conditional branch and of the other, before this step and after it.
+        # By branch (is it the conditional one?): the guidance before this step, and after it.
         self.before: dict[bool, SSG] = {}
         self.after: dict[bool, SSG] = {}
         return sample(*args, **kwargs)
@@ -93,4 +69,4 @@ class _Microsoft(_Denoiser):
         return ssg(logits).transpose(1, 2)
 
 
-attach = Integration(_Diffusers, _Microsoft)
+attach = Integration(_Microsoft, VqDiffusers)

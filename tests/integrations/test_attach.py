@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from typing import Any
@@ -105,3 +106,15 @@ def any_model(module: Any) -> Any:
     if module is switti:
         return standins.SwittiPipeline(standins.NextScale())
     return getattr(standins, module.__name__.rpartition(".")[2].title())()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=list(COMMITS))
+def test_what_attach_says_of_itself(module: Any) -> None:
+    name = module.__name__.rpartition(".")[2]
+    assert repr(module.attach) == f"ssg_kernels.integrations.{name}.attach"
+    guided, shared = module.attach.__doc__.split("\n\nGuide a model: inside the context")
+    assert guided.count("Guide a") == 1
+    assert "beta, schedule, prior" in shared
+    assert list(inspect.signature(module.attach).parameters) == [
+        "model", "beta", "schedule", "prior", "interpolation", "rescale", "cfg_order",
+    ]  # fmt: skip

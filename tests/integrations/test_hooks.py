@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 import torch
 from support import standins
-from support.attach_checks import BETA, check_copies, check_is_bare, check_nested, check_used_again, generated
+from support.attach_checks import (
+    BETA,
+    check_copies,
+    check_is_bare,
+    check_nested,
+    check_used_again,
+    generated,
+    together,
+)
 from torch import Tensor, nn
 
 from ssg_kernels.integrations import var, vq_diffusion
@@ -137,6 +145,18 @@ class Adapter(nn.Module):
             return getattr(self.inner, name)
 
 
+def test_a_compiled_model_whose_method_is_compiled() -> None:
+    subject = Vars(standins.Var())
+    expected = generated(subject, beta=BETA)
+    torch.compiler.reset()
+    method = subject.model.autoregressive_infer_cfg
+    subject.model.autoregressive_infer_cfg = torch.compile(method, backend="eager")
+    compiled = torch.compile(subject.model, backend="eager")
+    with torch._dynamo.config.patch(recompile_limit=64):
+        assert torch.allclose(generated(subject, compiled, beta=BETA), expected, atol=1e-6)
+    torch.compiler.reset()
+
+
 @pytest.mark.parametrize("cfg_order", ["after", "before"])
 @pytest.mark.parametrize("wrap", [Adapter, lambda model: torch.compile(model, backend="eager")])
 def test_a_wrapper_is_the_model_inside(wrap: Any, cfg_order: str) -> None:
@@ -214,6 +234,24 @@ def test_a_call_that_outlives_the_context_is_guided_to_its_end(cfg_order: str) -
     thread.join()
     assert torch.equal(results[0], guided)
     assert type(subject.model) is standins.Var
+
+
+def test_one_of_several_threads_attaches() -> None:
+    model, inside, refused = standins.Var(), [], []
+
+    def work() -> None:
+        for _ in range(50):
+            try:
+                with var.attach(model, BETA):
+                    inside.append(threading.get_ident())
+                    assert len(inside) == 1
+                    inside.clear()
+            except ValueError as error:
+                refused.append(str(error))
+
+    together([work] * 4)
+    assert all("is attached already" in text for text in refused)
+    assert type(model) is standins.Var
 
 
 def test_what_others_replace_inside_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
