@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, SupportsFloat
 
@@ -143,8 +144,20 @@ class NextScale(GuidedCall):
 
 
 class Denoiser(GuidedCall):
-    """A sampler whose steps all have the same grid."""
+    """A sampler whose steps all have the same grid. Each branch of cfg is guided by its own previous step."""
 
-    def ssg(self, steps: int, logits: Tensor) -> SSG:
+    def begin(self, steps: int) -> None:
+        """Begin a generation of so many steps."""
+        self.steps, self.t = steps, object()
+        self.before: dict[Hashable, SSG] = {}
+        self.after: dict[Hashable, SSG] = {}
+
+    def guide_branch(self, branch: Hashable, t: object, logits: Tensor) -> Tensor:
+        """Guide the logits of one branch, (B, L, V). A step may be tried again: it has one `t`, the same object."""
+        if t is not self.t:
+            self.t = t
+            self.before.update(self.after)
         # On one grid every prior is the previous logits, whatever the sides.
-        return self.guidance.ssg([(1, logits.shape[1])] * steps)
+        first = self.before.get(branch) or self.guidance.ssg([(1, logits.shape[1])] * self.steps)
+        ssg = self.after[branch] = copy.copy(first)
+        return ssg(logits)

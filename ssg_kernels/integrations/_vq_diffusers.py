@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ssg_kernels.guidance import SSG
 from ssg_kernels.integrations._call import Denoiser, Hooks
 from ssg_kernels.integrations._target import Method
 
@@ -25,10 +24,8 @@ class VqDiffusers(Denoiser):
         return {Method("transformer.out.forward"): cls.guide}
 
     def start(self) -> None:
-        self.both: SSG | None = None
+        self.begin(self.arguments["num_inference_steps"])
 
     def guide(self, forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        logits = forward(*args, **kwargs)
-        # Both branches are one batch.
-        self.both = self.both or self.ssg(self.arguments["num_inference_steps"], logits)
-        return self.both(logits)
+        # Both branches are one batch, and each call is a step.
+        return self.guide_branch("both", object(), forward(*args, **kwargs))
