@@ -195,7 +195,7 @@ def cuda_sample(
     batch: int,
     tokens: int,
     vocabulary: int,
-    top_k: int,
+    top_k: _Number,
     top_p: _Number,
     reverse: bool = False,
 ) -> None: ...

@@ -206,7 +206,7 @@ void bind_cuda(py::module_& module) {
   module.def(
       "cuda_sample",
       [](const Place& logits, const Place& uniform, bool uniform_is_double, const Number& scale, uintptr_t out,
-         const std::string& dtype, int64_t batch, int64_t tokens, int64_t vocabulary, int64_t top_k,
+         const std::string& dtype, int64_t batch, int64_t tokens, int64_t vocabulary, const Number& top_k,
          const Number& top_p, bool reverse) {
         cuda::SampleCall call;
         call.scalar = parse("dtype", kDtypes, dtype);
@@ -219,7 +219,7 @@ void bind_cuda(py::module_& module) {
         call.uniform_token_stride = std::get<2>(uniform);
         call.uniform_is_double = uniform_is_double;
         call.scale = strength_of(scale);
-        call.top_k = top_k;
+        call.top_k = strength_of(top_k);
         call.top_p = strength_of(top_p);
         call.out = reinterpret_cast<int64_t*>(out);
         cuda::host::sample(call, order_of(reverse));

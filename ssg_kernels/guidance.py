@@ -60,7 +60,7 @@ class SSG:
 
     Under `torch.compile(fullgraph=True)` a loop over all scales becomes one graph, which serves every
     strength. Where each call is compiled alone, torch compiles once per scale, since the step is Python state. Compile
-    :meth:`guide` instead: it keeps no state, and one function serves all scales and strengths::
+    :meth:`SSG.guide` instead: it keeps no state, and one function serves all scales and strengths::
 
         guide = torch.compile(ssg.guide, fullgraph=True)
         guided = guide(ssg.scale(k, logits.device), logits, prev_logits)  # k = 1..K-1
@@ -175,7 +175,7 @@ class SSG:
         self.generation.check(step, logits, cfg, self._tensor_beta)
 
     def scale(self, step: int, device: torch.device | str | None = None) -> GuidedScale:
-        """What :meth:`guide` needs to know of scale `step`, 1..K-1 (the first scale, 0, is not guided).
+        """What :meth:`SSG.guide` needs to know of scale `step`, 1..K-1 (the first scale, 0, is not guided).
 
         Args:
             step: the index of the scale.
@@ -207,7 +207,7 @@ class SSG:
         """Guide logits by previous logits of your own. Nothing is kept: this is the form to compile for a loop.
 
         Args:
-            scale: what :meth:`scale` returned.
+            scale: what :meth:`SSG.scale` returned.
             logits: raw logits of this scale, as in a call.
             prev_logits: raw logits of the previous scale.
             cfg, prev_cfg: t of classifier-free guidance of the two scales, both or neither.

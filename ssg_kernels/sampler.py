@@ -28,7 +28,7 @@ class SampledScale(NamedTuple):
     cfg: float | Tensor | None
     prev_cfg: float | Tensor | None
     inverse_temperature: float | Tensor
-    top_k: int
+    top_k: int | Tensor
     top_p: float | Tensor
 
 
@@ -126,7 +126,7 @@ class GuidedSampler:
         # very line needs none: then the numbers are inputs of its graph already.
         self._tensors: dict[str, tuple[Tensor, ...]] = {}
         if not torch.compiler.is_compiling():
-            for name in ("_cfgs", "_inverse_temperatures", "_top_ps"):
+            for name in ("_cfgs", "_inverse_temperatures", "_top_ks", "_top_ps"):
                 if numbers := getattr(self, name):
                     self._tensors[name] = _as_tensors(numbers, torch.device("cpu"))
 
@@ -183,7 +183,7 @@ class GuidedSampler:
         batch = logits.shape[0] if scale.cfg is None else logits.shape[0] // 2
         if self._temperature is not None:
             _checks.strength("GuidedSampler", "temperature", self._temperature, batch, logits.device)
-        shape = self._shape_of(logits, batch, scale.top_k)
+        shape = self._shape_of(logits, batch, self._top_ks[step])
         if uniform is None:
             uniform = torch.rand(shape, generator=generator, dtype=torch.float32, device=logits.device)
             uniform = replicated_like(uniform, logits)
@@ -200,12 +200,12 @@ class GuidedSampler:
         return tokens
 
     def scale(self, step: int, device: torch.device | str | None = None) -> SampledScale:
-        """What :meth:`draw` needs to know of scale `step`, 0..K-1.
+        """What :meth:`GuidedSampler.draw` needs to know of scale `step`, 0..K-1.
 
         Args:
             step: the index of the scale.
-            device: of the logits. With a device all numbers but top_k are tensors there, so that code which was
-                compiled once serves all of them. Without one floats stay floats.
+            device: of the logits. With a device all numbers are tensors there, so that code which was compiled once
+                serves all of them. Without one numbers stay numbers.
         """
         cfg = self._cfg_of(step, device)
         prev_cfg = cfg if self._before or step == 0 else self._cfg_of(step - 1, device)
@@ -215,8 +215,9 @@ class GuidedSampler:
             # Half-precision and integer temperatures are inverted in float32.
             inverse = 1 / self._temperature.to(torch.promote_types(self._temperature.dtype, torch.float32))
         guided = self._ssg.scale(step, device) if step else None
+        top_k: Any = self._on(device, "_top_ks")[step]
         top_p = self._on(device, "_top_ps")[step]
-        return SampledScale(guided, cfg, prev_cfg, inverse, self._top_ks[step], top_p)
+        return SampledScale(guided, cfg, prev_cfg, inverse, top_k, top_p)
 
     def draw(
         self, scale: SampledScale, logits: Tensor, prev_logits: Tensor | None, uniform: Tensor
@@ -224,7 +225,7 @@ class GuidedSampler:
         """Draw tokens from logits and previous logits of your own. Nothing is kept: this is the form to compile.
 
         Args:
-            scale: what :meth:`scale` returned.
+            scale: what :meth:`GuidedSampler.scale` returned.
             logits: raw logits of this scale, as in a call.
             prev_logits: raw logits of the previous scale; None for the first scale.
             uniform: uniform random numbers, of the shape of the result.

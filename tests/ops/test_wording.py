@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.strategies import normal
+from support.strategies import INTERPOLATIONS, PRIORS, normal
 from torch import Tensor
 
 import ssg_kernels
@@ -36,6 +36,7 @@ def assert_same(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> Non
 @pytest.mark.parametrize("argument", ["prior", "interpolation"])
 @given(text=st.text(st.characters(max_codepoint=126), max_size=8))
 def test_any_name(monkeypatch: pytest.MonkeyPatch, argument: str, text: str) -> None:
+    assume(text not in (*PRIORS, *INTERPOLATIONS))
     logits, prev_logits = torch.zeros(1, 4, 1), torch.zeros(1, 1, 1)
     options = {argument: text}
     assert_same(
@@ -166,9 +167,11 @@ def _sample(**changes: Any) -> Callable[[], Tensor]:
     scale = call.pop("scale", None)
     if scale is None:
         return lambda: torch.ops.ssg.sample(**call)
-    return lambda: torch.ops.ssg._sample_tempered(
-        call["logits"], call["uniform"], scale, call["top_k"], call["top_p"]
-    )
+    packet, filters = torch.ops.ssg._sample_tempered, (call["top_k"], call["top_p"])
+    if not any(isinstance(x, Tensor) for x in filters):
+        return lambda: packet(call["logits"], call["uniform"], scale, *filters)
+    tensors = [x if isinstance(x, Tensor) else torch.tensor(x) for x in filters]
+    return lambda: packet.tensors(call["logits"], call["uniform"], scale, *tensors)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +189,7 @@ def _sample(**changes: Any) -> Callable[[], Tensor]:
         _sample(top_p=1.0000001),
         _sample(top_p=-1e-9),
         _sample(top_p=float("nan")),
+        _sample(scale=torch.ones(2), top_k=torch.ones(3), top_p=torch.ones(())),
         _sample(scale=torch.ones(2), top_p=torch.ones(3)),
         _sample(scale=torch.ones(2), top_p=torch.ones((), dtype=torch.complex64)),
         _sample(scale=torch.ones(2), top_p=torch.ones((), device="meta")),
