@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import ssg_kernels
@@ -284,6 +286,27 @@ def test_no_graph_without_need() -> None:
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             assert not guide()(logits, prev_logits, 0.5).requires_grad
+
+
+@pytest.mark.parametrize("halves", [1, 2])
+def test_two_compilations_over_all_scales(halves: int) -> None:
+    """The backward pass is traced with the forward pass: it must not depend on the sizes either."""
+    torch._dynamo.reset()
+    function = ssg_kernels.guided_logits if halves == 1 else ssg_kernels.guided_logits_cfg
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def guide(n: int, prev_n: int, *inputs: Tensor) -> Tensor:
+        return function(*inputs[:2], (n, n), (prev_n, prev_n), *inputs[2:])
+
+    ours = torch.compile(guide, backend=counter, fullgraph=True)
+    for batch, (prev_n, n) in enumerate(itertools.pairwise((1, 2, 3, 5)), 2):
+        maps = (make(halves * batch, n * n, 4), make(halves * batch, prev_n * prev_n, 4))
+        inputs = (*maps, *(make(batch) for _ in range(2 * halves - 1)))
+        seed = torch.randn(batch, n * n, 4, dtype=torch.float64)
+        grads, expected = (torch.autograd.grad(f(n, prev_n, *inputs), inputs, seed) for f in (ours, guide))
+        for x, y in zip(grads, expected, strict=True):
+            torch.testing.assert_close(x, y)
+    assert counter.frame_count <= 2
 
 
 @on_each_backend
