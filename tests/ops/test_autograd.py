@@ -14,6 +14,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import ssg_kernels
 from ssg_kernels import reference
+from ssg_kernels.generation import merge_cfg
 
 on_each_backend = pytest.mark.usefixtures("backend")
 
@@ -183,6 +184,18 @@ def test_masked_logits_have_no_tangent(is_cfg: bool) -> None:
     assert (tangent[result == -math.inf] == 0).all()
     assert tangent.isfinite().all()
     assert (tangent[:, :, 2] != 0).all()
+
+
+def test_masked_logits_of_the_first_scale_have_no_gradient() -> None:
+    """The first scale is merged without an operator."""
+    logits, cfg = logits_of(4, 3)[0].detach(), make(2)
+    logits[..., 0] = logits[:2, 5, 1] = -math.inf
+    merged = merge_cfg(logits, cfg)
+    assert torch.equal(merged == -math.inf, logits[:2] == -math.inf)
+    seed = torch.randn_like(merged)
+    (ours,) = torch.autograd.grad(merged, cfg, seed)
+    differences = (logits[:2] - logits[2:]).masked_fill(logits[:2] == -math.inf, 0)
+    torch.testing.assert_close(ours, (seed * differences).sum(dim=(1, 2)))
 
 
 def directional(function: Function, inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Tensor:
