@@ -149,22 +149,23 @@ class GuidedLogitsCfg(Derivative):
         prior = Prior(size, prev_size, *options)
         beta, cfg, prev_cfg = (Strength(x, logits) for x in (beta, cfg, prev_cfg))
         masked = logits.chunk(2)[0] == -math.inf
-        unmasked, prev_unmasked = _unmasked(masked, logits, prev_logits)
-        terms = []
+        dtype, terms = logits.dtype, []
         if d_logits is not None:
             terms.append((1 + beta.per_sample) * _merge(d_logits, cfg))
         if d_prev_logits is not None:
             terms.append(prior(_merge(d_prev_logits, prev_cfg), -beta.scale))
+        if any(d is not None for d in (d_beta, d_cfg, d_prev_cfg)):
+            logits, prev_logits = _unmasked(masked, logits, prev_logits)
         if d_beta is not None:
-            residual = _merge(unmasked, cfg) - prior(_merge(prev_unmasked, prev_cfg))
+            residual = _merge(logits, cfg) - prior(_merge(prev_logits, prev_cfg))
             terms.append(Strength(d_beta, logits).per_sample * residual)
         if d_cfg is not None:
             factor = (1 + beta.per_sample) * Strength(d_cfg, logits).per_sample
-            terms.append(factor * _difference(unmasked))
+            terms.append(factor * _difference(logits))
         if d_prev_cfg is not None:
-            prior_difference = prior(_difference(prev_unmasked), -beta.scale)
+            prior_difference = prior(_difference(prev_logits), -beta.scale)
             terms.append(Strength(d_prev_cfg, logits).per_sample * prior_difference)
-        return sum(terms[1:], terms[0]).masked_fill(masked, 0).to(logits.dtype)
+        return sum(terms[1:], terms[0]).masked_fill(masked, 0).to(dtype)
 
 
 class PriorLinear(Derivative):
