@@ -162,8 +162,10 @@ def merge_cfg(logits: Tensor, cfg: float | Tensor) -> Tensor:
     cond, uncond = logits.to(torch.promote_types(logits.dtype, torch.float32)).chunk(2)
     t = cfg.to(cond.dtype).reshape(-1, 1, 1) if isinstance(cfg, Tensor) else cfg
     masked = cond == -math.inf
-    # Zeros there, or the derivative with respect to t would be 0 times infinity.
-    merged = (1 + t) * cond.masked_fill(masked, 0) - t * uncond.masked_fill(masked, 0)
+    if isinstance(t, Tensor):
+        # Without zeros there, the derivative with respect to t would be 0 times infinity.
+        cond, uncond = cond.masked_fill(masked, 0), uncond.masked_fill(masked, 0)
+    merged = (1 + t) * cond - t * uncond
     return merged.masked_fill(masked, -math.inf).to(logits.dtype)
 
 

@@ -100,8 +100,13 @@ class SSG:
         # Compiled code that reads a float of this object is bound to its value. It reads the beta_k as tensors, which
         # are made here unless the compiler traces this very line: then beta is an input of its graph already.
         self._betas: tuple[Tensor, ...] = ()
-        if self._tensor_beta is None and not torch.compiler.is_compiling():
-            self._betas = self._betas_on(torch.device("cpu"))
+        self._scales: tuple[GuidedScale, ...] = ()
+        if not isinstance(self.beta, Tensor):
+            sizes = (self.sizes[:1] + self.sizes)[: len(self.sizes)]
+            betas = [self.beta * m for m in self.multipliers]
+            self._scales = tuple(map(GuidedScale, self.sizes, sizes, betas))
+            if not torch.compiler.is_compiling():
+                self._betas = self._betas_on(torch.device("cpu"))
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{h}x{w}" for h, w in self.sizes)
@@ -182,14 +187,16 @@ class SSG:
             device: of the logits. With a device beta is a tensor there, so that code which was compiled once serves
                 every strength. Without one a float stays a float.
         """
+        if device is None and self._scales:
+            return self._scales[step]
         sizes, beta = self.generation.sizes, self._tensor_beta
         if beta is not None:
             # Half-precision and integer strengths are scaled in float32.
             beta = beta.to(torch.promote_types(beta.dtype, torch.float32)) * self.multipliers[step]
             return GuidedScale(sizes[step], sizes[step - 1], beta)
-        if device is None or not self._betas:
-            assert not isinstance(self.beta, Tensor)
-            return GuidedScale(sizes[step], sizes[step - 1], self.beta * self.multipliers[step])
+        assert device is not None
+        if not self._betas:
+            return self._scales[step]
         if self._betas[step].device != torch.device(device):
             self._betas = self._betas_on(torch.device(device))
         return GuidedScale(sizes[step], sizes[step - 1], self._betas[step])

@@ -26,6 +26,10 @@ _OPS = {
 }
 
 
+_TEMPERED = torch.ops.ssg._sample_tempered
+_TEMPERED_DEFAULT, _TEMPERED_FLOAT = _TEMPERED.default, _TEMPERED.float
+
+
 def guided_logits(
     logits: Tensor,
     prev_logits: Tensor,
@@ -185,20 +189,17 @@ def sample_tempered(
 
     Each of `scale`, `top_k` and `top_p` is a number or a tensor of shape () or (B,) on the device of the logits.
     """
-    numbers: tuple[Tensor | float, ...] = (scale, top_k, top_p)
     if torch.compiler.is_compiling() and not all(
         isinstance(x, Tensor) or is_constant(x) for x in (scale, top_p)
     ):
         # A float argument of an operator is part of the compiled code. One that changes has to be a tensor.
-        numbers = tuple(x if isinstance(x, Tensor) else _number(x, logits) for x in numbers)
-    packet = torch.ops.ssg._sample_tempered
-    if any(isinstance(x, Tensor) for x in numbers[1:]):
-        return packet.tensors(
-            logits, uniform, *(x if isinstance(x, Tensor) else _number(x, logits) for x in numbers)
-        )
+        top_p = top_p if isinstance(top_p, Tensor) else _number(top_p, logits)
+    if isinstance(top_k, Tensor) or isinstance(top_p, Tensor):
+        numbers = (x if isinstance(x, Tensor) else _number(x, logits) for x in (scale, top_k, top_p))
+        return _TEMPERED.tensors(logits, uniform, *numbers)
     if isinstance(scale, Tensor):
-        return packet.default(logits, uniform, *numbers)
-    return packet.float(logits, uniform, *numbers)
+        return _TEMPERED_DEFAULT(logits, uniform, scale, top_k, top_p)
+    return _TEMPERED_FLOAT(logits, uniform, scale, top_k, top_p)
 
 
 def _number(value: float, like: Tensor) -> Tensor:

@@ -94,6 +94,8 @@ class GuidedSampler:
         classes: int | None = None,
     ) -> None:
         self._ssg = SSG(sizes, beta, schedule, prior, interpolation, rescale)
+        self._tensors: dict[str, tuple[Tensor, ...]] = {}
+        self._scales: tuple[SampledScale, ...] = ()
         count = len(self._ssg.sizes)
         self._ramp = _as_ramp(cfg, cfg_schedule, count)
         self._cfg: Tensor | None = None
@@ -122,9 +124,11 @@ class GuidedSampler:
             name, expected = "GuidedSampler: temperature", "positive finite numbers"
             temperatures = per_scale(name, expected, temperature, count, _as_temperature)
             self._inverse_temperatures = tuple(1 / t for t in temperatures)
+        # What a call needs of each scale, where that is numbers only.
+        if not any(isinstance(x, Tensor) for x in (beta, cfg, temperature)):
+            self._scales = tuple(map(self.scale, range(count)))
         # Compiled code is bound to the floats of this object, so it reads them as tensors. A compiler that traces this
         # very line needs none: then the numbers are inputs of its graph already.
-        self._tensors: dict[str, tuple[Tensor, ...]] = {}
         if not torch.compiler.is_compiling():
             for name in ("_cfgs", "_inverse_temperatures", "_top_ks", "_top_ps"):
                 if numbers := getattr(self, name):
@@ -176,7 +180,7 @@ class GuidedSampler:
             ValueError, RuntimeError: whatever `SSG`, `guided_logits`, `guided_logits_cfg` and `sample` raise; a
                 generator and uniforms at once. After an error the sampler is as it was before the call.
         """
-        generation = self.generation
+        generation = self._ssg.generation
         step = generation.due(logits)
         scale = self.scale(step, logits.device if torch.compiler.is_compiling() else None)
         self._ssg.check(step, logits, scale.cfg)
@@ -192,7 +196,8 @@ class GuidedSampler:
         elif uniform.shape != shape:
             given = tuple(uniform.shape)
             raise ValueError(f"GuidedSampler: uniform must have shape {shape}, got {given}")
-        if not self._before:
+        if self._cfg is not None and not self._before:
+            # Its values may have changed since the previous scale.
             scale = scale._replace(prev_cfg=generation.prev_cfg)
         tokens = self.draw(scale, logits, generation.prev_logits, uniform)
         # Not a copy, since nothing here writes into the logits.
@@ -207,6 +212,8 @@ class GuidedSampler:
             device: of the logits. With a device all numbers are tensors there, so that code which was compiled once
                 serves all of them. Without one numbers stay numbers.
         """
+        if device is None and self._scales:
+            return self._scales[step]
         cfg = self._cfg_of(step, device)
         prev_cfg = cfg if self._before or step == 0 else self._cfg_of(step - 1, device)
         if self._temperature is None:
@@ -236,16 +243,17 @@ class GuidedSampler:
         Raises:
             ValueError, RuntimeError: whatever `guided_logits`, `guided_logits_cfg` and `sample` raise.
         """
-        guided, shape = logits, uniform.shape
-        if scale.guided is not None and prev_logits is not None:
-            guided = self._ssg.guide(scale.guided, logits, prev_logits, scale.cfg, scale.prev_cfg)
-        elif scale.cfg is not None:
-            guided = merge_cfg(logits, scale.cfg)
-        if self._classes is not None:
-            guided = guided.unflatten(2, (-1, self._classes)).flatten(1, 2)
-            uniform = uniform.flatten(1)
-        filters = (scale.inverse_temperature, scale.top_k, scale.top_p)
-        return sample_tempered(guided, uniform, *filters).view(shape)
+        guided_scale, cfg, prev_cfg, inverse_temperature, top_k, top_p = scale
+        guided = logits
+        if guided_scale is not None and prev_logits is not None:
+            guided = self._ssg.guide(guided_scale, logits, prev_logits, cfg, prev_cfg)
+        elif cfg is not None:
+            guided = merge_cfg(logits, cfg)
+        if self._classes is None:
+            return sample_tempered(guided, uniform, inverse_temperature, top_k, top_p)
+        guided = guided.unflatten(2, (-1, self._classes)).flatten(1, 2)
+        tokens = sample_tempered(guided, uniform.flatten(1), inverse_temperature, top_k, top_p)
+        return tokens.view(uniform.shape)
 
     def _shape_of(self, logits: Tensor, batch: int, top_k: int) -> tuple[int, ...]:
         """The shape of the returned tokens."""
