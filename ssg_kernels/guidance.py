@@ -19,7 +19,7 @@ __all__ = ["SSG"]
 
 
 class GuidedScale(NamedTuple):
-    """One scale of a generation, as :meth:`SSG.guide` needs it."""
+    """One scale of a generation, as :meth:`ssg_kernels.SSG.guide` needs it."""
 
     size: tuple[int, int]
     prev_size: tuple[int, int]

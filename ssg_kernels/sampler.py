@@ -21,7 +21,7 @@ __all__ = ["GuidedSampler"]
 
 
 class SampledScale(NamedTuple):
-    """One scale of a generation, as :meth:`GuidedSampler.draw` needs it."""
+    """One scale of a generation, as :meth:`ssg_kernels.GuidedSampler.draw` needs it."""
 
     guided: GuidedScale | None
     """None for the first scale, which is not guided."""
