@@ -2,9 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <stdexcept>
 
 namespace ssg {
+
+Matrix::Matrix(int64_t rows, int64_t cols) : rows(rows), cols(cols) {
+  int64_t count = 0;
+  if (__builtin_mul_overflow(rows, cols, &count)) throw std::bad_alloc();
+  values.resize(static_cast<size_t>(count));
+}
 
 Matrix identity(int64_t n) {
   Matrix m(n, n);

@@ -14,7 +14,7 @@ struct Matrix {
   std::vector<double> values;  // row-major
 
   Matrix() = default;
-  Matrix(int64_t rows, int64_t cols) : rows(rows), cols(cols), values(rows * cols) {}
+  Matrix(int64_t rows, int64_t cols);
   double& operator()(int64_t r, int64_t c) { return values[r * cols + c]; }
   double operator()(int64_t r, int64_t c) const { return values[r * cols + c]; }
   bool operator==(const Matrix& other) const {
@@ -47,10 +47,13 @@ struct Term {
   Matrix w;
 };
 
+// A product of two 64-bit numbers.
+__extension__ using Wide = __int128;
+
 struct Grid {
   int64_t h = 0;
   int64_t w = 0;
-  int64_t tokens() const { return h * w; }
+  Wide tokens() const { return static_cast<Wide>(h) * w; }
   bool operator==(const Grid& other) const { return h == other.h && w == other.w; }
 };
 

@@ -14,8 +14,11 @@ void require(bool condition, const char* what) {
 }  // namespace
 
 std::vector<Term> terms_of(const StepKey& key) {
+  // Far more than any machine computes, and so few that no product of sizes here or in the kernels overflows.
+  constexpr int64_t kMostTokens = int64_t{1} << 30;
   require(key.prev_size.h > 0 && key.prev_size.w > 0, "prev_size must be positive");
   require(key.size.h >= key.prev_size.h && key.size.w >= key.prev_size.w, "prev_size must not exceed size");
+  require(key.size.tokens() <= kMostTokens, "size must have at most 2**30 tokens");
   return prior_terms(key.size, key.prev_size, key.prior, key.interpolation, key.rescale, key.transposed);
 }
 
@@ -87,7 +90,7 @@ Step make_step(const StepKey& key) {
 
   // The dense form is worth building only where it can win. The separable form passes its slots through memory, which
   // costs about a multiply-add each.
-  const int64_t dense_cost =
+  const Wide dense_cost =
       key.size.tokens() * key.prev_size.tokens() / (separable.h.symmetric && separable.w.symmetric ? 2 : 1);
   const int64_t separable_cost = separable.multiply_adds() + separable.h.out * separable.slots();
   if (dense_cost > separable_cost || separable.terms.size() == 1) return separable;

@@ -62,6 +62,7 @@ def prior_source(
     _floating(name, "prev_logits", prev_logits)
     _sizes(name, size, prev_size)
     _tokens(name, "prev_logits", prev_logits, "L'", "prev_size", prev_size)
+    _countable(name, size)
     _options(name, options)
 
 
@@ -79,6 +80,7 @@ def prior_linear(
     _floating(name, "x", x)
     _sizes(name, size, prev_size)
     _tokens(name, "x", x, "L", *(("size", size) if transpose else ("prev_size", prev_size)))
+    _countable(name, size)
     _options(name, options)
     strength(name, "scale", scale, x.shape[0], x.device)
 
@@ -186,6 +188,14 @@ def _tokens(
         x.shape[1] == h * w,
         f"{name}: {argument} must have {tokens} = {h}*{w} = {h * w} tokens for "
         f"{size_argument} ({h}, {w}), got {x.shape[1]}",
+    )
+
+
+def _countable(name: str, size: Sequence[int]) -> None:
+    """No tensor has `size` here, so its tokens may be more than a tensor can have."""
+    h, w = size
+    _require(
+        _at_most(h * w, 2**63 - 1), f"{name}: size must have fewer than 2**63 tokens, got {h}*{w} = {h * w}"
     )
 
 

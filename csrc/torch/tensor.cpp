@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "text.h"
 
@@ -49,7 +50,12 @@ Operand::Operand(Tensor x)
     size[d] = sizes[d];
     stride[d] = strides[d];
   }
+  // A stride that leads to no second element may be any number, and its product with the item size may overflow.
+  for (int64_t d = 0; d < dim; ++d)
+    if (size[d] <= 1 || (empty() && d < 2)) stride[d] = 0;
 }
+
+bool Operand::empty() const { return std::find(size, size + dim, 0) != size + dim; }
 
 std::string Operand::shape() const { return shape_text(tensor.sizes()); }
 
@@ -58,7 +64,8 @@ Tensor empty_like(const Operand& x, std::initializer_list<int64_t> sizes, Scalar
   int64_t stride = 1;
   for (size_t d = sizes.size(); d-- > 0;) {
     strides[d] = stride;
-    stride *= std::max<int64_t>(sizes.begin()[d], 1);
+    if (__builtin_mul_overflow(stride, std::max<int64_t>(sizes.begin()[d], 1), &stride))
+      fail("a result of shape ", shape_text(std::vector<int64_t>(sizes)), " is too large");
   }
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(

@@ -7,6 +7,15 @@
 
 namespace ssg::ops {
 
+std::string wide_text(Wide value) {
+  std::string text;
+  do {
+    text.insert(text.begin(), static_cast<char>('0' + static_cast<int>(value % 10)));
+    value /= 10;
+  } while (value > 0);
+  return text;
+}
+
 std::string number_text(double value) {
   if (std::isnan(value)) return "nan";
   std::ostringstream text;
