@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from ssg_kernels._call import GuidedCall, Options, Strength
-from ssg_kernels._names import DTYPES, INTERPOLATIONS, PRIORS, STRENGTHS, dtype_names, quoted
+from ssg_kernels._names import (
+    DTYPES,
+    INTERPOLATIONS,
+    PRIORS,
+    STRENGTH_DTYPES,
+    STRENGTHS,
+    dtype_names,
+    quoted,
+)
 
 
 def guided(call: GuidedCall) -> None:
@@ -136,6 +144,10 @@ def strength(name: str, argument: str, value: Strength, batch: int, device: torc
         f"got shape {_shape(value)}",
     )
     _require(not value.dtype.is_complex, f"{name}: {argument} must be a real tensor, got {value.dtype}")
+    _require(
+        value.dtype in STRENGTH_DTYPES,
+        f"{name}: {argument} must be a float or a tensor of {dtype_names(STRENGTH_DTYPES)}, got {value.dtype}",
+    )
     _require(
         value.device == device,
         f"{name}: {argument} must be on the device of logits, {device}, got {value.device}",

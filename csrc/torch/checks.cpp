@@ -14,6 +14,7 @@ namespace {
 
 void output(const char* name, const Operand& out, const Operand& logits, int64_t batch);
 void three_dimensional(const char* name, const char* argument, const Operand& x, const char* tokens);
+std::string dtype_choices(Names<Scalar> dtypes);
 void floating(const char* name, const char* argument, const Operand& x);
 void sizes(const char* name, const Ints& size, const Ints& prev_size, StepKey& key);
 void tokens(const char* name, const char* argument, const Operand& x, const char* tokens, const char* size_argument,
@@ -115,6 +116,9 @@ void strength(const char* name, const char* argument, const StrengthArgument& va
   if (x->dtype == ScalarType::ComplexHalf || x->dtype == ScalarType::ComplexFloat ||
       x->dtype == ScalarType::ComplexDouble)
     fail(name, ": ", argument, " must be a real tensor, got ", dtype_text(x->dtype));
+  if (!scalar_of(x->dtype))
+    fail(name, ": ", argument, " must be a float or a tensor of ", dtype_choices(kStrengthDtypes), ", got ",
+         dtype_text(x->dtype));
   if (!(x->device == device))
     fail(name, ": ", argument, " must be on the device of logits, ", device.text(), ", got ", x->device.text());
 }
@@ -136,11 +140,11 @@ void three_dimensional(const char* name, const char* argument, const Operand& x,
 }
 
 // "float32, bfloat16, float16 or float64"
-std::string dtype_choices() {
+std::string dtype_choices(Names<Scalar> dtypes) {
   std::ostringstream text;
   size_t written = 0;
-  for (const auto& [name, scalar] : kDtypes) {
-    if (written > 0) text << (written + 1 == kDtypes.count ? " or " : ", ");
+  for (const auto& [name, scalar] : dtypes) {
+    if (written > 0) text << (written + 1 == dtypes.count ? " or " : ", ");
     text << name;
     ++written;
   }
@@ -151,7 +155,7 @@ void floating(const char* name, const char* argument, const Operand& x) {
   const auto scalar = scalar_of(x.dtype);
   const auto is_given = [&](const Named<Scalar>& dtype) { return scalar == dtype.value; };
   if (!std::any_of(kDtypes.begin(), kDtypes.end(), is_given))
-    fail(name, ": ", argument, " must be ", dtype_choices(), ", got ", dtype_text(x.dtype));
+    fail(name, ": ", argument, " must be ", dtype_choices(kDtypes), ", got ", dtype_text(x.dtype));
 }
 
 void sizes(const char* name, const Ints& size, const Ints& prev_size, StepKey& key) {

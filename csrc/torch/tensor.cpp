@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 #include <vector>
 
@@ -41,8 +42,22 @@ Device device_of(AtenTensorHandle x) {
   return device;
 }
 
+namespace {
+
+ScalarType dtype_of(const Tensor& x) {
+  try {
+    return x.scalar_type();
+  } catch (const std::exception&) {  // a dtype that the stable ABI does not convert, which a message has to name
+    int32_t dtype = 0;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
+    return static_cast<ScalarType>(dtype);
+  }
+}
+
+}  // namespace
+
 Operand::Operand(Tensor x)
-    : tensor(std::move(x)), dtype(tensor.scalar_type()), device(device_of(tensor.get())), dim(tensor.dim()) {
+    : tensor(std::move(x)), dtype(dtype_of(tensor)), device(device_of(tensor.get())), dim(tensor.dim()) {
   if (dim > 3) return;
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();

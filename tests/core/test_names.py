@@ -27,9 +27,14 @@ def test_dtypes_of_logits() -> None:
     assert [f"torch.{name}" for name in names("dtypes")] == [str(dtype) for dtype in _names.DTYPES]
 
 
+def test_dtypes_of_strengths() -> None:
+    expected = [str(dtype) for dtype in _names.STRENGTH_DTYPES]
+    assert [f"torch.{name}" for name in names("strength_dtypes")] == expected
+
+
 def test_every_overload_has_a_compiled_kernel() -> None:
     expected = [overload.qualname for overload in schema.OVERLOADS]
-    expected += [schema.PRIOR_LINEAR, schema.SAMPLE, schema.SAMPLE_TEMPERED, schema.SAMPLE_TEMPERED_FLOAT]
+    expected += [schema.PRIOR_LINEAR, schema.SAMPLE, *schema.TEMPERED]
     assert len(names("overloads")) == len(set(names("overloads")))
     assert set(names("overloads")) == set(expected)
 
