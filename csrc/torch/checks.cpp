@@ -180,8 +180,7 @@ void tokens(const char* name, const char* argument, const Operand& x, const char
 
 void countable(const char* name, const Grid& size) {
   if (size.tokens() > std::numeric_limits<int64_t>::max())
-    fail(name, ": size must have fewer than 2**63 tokens, got ", size.h, "*", size.w, " = ",
-         wide_text(size.tokens()));
+    fail(name, ": size must have fewer than 2**63 tokens, got ", size.h, "*", size.w, " = ", wide_text(size.tokens()));
 }
 
 void options(const char* name, const Text& prior, const Text& interpolation, StepKey& key) {
