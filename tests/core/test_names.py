@@ -37,6 +37,11 @@ def test_dtypes_of_logits() -> None:
     assert [f"torch.{name}" for name in names("dtypes")] == [str(dtype) for dtype in _names.DTYPES]
 
 
+def test_dtypes_of_strengths() -> None:
+    expected = [str(dtype) for dtype in _names.STRENGTH_DTYPES]
+    assert [f"torch.{name}" for name in names("strength_dtypes")] == expected
+
+
 def test_every_overload_has_a_compiled_kernel() -> None:
     expected = [overload.qualname for overload in schema.OVERLOADS]
     expected += [schema.PRIOR_LINEAR, schema.SAMPLE, *schema.TEMPERED]
