@@ -89,8 +89,8 @@ def test_products_beyond_64_bits(monkeypatch: pytest.MonkeyPatch, h: int, w: int
     empty = torch.zeros(1, 0, 3)
     assert_same(monkeypatch, lambda: ssg_kernels.guided_logits(empty, empty, (h, w), (h, w), 0.5))
     tokens = h * w
+    monkeypatch.setenv("SSG_KERNELS_BACKEND", "cpu")
     with pytest.raises(RuntimeError) as caught:
-        monkeypatch.setenv("SSG_KERNELS_BACKEND", "cpu")
         ssg_kernels.guided_logits(empty, empty, (h, w), (h, w), 0.5)
     assert str(caught.value) == (
         f"guided_logits: logits must have L = {h}*{w} = {tokens} tokens for size ({h}, {w}), got 0"
