@@ -1,0 +1,423 @@
+"""Instructions of a thread on its own registers: integers, floating point, predicates, conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bench.ptx import rounding
+from bench.ptx.machine import DTYPES, Active, Machine, call, items, unknown
+from bench.ptx.parse import BITS, Immediate, Instruction, Operand, Register, Vector
+
+Array = Any
+Run = Callable[[Active], None]
+Builder = Callable[[Machine, Instruction], Run]
+
+
+def elementwise(machine: Machine, function: Callable[..., Array], to: Operand, kind: str, *sources: Any) -> Run:
+    store = machine.sink(to, kind)
+    if any(callable(s) for s in sources):
+        return lambda active: store(active, function(*[call(s) for s in sources]))
+    if len(sources) == 1:
+        (a,) = sources
+        return lambda active: store(active, function(a))
+    if len(sources) == 2:
+        a, b = sources
+        return lambda active: store(active, function(a, b))
+    return lambda active: store(active, function(*sources))
+
+
+def _wide(kind: str) -> str:
+    return kind[0] + str(2 * BITS[kind])
+
+
+def _is_float(kind: str) -> bool:
+    return kind.startswith(("f", "bf"))
+
+
+def _modifiers(instruction: Instruction, *allowed: str) -> str:
+    """The type, after making sure that nothing else stands in the opcode but what is allowed."""
+    *others, kind = instruction.parts[1:]
+    if kind not in DTYPES or set(others) - set(allowed):
+        raise unknown(instruction)
+    return kind
+
+
+# ---- integers and floats
+
+
+def _divide(a: Array, b: Array) -> Array:
+    b = np.where(b == 0, np.ones_like(b), b)  # the manual leaves the result to the machine
+    quotient = a // b
+    return quotient + ((a % b != 0) & ((a < 0) != (b < 0))).astype(quotient.dtype)
+
+
+def _remainder(a: Array, b: Array) -> Array:
+    return a - _divide(a, b) * b
+
+
+_PLAIN: dict[str, tuple[Callable[..., Array], tuple[str, ...]]] = {
+    "add": (np.add, ("rn",)),
+    "sub": (np.subtract, ("rn",)),
+    "neg": (np.negative, ()),
+    "abs": (np.abs, ()),
+    "and": (np.bitwise_and, ()),
+    "or": (np.bitwise_or, ()),
+    "xor": (np.bitwise_xor, ()),
+    "not": (np.invert, ()),
+}
+
+
+def plain(machine: Machine, instruction: Instruction) -> Run:
+    function, allowed = _PLAIN[instruction.name]
+    kind = _modifiers(instruction, *allowed)
+    if BITS.get(kind, 0) == 16 and _is_float(kind):
+        raise unknown(instruction)
+    to, *sources = instruction.operands
+    return elementwise(machine, function, to, kind, *[machine.source(s, kind) for s in sources])
+
+
+def extreme(machine: Machine, instruction: Instruction) -> Run:
+    kind = _modifiers(instruction)
+    if kind in ("f16", "bf16"):
+        raise unknown(instruction)
+    to, *sources = instruction.operands
+    # Of a number and a NaN the result is the number (PTX ISA, min and max).
+    function = np.fmin if instruction.name == "min" else np.fmax
+    return elementwise(machine, function, to, kind, *[machine.source(s, kind) for s in sources])
+
+
+def divide(machine: Machine, instruction: Instruction) -> Run:
+    kind = _modifiers(instruction, "rn")
+    to, *sources = instruction.operands
+    if _is_float(kind):
+        function: Callable[..., Array] = np.divide
+    else:
+        function = _divide if instruction.name == "div" else _remainder
+    return elementwise(machine, function, to, kind, *[machine.source(s, kind) for s in sources])
+
+
+def _high(kind: str) -> Callable[[Array, Array], Array]:
+    bits = BITS[kind]
+    if bits < 64:
+        wide = DTYPES[_wide(kind)]
+        return lambda a, b: ((a.astype(wide) * b.astype(wide)) >> wide(bits)).astype(DTYPES[kind])
+
+    def high64(a: Array, b: Array) -> Array:
+        mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+        a, b = np.asarray(a).view(np.uint64), np.asarray(b).view(np.uint64)
+        al, ah, bl, bh = a & mask, a >> half, b & mask, b >> half
+        middle = ah * bl + ((al * bl) >> half)
+        other = al * bh + (middle & mask)
+        return ah * bh + (middle >> half) + (other >> half)
+
+    return high64
+
+
+def multiply(machine: Machine, instruction: Instruction) -> Run:
+    kind = _modifiers(instruction, "lo", "hi", "wide", "rn")
+    to, a, b, *c = instruction.operands
+    sources = [machine.source(a, kind), machine.source(b, kind)]
+    if _is_float(kind):
+        if kind not in ("f32", "f64") or c:
+            raise unknown(instruction)
+        return elementwise(machine, np.multiply, to, kind, *sources)
+    if "hi" in instruction.parts:
+        if kind == "s64" or c:
+            raise unknown(instruction)
+        return elementwise(machine, _high(kind), to, kind, *sources)
+    if "wide" in instruction.parts:
+        wide = _wide(kind)
+        dtype = DTYPES[wide]
+
+        def product(a: Array, b: Array, *c: Array) -> Array:
+            found = a.astype(dtype) * b.astype(dtype)
+            return found + c[0] if c else found
+
+        return elementwise(machine, product, to, wide, *sources, *[machine.source(x, wide) for x in c])
+    function = (lambda a, b, c: a * b + c) if c else np.multiply
+    return elementwise(machine, function, to, kind, *sources, *[machine.source(x, kind) for x in c])
+
+
+def fused(machine: Machine, instruction: Instruction) -> Run:
+    kind = _modifiers(instruction, "rn")
+    if kind not in ("f32", "f64"):
+        raise unknown(instruction)
+    to, *sources = instruction.operands
+    function = rounding.fma32 if kind == "f32" else rounding.fma64
+    return elementwise(machine, function, to, kind, *[machine.source(s, kind) for s in sources])
+
+
+def shift(machine: Machine, instruction: Instruction) -> Run:
+    kind = _modifiers(instruction)
+    dtype, bits = DTYPES[kind], BITS[kind]
+    to, value, amount = instruction.operands
+    sources = [machine.source(value, kind), machine.source(amount, "u32")]
+    function = np.left_shift if instruction.name == "shl" else np.right_shift
+    # Amounts beyond the width count as the width (PTX ISA, shl and shr).
+    if isinstance(amount, Immediate) and 0 <= int(amount.value) < bits:
+        by = dtype(int(amount.value))
+        return elementwise(machine, lambda a: function(a, by), to, kind, sources[0])
+
+    def shifted(a: Array, n: Array) -> Array:
+        inside = n < bits
+        found = function(a, np.where(inside, n, bits - 1).astype(dtype))
+        if kind[0] == "s" and instruction.name == "shr":
+            return found
+        return np.where(inside, found, dtype(0))
+
+    return elementwise(machine, shifted, to, kind, *sources)
+
+
+def extract(machine: Machine, instruction: Instruction) -> Run:
+    """bfe: bits [start, start + length), filled up with zeros or with the sign."""
+    kind = _modifiers(instruction)
+    dtype, bits = DTYPES[kind], BITS[kind]
+    to, value, start, length = instruction.operands
+    if not isinstance(start, Immediate) or not isinstance(length, Immediate):
+        raise unknown(instruction)
+    first, count = int(start.value) & 255, int(length.value) & 255
+    if not count or first + count > bits:
+        raise unknown(instruction)
+    up, down = dtype(bits - first - count), dtype(bits - count)
+    source = machine.source(value, kind)
+    return elementwise(machine, lambda a: (a << up) >> down, to, kind, source)
+
+
+def insert(machine: Machine, instruction: Instruction) -> Run:
+    """bfi: `a` at bits [start, start + length) of `b`."""
+    kind = _modifiers(instruction)
+    to, a, b, start, length = instruction.operands
+    if not isinstance(start, Immediate) or not isinstance(length, Immediate):
+        raise unknown(instruction)
+    first, count = int(start.value), int(length.value)
+    if first + count > BITS[kind]:
+        raise unknown(instruction)
+    dtype = DTYPES[kind]
+    mask = dtype(((1 << count) - 1) << first)
+    by = dtype(first)
+    sources = machine.source(a, kind), machine.source(b, kind)
+    return elementwise(machine, lambda a, b: ((a << by) & mask) | (b & ~mask), to, kind, *sources)
+
+
+def permute(machine: Machine, instruction: Instruction) -> Run:
+    """prmt: each byte of the result is one of the eight of b:a."""
+    to, a, b, selector = instruction.operands
+    if instruction.opcode != "prmt.b32":
+        raise unknown(instruction)
+
+    def permuted(a: Array, b: Array, s: Array) -> Array:
+        both = a.astype(np.uint64) | (b.astype(np.uint64) << np.uint64(32))
+        result = np.zeros(machine.lanes, np.uint32)
+        for byte in range(4):
+            nibble = (s >> np.uint32(4 * byte)) & np.uint32(15)
+            found = (both >> ((nibble & np.uint32(7)).astype(np.uint64) * np.uint64(8))) & np.uint64(255)
+            sign = np.where(found & np.uint64(128), np.uint32(255), np.uint32(0))
+            one = np.where(nibble & np.uint32(8), sign, found.astype(np.uint32))
+            result |= one << np.uint32(8 * byte)
+        return result
+
+    return elementwise(machine, permuted, to, "b32", *[machine.source(x, "b32") for x in (a, b, selector)])
+
+
+def population(machine: Machine, instruction: Instruction) -> Run:
+    to, value = instruction.operands
+    kind = _modifiers(instruction)
+
+    def count(a: Array) -> Array:
+        bytes_of = np.ascontiguousarray(a).view(np.uint8).reshape(-1, a.itemsize)
+        return np.unpackbits(bytes_of, axis=1).sum(axis=1, dtype=np.uint32)
+
+    return elementwise(machine, count, to, "u32", machine.source(value, kind))
+
+
+def leading(machine: Machine, instruction: Instruction) -> Run:
+    to, value = instruction.operands
+    if _modifiers(instruction) != "b32":
+        raise unknown(instruction)
+    # The exponent of a float64 is the position of the highest bit.
+    function = lambda a: np.uint32(32) - np.frexp(a.astype(np.float64))[1].astype(np.uint32)  # noqa: E731
+    return elementwise(machine, function, to, "u32", machine.source(value, "u32"))
+
+
+# ---- predicates and choices
+
+_ORDER: dict[str, Callable[[Array, Array], Array]] = {
+    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
+    "ge": np.greater_equal, "lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal,
+}  # fmt: skip
+_COMBINE = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}
+
+
+def _compare(name: str, floats: bool) -> Callable[[Array, Array], Array] | None:
+    if not floats:
+        return _ORDER.get(name)
+    if name == "num":
+        return lambda a, b: ~(np.isnan(a) | np.isnan(b))
+    if name == "nan":
+        return lambda a, b: np.isnan(a) | np.isnan(b)
+    if name == "ne":  # ordered: false where one is a NaN
+        return lambda a, b: (a < b) | (a > b)
+    if name in _ORDER:
+        return _ORDER[name]
+    if name.endswith("u") and name[:-1] in _ORDER:  # unordered: true where one is a NaN
+        ordered = _ORDER[name[:-1]]
+        return lambda a, b: ordered(a, b) | np.isnan(a) | np.isnan(b)
+    return None
+
+
+def _halves_of(kind: str) -> Callable[[Array], Array]:
+    widen = rounding.from_float16 if kind.startswith("f16") else rounding.from_bfloat16
+    return lambda bits: widen(np.asarray(bits).astype(np.uint16))
+
+
+def set_predicate(machine: Machine, instruction: Instruction) -> Run:
+    name, *rest = instruction.parts[1:]
+    kind = rest[-1]
+    floats = _is_float(kind)
+    function = _compare(name, floats)
+    if function is None or kind not in DTYPES or len(rest) > 2 or (len(rest) == 2 and rest[0] not in _COMBINE):
+        raise unknown(instruction)
+    to, a, b, *others = instruction.operands
+    sources = [machine.source(a, kind), machine.source(b, kind)]
+    stores = [machine.sink(x, "pred") for x in items(to)]
+    if kind.endswith("x2"):
+        widen = _halves_of(kind)
+
+        def pair(active: Active) -> None:
+            x, y = (np.asarray(call(s)) for s in sources)
+            for half, store in enumerate(stores):
+                by = np.uint32(16 * half)
+                store(active, function(widen(x >> by), widen(y >> by)))
+
+        return pair
+    widen = _halves_of(kind) if kind in ("f16", "bf16") else (lambda x: x)
+    combine = _COMBINE[rest[0]] if others else None
+    other = machine.source(others[0], "pred") if others else None
+
+    def compared(active: Active) -> None:
+        found = function(widen(call(sources[0])), widen(call(sources[1])))
+        stores[0](active, combine(found, call(other)) if combine else found)
+        if len(stores) == 2:
+            stores[1](active, combine(~found, call(other)) if combine else ~found)
+
+    return compared
+
+
+def select(machine: Machine, instruction: Instruction) -> Run:
+    kind = _modifiers(instruction)
+    to, a, b, predicate = instruction.operands
+    sources = machine.source(a, kind), machine.source(b, kind), machine.source(predicate, "pred")
+    return elementwise(machine, lambda a, b, p: np.where(p, a, b), to, kind, *sources)
+
+
+# ---- moves and conversions
+
+
+def move(machine: Machine, instruction: Instruction) -> Run:
+    kind = _modifiers(instruction)
+    to, source = instruction.operands
+    if isinstance(source, Vector):
+        part = f"u{BITS[kind] // len(source.items)}"
+        bits = BITS[part]
+        parts = [machine.source(x, part) for x in source.items]
+        store = machine.sink(to, kind)
+        dtype = DTYPES[f"u{BITS[kind]}"]
+
+        def packed(active: Active) -> None:
+            total = dtype(0)
+            for i, each in enumerate(parts):
+                total = total | (np.asarray(call(each)).astype(dtype) << dtype(bits * i))
+            store(active, total.view(DTYPES[kind]))
+
+        return packed
+    if isinstance(to, Vector):
+        part = f"u{BITS[kind] // len(to.items)}"
+        bits, narrow = BITS[part], DTYPES[part]
+        stores = [machine.sink(x, part) for x in to.items]
+        whole = machine.source(source, f"u{BITS[kind]}")
+
+        def unpacked(active: Active) -> None:
+            value = np.asarray(call(whole))
+            for i, store in enumerate(stores):
+                store(active, (value >> value.dtype.type(bits * i)).astype(narrow))
+
+        return unpacked
+    return elementwise(machine, lambda a: a, to, kind, machine.source(source, kind))
+
+
+def convert(machine: Machine, instruction: Instruction) -> Run:
+    *modifiers, to_kind, from_kind = instruction.parts[1:]
+    to, *sources = instruction.operands
+    values = [machine.source(s, from_kind) for s in sources]
+    how = tuple(modifiers)
+    function = _conversion(how, to_kind, from_kind)
+    if function is None:
+        raise unknown(instruction)
+    return elementwise(machine, function, to, to_kind, *values)
+
+
+def _conversion(how: tuple[str, ...], to: str, of: str) -> Callable[..., Array] | None:
+    if to not in DTYPES or of not in DTYPES:
+        return None
+    dtype = DTYPES[to]
+    if not _is_float(to) and not _is_float(of):
+        return (lambda a: a.astype(dtype)) if how == () and not to.endswith("x2") else None
+    if of == "f32" and how == ("rn",) and to in ("f16", "bf16"):
+        return rounding.to_float16 if to == "f16" else rounding.to_bfloat16
+    if of == "f32" and how == ("rn",) and to in ("f16x2", "bf16x2"):  # the first operand is the upper half
+        narrow = rounding.to_float16 if to == "f16x2" else rounding.to_bfloat16
+        return lambda a, b: narrow(a).astype(np.uint32) << np.uint32(16) | narrow(b)
+    if to == "f32" and how == () and of in ("f16", "bf16"):
+        return rounding.from_float16 if of == "f16" else rounding.from_bfloat16
+    if (to, of, how) == ("f64", "f32", ()):
+        return lambda a: a.astype(np.float64)
+    if (to, of, how) == ("f32", "f64", ("rn",)):
+        return lambda a: a.astype(np.float32)
+    if to in ("f32", "f64") and not _is_float(of) and how == ("rn",):
+        return lambda a: a.astype(dtype)
+    if how == ("rzi",) and of in ("f32", "f64") and to[1:] == "64":
+        return lambda a: _to_integer(a, dtype)
+    return None
+
+
+def _to_integer(a: Array, dtype: Any) -> Array:
+    """Cut to an integer, at most and at least what it can hold; 0 for a NaN (PTX ISA, cvt)."""
+    limits = np.iinfo(dtype)
+    inside = (a > float(limits.min) - 1) & (a < float(limits.max))
+    cut = np.where(inside, a, 0.0).astype(dtype)
+    return np.where(inside | np.isnan(a), cut, np.where(a > 0, dtype(limits.max), dtype(limits.min)))
+
+
+def to_space(machine: Machine, instruction: Instruction) -> Run:
+    """cvta: generic and global addresses are the same numbers here."""
+    if instruction.opcode not in ("cvta.to.global.u64", "cvta.global.u64"):
+        raise unknown(instruction)
+    to, source = instruction.operands
+    return elementwise(machine, lambda a: a, to, "u64", machine.source(source, "u64"))
+
+
+BUILDERS: dict[str, Builder] = {
+    **dict.fromkeys(_PLAIN, plain),
+    **dict.fromkeys(("min", "max"), extreme),
+    **dict.fromkeys(("div", "rem"), divide),
+    **dict.fromkeys(("mul", "mad"), multiply),
+    **dict.fromkeys(("shl", "shr"), shift),
+    "fma": fused,
+    "bfe": extract,
+    "bfi": insert,
+    "prmt": permute,
+    "popc": population,
+    "clz": leading,
+    "setp": set_predicate,
+    "selp": select,
+    "mov": move,
+    "cvt": convert,
+    "cvta": to_space,
+}
+
+
+def registers_of(operand: Operand) -> list[str]:
+    return [x.name for x in items(operand) if isinstance(x, Register)]
