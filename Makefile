@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 # Python 3.11, or the newest from 3.10 on.
 PYTHON ?= $(shell for p in python3.11 python3.14 python3.13 python3.12 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
-CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*/*.h csrc/*/*/*.cpp python/*.h python/*.cpp tests/cpp/*.cpp)
+CPP := $(shell find csrc python tests/cpp -name "*.h" -o -name "*.cpp" -o -name "*.cu")
 
 .PHONY: help setup build demo tour train study test bench docs lint format sanitize clean
 

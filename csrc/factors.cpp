@@ -50,7 +50,7 @@ Matrix dct_matrix(int64_t n) {
 
 namespace {
 
-// Keys' kernel with A = -0.75, at distances 1 + t, t, 1 - t and 2 - t.
+// The cubic convolution kernel (Keys, A = -0.75) at the distances 1 + t, t, 1 - t and 2 - t.
 void cubic_weights(double t, double weights[4]) {
   const double a = -0.75;
   const auto near = [a](double x) { return ((a + 2) * x - (a + 3)) * x * x + 1; };
@@ -100,7 +100,7 @@ Matrix interpolation_matrix(int64_t from, int64_t to, Interpolation interpolatio
 }
 
 AxisFactors axis_factors(int64_t from, int64_t to, Interpolation interpolation, bool rescale) {
-  // Exactly the identity, not up to rounding: equal sizes return the previous logits themselves.
+  // Exactly the identity, so that equal sizes return the previous logits themselves.
   if (from == to) return {identity(from), identity(from), identity(from)};
   AxisFactors factors;
   factors.interpolated = interpolation_matrix(from, to, interpolation);
@@ -130,7 +130,7 @@ Matrix negated(const Matrix& a) {
   return m;
 }
 
-// The sign of a term lives in its h factor, so that equal w factors compare equal.
+// Only h factors carry a sign, so equal w factors compare equal.
 bool merge_one(std::vector<Term>& terms) {
   for (size_t a = 0; a < terms.size(); ++a)
     for (size_t b = a + 1; b < terms.size(); ++b) {

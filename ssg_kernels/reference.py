@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -66,8 +65,10 @@ def idct(x: Tensor) -> Tensor:
 def product(*matrices: Tensor) -> Tensor:
     """The product of the matrices in their own dtype: `torch.autocast` would multiply them in half precision."""
     device = matrices[0].device.type
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-        return functools.reduce(torch.matmul, matrices)
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return functools.reduce(torch.matmul, matrices)
+    return functools.reduce(torch.matmul, matrices)
 
 
 def dct_matrix(n: int) -> Tensor:

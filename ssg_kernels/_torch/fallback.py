@@ -78,15 +78,18 @@ def _sampled(name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k:
     return reference.refuse_empty_rows(draw(logits, uniform, scale, top_k, top_p), logits, scale)
 
 
-def _with_error(kernel: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, str]]:
+def _with_error(kernel: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
     """The kernel with its error as a text: what `schema.fallback_name` promises."""
 
-    def guarded(*arguments: object, out: Tensor | None = None) -> tuple[Tensor, str]:
+    def guarded(*arguments: object, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         given = {} if out is None else {"out": out}
         try:
-            return kernel(*arguments, **given), ""
+            return kernel(*arguments, **given), torch.empty(0, dtype=torch.uint8)
         except Exception as error:  # whatever it is, the caller raises it again
-            return torch.empty(0) if out is None else out, str(error) or type(error).__name__
+            text = str(error) or type(error).__name__
+            return torch.empty(0) if out is None else out, torch.tensor(
+                list(text.encode()), dtype=torch.uint8
+            )
 
     return guarded
 

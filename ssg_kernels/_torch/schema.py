@@ -102,7 +102,8 @@ def fallback_name(qualname: str) -> str:
     """The operator to which a compiled kernel hands a call that it does not serve.
 
     It takes the same arguments and returns the result and the text of an error, which is empty where there is none: an
-    exception would lose its text on the way through the C interface.
+    exception would lose its text on the way through the C interface. The text is a tensor of its bytes, since that
+    interface mixes up results of different types (up to torch 2.13).
     """
     return "ssg::_fallback_" + qualname.removeprefix("ssg::").removeprefix("_")
 
@@ -110,7 +111,7 @@ def fallback_name(qualname: str) -> str:
 for _qualname, (_arguments, _result) in _SCHEMAS.items():
     LIBRARY.define(f"{_qualname.removeprefix('ssg::')}({_arguments}) -> {_result}", tags=_TAGS)
     LIBRARY.define(
-        f"{fallback_name(_qualname).removeprefix('ssg::')}({_arguments}) -> ({_result}, str)", tags=_TAGS
+        f"{fallback_name(_qualname).removeprefix('ssg::')}({_arguments}) -> ({_result}, Tensor)", tags=_TAGS
     )
 
 

@@ -18,31 +18,28 @@ import torch
 from torch import Tensor
 
 from ssg_kernels import reference
+from ssg_kernels._names import PRIOR_TERMS
 
 Size = tuple[int, int]
 Term = tuple[Tensor, Tensor]
 
 
-def axis_factors(n: int, m: int, interpolation: str, rescale: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """U, B and G of an axis from n to m points, (m, n) each, float64 on the CPU."""
+def axis_factors(n: int, m: int, interpolation: str, rescale: bool) -> dict[str, Tensor]:
+    """The factors U, B and G of an axis from n to m points, (m, n) each, float64 on the CPU."""
     if n == m:
         # Exactly the identity, not up to rounding: equal sizes return the previous logits themselves.
-        return (torch.eye(n, dtype=torch.float64, device="cpu"),) * 3
+        return dict.fromkeys("UBG", torch.eye(n, dtype=torch.float64, device="cpu"))
     with torch.device("cpu"):
         u = reference.interpolation_weights(n, m, interpolation).contiguous()
         low = reference.dct_matrix(m)[:n]
         gain = math.sqrt(m / n) if rescale else 1.0
-        return u, gain * (low.mT @ reference.dct_matrix(n)), low.mT @ (low @ u)
-
-
-# The terms of each prior: which of an axis' factors U, B and G (by index), and the sign of their product.
-_TERMS = {"dse": ((0, 1.0), (1, 1.0), (2, -1.0)), "dse_zero_pad": ((1, 1.0),), "spatial": ((0, 1.0),)}
+        return {"U": u, "B": gain * (low.mT @ reference.dct_matrix(n)), "G": low.mT @ (low @ u)}
 
 
 def term_count(size: Size, prev_size: Size, prior: str) -> int:
     """How many terms `prior_terms` gives: one where an axis does not grow, since its factors are all the identity."""
     grows = all(n < m for n, m in zip(prev_size, size, strict=True))
-    return len(_TERMS[prior]) if grows else 1
+    return len(PRIOR_TERMS[prior]) if grows else 1
 
 
 def prior_terms(
@@ -50,19 +47,19 @@ def prior_terms(
 ) -> list[Term]:
     """(H, W) of each term of the prior, or of its transpose; one term where an axis does not grow."""
     h, w = (axis_factors(n, m, interpolation, rescale) for n, m in zip(prev_size, size, strict=True))
-    terms = [(sign * h[i], w[i]) for i, sign in _TERMS[prior]]
+    terms = [(sign * h[factor], w[factor]) for sign, factor in PRIOR_TERMS[prior]]
     if size[1] == prev_size[1]:
         terms = [(torch.stack([a for a, _ in terms]).sum(0), terms[0][1])]
     elif size[0] == prev_size[0]:
-        signed = [sign * w[i] for i, sign in _TERMS[prior]]
-        terms = [(h[0], torch.stack(signed).sum(0))]
+        signed = [sign * w[factor] for sign, factor in PRIOR_TERMS[prior]]
+        terms = [(h["U"], torch.stack(signed).sum(0))]
     return [(a.mT.contiguous(), b.mT.contiguous()) for a, b in terms] if transpose else terms
 
 
 @functools.cache
 def is_symmetric(n: int, m: int, prior: str, interpolation: str) -> bool:
-    """Whether every factor of an axis from n to m points is symmetric. The DCT's always are; U's symmetry decides."""
-    if n == m or not any(i != 1 for i, _ in _TERMS[prior]):
+    """Whether every factor of an axis from n to m points is symmetric. B always is, and G is where U is."""
+    if n == m or all(factor == "B" for _, factor in PRIOR_TERMS[prior]):
         return True
     u = reference.interpolation_weights(n, m, interpolation)
     return torch.allclose(u, u.flip(0, 1), rtol=0, atol=1e-13)

@@ -33,10 +33,15 @@ def launched() -> Iterator[list[tuple[Any, ...]]]:
 
 
 def guide(
-    logits: Tensor, prev_logits: Tensor, *strengths: float | Tensor, out: Tensor | None = None
+    logits: Tensor,
+    prev_logits: Tensor,
+    *strengths: float | Tensor,
+    out: Tensor | None = None,
+    size: tuple[int, int] = (4, 4),
+    prev_size: tuple[int, int] = (3, 3),
 ) -> Tensor:
     operator = "guided_logits" if len(strengths) == 1 else "guided_logits_cfg"
-    return launch.guided(GuidedCall(operator, logits, prev_logits, (4, 4), (3, 3), strengths, OPTIONS, out))
+    return launch.guided(GuidedCall(operator, logits, prev_logits, size, prev_size, strengths, OPTIONS, out))
 
 
 def same(a: object, b: object) -> bool:
@@ -114,7 +119,7 @@ def test_launches_are_forgotten_and_tables_are_not(
     assert len(launch._tables) == 1
     ((table,),) = launch._tables.values()
     assert all(any(x is table for x in call[_ARGUMENTS:]) for call in launched)
-    launch.guided(logits[:, :1], prev_logits[:, :1], (1, 1), (1, 1), (0.5,), OPTIONS, None)
+    guide(logits[:, :1], prev_logits[:, :1], 0.5, size=(1, 1), prev_size=(1, 1))
     assert len(launch._tables) == 2
     assert len(launched) == 9
 

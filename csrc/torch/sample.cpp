@@ -1,0 +1,117 @@
+// The sampling operators: one token per position.
+#include "cpu/sample.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "backend.h"
+#include "checks.h"
+#include "kernels.h"
+#include "run.h"
+#include "text.h"
+
+namespace ssg::ops {
+namespace {
+
+struct SampleOverload {
+  const char* op;
+  const char* overload;
+  ScaleKind scale;
+};
+constexpr SampleOverload kOverloads[] = {{"sample", "", ScaleKind::none},
+                                         {"_sample_tempered", "", ScaleKind::tensor},
+                                         {"_sample_tempered", "float", ScaleKind::number}};
+
+void describe(SampleCall& call, const SampleArguments& given, const Tensor& out) {
+  const Operand& logits = given.logits;
+  call.scalar = *scalar_of(logits.dtype);
+  call.batch = logits.size[0];
+  call.tokens = logits.size[1];
+  call.vocabulary = logits.size[2];
+  call.logits = logits_at(logits, 0);
+  call.uniform = given.uniform.tensor.const_data_ptr();
+  call.uniform_is_double = given.uniform.dtype == ScalarType::Double;
+  call.uniform_batch_stride = given.uniform.stride[0];
+  call.uniform_token_stride = given.uniform.stride[1];
+  call.top_k = given.top_k;
+  call.top_p = given.top_p;
+  call.out = static_cast<int64_t*>(out.mutable_data_ptr());
+}
+
+#if defined(SSG_HAVE_CUDA)
+void run_on_cuda(const SampleArguments& given, const Tensor& out) {
+  cuda::SampleCall call;
+  describe(call, given, out);
+  call.scale = given.scale.strength();
+  on_current_stream(given.logits, [&](int32_t device, void* stream) { cuda::sample(call, device, stream); });
+}
+#endif
+
+// The largest logit of a row in which it is not finite.
+double largest_of(const Logits& logits, Scalar scalar, int64_t vocabulary, int64_t b, int64_t t) {
+  double largest = -std::numeric_limits<double>::infinity();
+  for (int64_t v = 0; v < vocabulary; ++v) {
+    const double value = number_at(logits.data, scalar, b * logits.batch_stride + t * logits.token_stride + v);
+    if (std::isnan(value)) return value;
+    largest = std::max(largest, value);
+  }
+  return largest;
+}
+
+void run_on_cpu(const SampleArguments& given, const Tensor& out) {
+  cpu::SampleCall call;
+  describe(call, given, out);
+  Numbers scales(call.batch);
+  const Strength scale = given.scale.strength();
+  for (int64_t b = 0; b < call.batch; ++b) {
+    const double value = number_of(scale, b);
+    if (!(value > 0 && value < std::numeric_limits<double>::infinity()) && call.tokens > 0)
+      fail("sample: scale must be positive and finite, got ", number_text(value));
+    scales.data()[b] = value;
+  }
+  call.scale = scales.data();
+  const int64_t empty = cpu::sample(call, in_parallel);
+  if (empty < 0) return;
+  const int64_t b = empty / call.tokens;
+  const int64_t t = empty % call.tokens;
+  fail("sample: logits must have a finite largest value in every row, got ",
+       number_text(largest_of(call.logits, call.scalar, call.vocabulary, b, t)), " at (", b, ", ", t, ")");
+}
+
+Tensor sample(const char* name, SampleArguments given) {
+  checks::sample(name, given);
+  given.logits = readable(std::move(given.logits));
+  const Tensor out = empty_like(given.logits, {given.logits.size[0], given.logits.size[1]}, ScalarType::Long);
+#if defined(SSG_HAVE_CUDA)
+  if (!given.logits.device.is_cpu()) {
+    run_on_cuda(given, out);
+    return out;
+  }
+#endif
+  run_on_cpu(given, out);
+  return out;
+}
+
+template <size_t I>
+void boxed(StableIValue* stack, uint64_t, uint64_t) {
+  constexpr SampleOverload overload = kOverloads[I];
+  if (serves(stack[0]))
+    stack[0] = torch::stable::detail::from(sample(overload.op, SampleArguments(overload.scale, stack)));
+  else
+    fall_back(overload.op, overload.overload, stack);
+}
+
+template <size_t... I>
+void append_overloads(std::vector<Kernel>& kernels, std::index_sequence<I...>) {
+  (kernels.push_back({joined(kOverloads[I].op, kOverloads[I].overload), &boxed<I>}), ...);
+}
+
+}  // namespace
+
+void append_sample(std::vector<Kernel>& kernels) {
+  append_overloads(kernels, std::make_index_sequence<std::size(kOverloads)>{});
+}
+
+}  // namespace ssg::ops
