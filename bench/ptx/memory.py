@@ -245,11 +245,11 @@ class Arena:
             self._space = Space("global", data, state, None, GLOBAL, size)
         return self._space
 
-    def fetch(self, tensor: Tensor, address: int) -> None:
-        """Copies what lies at the address into the tensor, all of it written or not."""
+    def fetch(self, tensor: Tensor, address: int, where: Array) -> None:
+        """Copies into the tensor the elements that lie at the address, where they were written."""
         assert self._space is not None
         found = _elements(self._space.data, address - GLOBAL, tensor)
-        _bits(tensor)[...] = found
+        np.copyto(_bits(tensor), found, where=where)
 
     def is_written(self, tensor: Tensor, address: int) -> Array:
         assert self._space is not None
