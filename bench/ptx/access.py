@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.ptx.defined import demand, mark, names_of
 from bench.ptx.faults import Fault
 from bench.ptx.machine import DTYPES, Active, Machine, call, items, unknown
 from bench.ptx.memory import ALLOCATED, WRITABLE, WRITTEN
@@ -42,14 +43,22 @@ def load(machine: Machine, instruction: Instruction) -> Run:
     stores = [machine.sink(x, kind) for x in items(to)]
     dtype = np.dtype(DTYPES[kind])
     races = machine.races if space == "shared" else None
+    needed = ALLOCATED if space == "shared" else ALLOCATED | WRITTEN
+    names = names_of(to)
 
     def run(active: Active) -> None:
         lanes, where = active.index, address(active)
-        found = memory.locate(lanes, where, width, ALLOCATED | WRITTEN)
+        found = memory.locate(lanes, where, width, needed)
         if races is not None:
             races.on_read(lanes, found, width)
         if machine.counts is not None:
             machine.counts.access(space, "ld", lanes, where, width)
+        missing = None if races is None else memory.unwritten(found, width, dtype.itemsize)
+        if missing is not None:
+            for i, name in enumerate(names):
+                whole = np.zeros(machine.lanes, bool)
+                whole[lanes] = missing[:, i]
+                mark(machine, name, active, whole)
         values = memory.read(found, width).view(dtype)
         for i, store in enumerate(stores):
             if active.full:
@@ -70,6 +79,7 @@ def store(machine: Machine, instruction: Instruction) -> Run:
         raise unknown(instruction)
     memory, address = machine.spaces[space], machine.address(at)
     sources = [machine.source(x, kind) for x in items(value)]
+    names = [names_of(x) for x in items(value)]
     dtype = np.dtype(DTYPES[kind])
     races = machine.races if space == "shared" else None
 
@@ -85,6 +95,14 @@ def store(machine: Machine, instruction: Instruction) -> Run:
             each = np.asarray(call(source))
             values[:, i] = each[lanes] if each.ndim else each
         memory.write(found, values.view(np.uint8))
+        if machine.undefined:
+            for i, name in enumerate(names):
+                if not name or name[0] not in machine.undefined:
+                    continue
+                if space == "global":
+                    demand(machine, name, active)
+                missing = machine.undefined[name[0]][lanes]
+                memory.forget(found[missing] + i * dtype.itemsize, dtype.itemsize)
 
     return run
 

@@ -1,21 +1,30 @@
-"""Which registers are surely written before they are read, whatever path a thread takes, so that nobody must watch them.
+"""What nobody has written: registers that are read first, and what comes from unwritten shared memory.
 
-A move of an undefined register is no fault, since compilers make them of values that nobody reads: the target is then
-undefined too.
+An undefined value may be computed with, as compilers and kernels do where nobody looks at the result. It is a fault once it
+decides something: an address, a branch, a predicate in front of an instruction, or what lies in global memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+
+from bench.ptx.faults import Fault
 from bench.ptx.machine import Active, Machine, call, items
 from bench.ptx.parse import Address, Instruction, Kernel, Operand, Register
 
+Array = Any
+Run = Callable[[Active], None]
+
 _WITHOUT_RESULT = {"st", "bra", "ret", "exit", "bar", "barrier", "red", "cp", "fence", "membar", "trap", "stmatrix"}
-_CARRIES = {"mov", "selp"}  # hand an undefined value on
+# What handles undefined values by itself; of everything else that is not an instruction of a thread, operands must be defined.
+_OWN = {"mma", "wgmma"}
+_STRICT = {"shfl", "redux", "vote", "atom", "red", "cp", "ld", "ldmatrix", "stmatrix", "bra", "ret", "exit"}
 
 
-def _names(operand: Operand) -> list[str]:
+def names_of(operand: Operand) -> list[str]:
     if isinstance(operand, Address):
         return [operand.base.name] if isinstance(operand.base, Register) else []
     return [x.name for x in items(operand) if isinstance(x, Register)]
@@ -26,50 +35,36 @@ def results(instruction: Instruction) -> list[str]:
         return []
     if instruction.name == "wgmma" and not instruction.opcode.startswith("wgmma.mma_async"):
         return []
-    if instruction.opcode == "bar.warp.sync":
-        return []
-    return _names(instruction.operands[0])
+    return names_of(instruction.operands[0])
 
 
 def sources(instruction: Instruction) -> list[str]:
-    """The registers whose values decide what the instruction does."""
     first = 1 if results(instruction) else 0
-    return [name for operand in instruction.operands[first:] for name in _names(operand)]
+    found = [name for operand in instruction.operands[first:] for name in names_of(operand)]
+    return list(dict.fromkeys(found))
 
 
-def asynchronous(instruction: Instruction) -> bool:
-    return instruction.opcode.startswith("wgmma.mma_async")
-
-
-def watched(kernel: Kernel) -> set[str]:
-    """The registers of which some read may come before a write; those of wgmma are pending until a wait as well."""
+def perhaps_undefined(kernel: Kernel) -> set[str]:
+    """The registers that, on some path through the kernel, are read before they are written."""
     bit = {name: 1 << i for i, name in enumerate(kernel.registers)}
     everything = (1 << len(bit)) - 1
     entering = [everything] * len(kernel.blocks)
     entering[0] = 0
-    doubtful: set[str] = set()
-    queue = [0]
-    seen = {0}
+    found: set[str] = set()
 
     def follow(number: int, note: bool) -> int:
         known = entering[number]
         for instruction in kernel.blocks[number].instructions:
-            read = sources(instruction)
-            carries = instruction.name in _CARRIES
-            missing = [name for name in read if not known & bit[name]]
+            guard = instruction.guard
             if note:
-                doubtful.update(missing)
-                guard = instruction.guard
-                if guard is not None and not known & bit[guard.name]:
-                    doubtful.add(guard.name)
-            for name in results(instruction):
-                if carries and missing:
-                    if instruction.guard is None:
-                        known &= ~bit[name]
-                elif instruction.guard is None:
+                read = sources(instruction) + ([guard.name] if guard else [])
+                found.update(name for name in read if not known & bit[name])
+            if guard is None:
+                for name in results(instruction):
                     known |= bit[name]
         return known
 
+    queue, seen = [0], {0}
     while queue:
         number = queue.pop()
         block, leaves = kernel.blocks[number], follow(number, False)
@@ -82,71 +77,73 @@ def watched(kernel: Kernel) -> set[str]:
                 entering[after] = meets
                 seen.add(after)
                 queue.append(after)
-    for number in sorted(seen):
+    for number in seen:
         follow(number, True)
-    for block in kernel.blocks:
-        for instruction in block.instructions:
-            if asynchronous(instruction):
-                doubtful.update(_names(instruction.operands[0]))
-    return _with_carried(kernel, doubtful)
+    return found
 
 
-def _with_carried(kernel: Kernel, names: set[str]) -> set[str]:
-    """What is moved from a doubtful register is doubtful too."""
-    moves = [(results(i), sources(i)) for b in kernel.blocks for i in b.instructions if i.name in _CARRIES]
-    while True:
-        more = {name for to, of in moves if names & set(of) for name in to} - names
-        if not more:
-            return names
-        names = names | more
+def demand(machine: Machine, names: list[str], active: Active) -> None:
+    """Fault where one of the registers is undefined."""
+    for name in names:
+        missing = machine.undefined.get(name)
+        if missing is not None and (missing & active.mask).any():
+            lane = int(np.flatnonzero(missing & active.mask)[0])
+            raise Fault("uninitialised", f"register {name} of lane {lane}")
 
 
-def watch(machine: Machine, instruction: Instruction, run: Callable[[Active], None]) -> Callable[[Active], None]:
-    """`run`, and before it the check that what is read was written, where that is in doubt."""
-    defined = machine.defined
-    read = [name for name in dict.fromkeys(sources(instruction)) if name in defined]
-    written = [name for name in results(instruction) if name in defined]
-    if not read and not written:
+def mark(machine: Machine, name: str, active: Active, undefined: Array) -> None:
+    """Of the active lanes, those have no defined value in the register; the others have one."""
+    before = machine.undefined.get(name)
+    now = undefined if before is None else (before & ~active.mask) | undefined
+    if now.any():
+        machine.undefined[name] = now
+    elif before is not None:
+        del machine.undefined[name]
+
+
+def _union(machine: Machine, names: list[str], active: Active) -> Array:
+    found = np.zeros(machine.lanes, bool)
+    for name in names:
+        if name in machine.undefined:
+            found |= machine.undefined[name]
+    return found & active.mask
+
+
+def follow(machine: Machine, instruction: Instruction, run: Run) -> Run:
+    """`run`, which also sees to it that what it makes of undefined values is undefined."""
+    undefined = machine.undefined
+    read, written = sources(instruction), results(instruction)
+    name = instruction.name
+    if name in _OWN or not (read or written):
         return run
-    if asynchronous(instruction):  # schedule.py says when its results count
+    touched = frozenset(read + written)
+    strict = name in _STRICT
+    if name == "st":
+        strict, read, written = True, names_of(instruction.operands[0]), []
+    elif name == "ld":
+        read = names_of(instruction.operands[1])
+    chooses = machine.source(instruction.operands[3], "pred") if name == "selp" else None
 
-        def begin(active: Active) -> None:
-            machine.check_defined(read, active)
+    def bad(active: Active) -> Array:
+        if chooses is None:
+            return _union(machine, read, active)
+        found = _union(machine, names_of(instruction.operands[3]), active)
+        taken = call(chooses)
+        found |= _union(machine, names_of(instruction.operands[1]), active) & taken
+        return found | (_union(machine, names_of(instruction.operands[2]), active) & ~taken)
+
+    def followed(active: Active) -> None:
+        if not undefined or touched.isdisjoint(undefined):
             run(active)
-
-        return begin
-    if instruction.name == "mov":
-
-        def carried(active: Active) -> None:
+        elif strict:
+            demand(machine, read, active)
+            for each in written:
+                mark(machine, each, active, np.zeros(machine.lanes, bool))
             run(active)
-            for name in written:
-                known = active.mask.copy()
-                for other in read:
-                    known &= defined[other]
-                defined[name] = (defined[name] & ~active.mask) | known
-
-        return carried
-    if instruction.name == "selp":
-        predicate = machine.source(instruction.operands[3], "pred")
-        decides = [name for name in _names(instruction.operands[3]) if name in defined]
-
-        def chosen(active: Active) -> None:
-            machine.check_defined(decides, active)
+        else:
+            found = bad(active)
             run(active)
-            known = active.mask.copy()
-            for side, taken in ((0, call(predicate)), (1, ~call(predicate))):
-                names = _names(instruction.operands[1 + side])
-                if names and names[0] in defined:
-                    known &= defined[names[0]] | ~taken
-            for name in written:
-                defined[name] = (defined[name] & ~active.mask) | known
+            for each in written:
+                mark(machine, each, active, found)
 
-        return chosen
-
-    def checked(active: Active) -> None:
-        machine.check_defined(read, active)
-        run(active)
-        for name in written:
-            defined[name] |= active.mask
-
-    return checked
+    return followed

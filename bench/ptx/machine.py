@@ -69,7 +69,8 @@ class Machine:
         self.spaces = {"global": memory, "shared": shared, "local": local, "param": param}
         self.races = Races(len(shared.data), granule, self.block_count, threads)
         self.registers = {name: np.zeros(self.lanes, _STORED[bits]) for name, bits in kernel.registers.items()}
-        self.defined: dict[str, Array] = {}  # of the registers that need watching, the lanes that wrote them
+        self.undefined: dict[str, Array] = {}  # registers, and the lanes that have no defined value there
+        self.pending: dict[str, Array] = {}  # those of them whose value a matrix instruction is still computing
         self.counts: Any = None
 
     # ---- operands
@@ -181,14 +182,6 @@ class Machine:
                 raise Fault("unknown operand", f"{operand} is not a 32-bit register")
             found.append(self.registers[operand.name])
         return found
-
-    # ---- what has been written
-
-    def check_defined(self, names: list[str], active: Active) -> None:
-        for name in names:
-            missing = active.mask & ~self.defined[name]
-            if missing.any():
-                raise Fault("uninitialised", f"register {name} of lane {int(np.flatnonzero(missing)[0])}")
 
 
 def items(operand: Operand) -> list[Operand]:

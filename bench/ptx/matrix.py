@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from bench.ptx import rounding
+from bench.ptx.defined import mark, names_of
 from bench.ptx.machine import Active, Machine, items, unknown
 from bench.ptx.memory import ALLOCATED, WRITABLE, WRITTEN
-from bench.ptx.parse import Instruction
+from bench.ptx.parse import Instruction, Operand
 
 Array = Any
 Run = Callable[[Active], None]
@@ -101,7 +102,26 @@ def multiply(machine: Machine, instruction: Instruction) -> Run:
         result = rounding.toward_zero(product)[:, c_at[0], c_at[1]]
         for i, register in enumerate(to):
             register[lanes] = result[:, i].reshape(-1).view(np.uint32)
+        if not touched.isdisjoint(machine.undefined):
+            undefined_of(active, warps, lanes)
 
+    def undefined_of(active: Active, warps: int, lanes: Any) -> None:
+        """An undefined element of A makes its row of D undefined, one of B its column."""
+
+        def of(operand: Operand, at: tuple[Array, Array], shape: tuple[int, int]) -> Array:
+            none = np.zeros(machine.lanes, bool)
+            found = [machine.undefined.get(name, none)[lanes] for name in names_of(operand)]
+            return spread(np.repeat(fragments(found, warps), len(at[0]) // len(found), axis=0), *at, shape) != 0
+
+        d, a, b, c = instruction.operands
+        wrong = of(c, c_at, (16, 8)) | of(a, a_at, (16, k)).any(axis=2)[:, :, None]
+        wrong = (wrong | of(b, b_at, (k, 8)).any(axis=1)[:, None, :])[:, c_at[0], c_at[1]]
+        for i, name in enumerate(names_of(d)):
+            whole = np.zeros(machine.lanes, bool)
+            whole[lanes] = wrong[:, i].reshape(-1)
+            mark(machine, name, active, whole)
+
+    touched = frozenset(name for x in instruction.operands for name in names_of(x))
     return run
 
 
@@ -126,16 +146,24 @@ def load(machine: Machine, instruction: Instruction) -> Run:
         index = active.index
         gives = index % 32 < 8 * count
         lanes, where = index[gives], address(active)[gives]
-        found = memory.locate(lanes, where, 16, ALLOCATED | WRITTEN)
+        found = memory.locate(lanes, where, 16, ALLOCATED)
         machine.races.on_read(lanes, found, 16)
         if machine.counts is not None:
             machine.counts.access("shared", "ldmatrix", lanes, where, 16)
-        tiles = memory.read(found, 16).view(np.uint16).reshape(-1, count, 8, 8)
-        if transposed:
-            tiles = tiles.swapaxes(2, 3)
-        words = np.ascontiguousarray(tiles).view(np.uint32)  # (warps, count, 8 rows, 4 words)
+        words = pairs(memory.read(found, 16).view(np.uint16)).view(np.uint32)  # (warps, count, 8 rows, 4 words)
         for m, register in enumerate(registers):
             register[index] = words[:, m, GROUP, IN_GROUP].reshape(-1)
+        missing = memory.unwritten(found, 16, 2)
+        if missing is not None:
+            either = pairs(missing).reshape(-1, count, 8, 4, 2).any(axis=4)
+            for m, name in enumerate(names_of(to)):
+                whole = np.zeros(machine.lanes, bool)
+                whole[index] = either[:, m, GROUP, IN_GROUP].reshape(-1)
+                mark(machine, name, active, whole)
+
+    def pairs(elements: Array) -> Array:
+        tiles = elements.reshape(-1, count, 8, 8)
+        return np.ascontiguousarray(tiles.swapaxes(2, 3) if transposed else tiles)
 
     return run
 

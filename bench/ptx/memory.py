@@ -77,6 +77,12 @@ class Space:
         """(lanes, width) bytes."""
         return self._words[width][at // width].view(np.uint8).reshape(-1, width)
 
+    def unwritten(self, at: Array, width: int, item: int) -> Array | None:
+        """(lanes, elements): the elements of `item` bytes of which some byte was not written; None where all were."""
+        state = self._states[width][at // width].view(np.uint8).reshape(-1, width)
+        missing = (state & WRITTEN) == 0
+        return missing.reshape(len(at), -1, item).any(axis=2) if missing.any() else None
+
     def write(self, at: Array, values: Array) -> None:
         """`values` has a row of bytes for each position."""
         width = values.shape[1]

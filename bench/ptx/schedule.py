@@ -9,11 +9,12 @@ import numpy as np
 
 from bench.ptx import access, arithmetic, matrix, warp
 from bench.ptx.access import Copies
-from bench.ptx.defined import watch, watched
+from bench.ptx.defined import demand, follow, perhaps_undefined
 from bench.ptx.faults import Fault
 from bench.ptx.machine import Active, Machine, unknown
 from bench.ptx.memory import Space
 from bench.ptx.parse import BITS, Block, Immediate, Instruction, Kernel
+from bench.ptx.undecided import Undecided
 from bench.ptx.wgmma import Groups
 
 Array = Any
@@ -37,7 +38,9 @@ class Execution:
     def __init__(self, machine: Machine) -> None:
         self.machine, self.kernel = machine, machine.kernel
         self.copies, self.groups = Copies(machine), Groups(machine)
-        machine.defined = {name: np.zeros(machine.lanes, bool) for name in watched(machine.kernel)}
+        self.undecided = Undecided(machine)
+        for name in perhaps_undefined(machine.kernel):
+            machine.undefined[name] = np.ones(machine.lanes, bool)
         self._bound: list[list[tuple[Run, Array, bool, Instruction]] | None] = [None] * len(self.kernel.blocks)
         self.at = np.zeros(machine.lanes, np.int32)  # the block that each lane stands before
         self.done = len(self.kernel.blocks)  # where a lane is that has returned
@@ -52,7 +55,7 @@ class Execution:
             for instruction in self.kernel.blocks[number].instructions:
                 guard = instruction.guard
                 try:
-                    run = watch(self.machine, instruction, self._build(instruction))
+                    run = follow(self.machine, instruction, self._build(instruction))
                 except Fault as fault:
                     raise fault.at(instruction.text) from None
                 predicate = None if guard is None else self.machine.registers[guard.name]
@@ -79,11 +82,15 @@ class Execution:
 
     def _run_block(self, number: int, active: Active) -> None:
         machine = self.machine
+        if self.undecided.owed:
+            self.undecided.arrive(number, active)
         if machine.counts is not None:
             machine.counts.block(number, active)
         for run, predicate, negated, instruction in self._bind(number):
             now = active
             if predicate is not None and instruction.name not in ("bra", "ret", "exit"):
+                if machine.undefined:
+                    demand(machine, [instruction.guard.name], active)
                 mask = active.mask & (~predicate if negated else predicate)
                 if not mask.any():
                     continue
@@ -150,8 +157,9 @@ class Execution:
         taken = mask
         if last.guard is not None and last.name in ("bra", "ret", "exit"):
             predicate = self.machine.registers[last.guard.name]
-            if last.guard.name in self.machine.defined:
-                self.machine.check_defined([last.guard.name], active)
+            doubtful = self.machine.undefined.get(last.guard.name)
+            if doubtful is not None and (doubtful & mask).any():
+                self.undecided.branch(number, doubtful & mask)
             taken = mask & (~predicate if last.guard.negated else predicate)
         if last.name == "bra":
             assert block.target is not None

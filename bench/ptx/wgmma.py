@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from bench.ptx import rounding
+from bench.ptx.defined import demand, names_of
 from bench.ptx.faults import Fault
 from bench.ptx.machine import Active, Machine, call, items, unknown
 from bench.ptx.matrix import accumulator, fragments, operand_words, spread
 from bench.ptx.memory import ALLOCATED, WRITTEN
-from bench.ptx.parse import Immediate, Instruction, Register
+from bench.ptx.parse import Immediate, Instruction
 
 Array = Any
 Run = Callable[[Active], None]
@@ -68,11 +69,20 @@ class Groups:
                     left.append((group, mask, names, granules))
                     continue
                 for name in names:
-                    self.machine.defined[name] |= mask
+                    self._settle(name, mask)
                 self.machine.races.pinned[granules] -= 1
             self.busy = left
 
         return run
+
+    def _settle(self, name: str, mask: Array) -> None:
+        machine = self.machine
+        machine.pending[name] = machine.pending[name] & ~mask
+        left = machine.undefined[name] & ~mask
+        if left.any():
+            machine.undefined[name] = left
+        else:
+            del machine.undefined[name]
 
     def multiply(self, instruction: Instruction) -> Run:
         machine = self.machine
@@ -87,15 +97,21 @@ class Groups:
         descriptor, scale = machine.source(b, "u64"), machine.source(keep, "pred")
         a_at, _ = operand_words(8)
         d_at = accumulator(columns)
-        names = [x.name for x in items(d) if isinstance(x, Register)]
+        names, none = names_of(d), np.zeros(machine.lanes, bool)
         shared = machine.spaces["shared"]
 
         def run(active: Active) -> None:
             lanes = active.index
             warps = len(lanes) // 32
+            demand(machine, names_of(a) + names_of(b) + names_of(keep), active)
             given = np.broadcast_to(np.asarray(call(descriptor)), machine.lanes)[lanes].reshape(-1, 128)
             if (given != given[:, :1]).any():
                 raise Fault("diverged", "the lanes of four warps have different matrix descriptors")
+            sums = active.mask & np.broadcast_to(np.asarray(call(scale)), machine.lanes)
+            for name in names:
+                known = machine.undefined.get(name, none) & ~machine.pending.get(name, none)
+                if (known & sums).any():
+                    demand(machine, [name], active)
             adds = np.broadcast_to(np.asarray(call(scale)), machine.lanes)[lanes].reshape(warps, 32)[:, :1, None]
             matrices, granules = [], []
             for group, one in enumerate(given[:, 0]):
@@ -117,7 +133,8 @@ class Groups:
             for i, register in enumerate(to):
                 register[lanes] = result[:, i].reshape(-1).view(np.uint32)
             for name in names:
-                machine.defined[name] &= ~active.mask
+                machine.undefined[name] = machine.undefined.get(name, none) | active.mask
+                machine.pending[name] = machine.pending.get(name, none) | active.mask
             for group, pinned in enumerate(granules):
                 mask = np.zeros(machine.lanes, bool)
                 mask[lanes[128 * group : 128 * group + 128]] = True
