@@ -29,6 +29,7 @@ class Space:
     def __init__(self, name: str, data: Array, state: Array, origins: Array | None, base: int, limit: int) -> None:
         self.name, self.base, self.limit, self.origins = name, base, limit, origins
         self.data, self.state = data, state
+        self.spans: list[tuple[int, int, str]] = []  # of global memory: first address, the one behind the last, name
         self._words = {width: data.view(kind) for width, kind in _WORDS.items()}
         self._states = {width: state.view(kind) for width, kind in _WORDS.items()}
 
@@ -218,7 +219,7 @@ class Arena:
         self._storages: dict[int, int] = {}  # where a storage begins
         self._regions: list[tuple[Tensor, int, int]] = []  # tensor, offset, flags
         self._space: Space | None = None
-        self.spans: list[tuple[int, int, str]] = []  # first address, the one behind the last, name
+        self._spans: list[tuple[int, int, str]] = []
 
     def place(self, tensor: Tensor, name: str, *, written: bool = True, writable: bool = False) -> int:
         """The address of a tensor; what belongs to its storage alone may not be touched."""
@@ -230,7 +231,7 @@ class Arena:
             start = -(-self._size // 256) * 256
             self._storages[key] = start
             self._size = start + storage.nbytes() + GUARD
-            self.spans.append((GLOBAL + start, GLOBAL + start + storage.nbytes(), name))
+            self._spans.append((GLOBAL + start, GLOBAL + start + storage.nbytes(), name))
         offset = start + tensor.storage_offset() * tensor.element_size()
         flags = ALLOCATED | (WRITTEN if written else 0) | (WRITABLE if writable else 0)
         self._regions.append((tensor, offset, flags))
@@ -249,6 +250,7 @@ class Arena:
                 marks = _elements(state, offset, tensor)
                 marks |= _pattern(tensor.element_size(), flags)
             self._space = Space("global", data, state, None, GLOBAL, size)
+            self._space.spans = self._spans
         return self._space
 
     def fetch(self, tensor: Tensor, address: int, where: Array) -> None:

@@ -13,7 +13,7 @@ from bench.ptx.defined import demand, follow, perhaps_undefined
 from bench.ptx.faults import Fault
 from bench.ptx.machine import Active, Machine, unknown
 from bench.ptx.memory import Space
-from bench.ptx.parse import BITS, Block, Immediate, Instruction, Kernel
+from bench.ptx.parse import BITS, Block, Immediate, Instruction, Kernel, waits_for
 from bench.ptx.undecided import Undecided
 from bench.ptx.wgmma import Groups
 
@@ -41,25 +41,23 @@ class Execution:
         self.undecided = Undecided(machine)
         for name in perhaps_undefined(machine.kernel):
             machine.undefined[name] = np.ones(machine.lanes, bool)
-        self._bound: list[list[tuple[Run, Array, bool, Instruction]] | None] = [None] * len(self.kernel.blocks)
+        self._bound: list[list[tuple[Run, Instruction]] | None] = [None] * len(self.kernel.blocks)
         self.at = np.zeros(machine.lanes, np.int32)  # the block that each lane stands before
         self.done = len(self.kernel.blocks)  # where a lane is that has returned
         self.waits = np.zeros(machine.lanes, bool)  # at a barrier
 
     # ---- instructions
 
-    def _bind(self, number: int) -> list[tuple[Run, Array, bool, Instruction]]:
+    def _bind(self, number: int) -> list[tuple[Run, Instruction]]:
         bound = self._bound[number]
         if bound is None:
             bound = []
             for instruction in self.kernel.blocks[number].instructions:
-                guard = instruction.guard
                 try:
                     run = follow(self.machine, instruction, self._build(instruction))
                 except Fault as fault:
                     raise fault.at(instruction.text) from None
-                predicate = None if guard is None else self.machine.registers[guard.name]
-                bound.append((run, predicate, guard is not None and guard.negated, instruction))
+                bound.append((run, instruction))
             self._bound[number] = bound
         return bound
 
@@ -86,12 +84,10 @@ class Execution:
             self.undecided.arrive(number, active)
         if machine.counts is not None:
             machine.counts.block(number, active)
-        for run, predicate, negated, instruction in self._bind(number):
+        for run, instruction in self._bind(number):
             now = active
-            if predicate is not None and instruction.name not in ("bra", "ret", "exit"):
-                if machine.undefined:
-                    demand(machine, [instruction.guard.name], active)
-                mask = active.mask & (~predicate if negated else predicate)
+            if instruction.guard is not None and instruction.name not in ("bra", "ret", "exit"):
+                mask = self._guarded(instruction, active)
                 if not mask.any():
                     continue
                 now = Active(mask)
@@ -131,10 +127,7 @@ class Execution:
     def _together(self, mask: Array, wait: str) -> Array:
         """Those whose whole warp, or whole group of four warps, stands there."""
         size = 128 if wait == "group" else 32
-        there = mask.reshape(-1, size)
-        if wait == "barrier":
-            there = there | (self.at == self.done).reshape(-1, size)
-        return np.repeat(there.all(axis=1), size) & mask
+        return np.repeat(mask.reshape(-1, size).all(axis=1), size)
 
     def _stuck(self) -> None:
         left = np.flatnonzero((self.at < self.done) & ~self.waits)
@@ -168,29 +161,40 @@ class Execution:
         elif last.name in ("ret", "exit"):
             self.at[mask] = after
             self.at[taken] = self.done
-            self._release()
         else:
             self.at[mask] = after
 
     def _arrive(self, instruction: Instruction, active: Active) -> None:
-        if instruction.opcode not in ("bar.sync", "barrier.sync.aligned", "barrier.sync") or instruction.guard:
-            raise unknown(instruction)
         number, *count = instruction.operands
-        if not isinstance(number, Immediate) or number.value != 0 or count:
-            raise unknown(instruction)  # one barrier for all threads
-        self.waits |= active.mask
-        self._release()
-
-    def _release(self) -> None:
-        """Lets the blocks go on of which all threads wait or have returned."""
+        if instruction.opcode not in ("bar.sync", "barrier.sync.aligned", "barrier.sync") or count:
+            raise unknown(instruction)
+        if not isinstance(number, Immediate) or number.value != 0:
+            raise unknown(instruction)  # there is one barrier, for all threads
+        comes = self._guarded(instruction, active)
+        self.at[active.mask & ~comes] += 1
+        self.waits |= comes
         machine = self.machine
-        ready = (self.waits | (self.at == self.done)).reshape(machine.block_count, -1).all(axis=1)
-        ready &= self.waits.reshape(machine.block_count, -1).any(axis=1)
+        ready = self.waits.reshape(machine.block_count, -1).all(axis=1)
         if ready.any():
-            lanes = np.repeat(ready, machine.threads) & self.waits
+            lanes = np.repeat(ready, machine.threads)
             self.at[lanes] += 1
             self.waits &= ~lanes
             machine.races.epoch[ready] += 1
+
+    def _guarded(self, instruction: Instruction, active: Active) -> Array:
+        """The lanes that execute an instruction behind a predicate; whole warps where the instruction demands it."""
+        guard = instruction.guard
+        if guard is None:
+            return active.mask
+        demand(self.machine, [guard.name], active)
+        predicate = self.machine.registers[guard.name]
+        mask = active.mask & (~predicate if guard.negated else predicate)
+        wait = waits_for(instruction.opcode)
+        if wait:
+            some = mask.reshape(-1, 128 if wait == "group" else 32)
+            if (some.any(axis=1) != some.all(axis=1)).any():
+                raise Fault("diverged", "a predicate leaves some lanes of a warp out").at(instruction.text)
+        return mask
 
 
 def execute(

@@ -8,15 +8,21 @@ from typing import Any
 import numpy as np
 
 from bench.ptx.machine import Active, Machine, call, items, unknown
-from bench.ptx.parse import Immediate, Instruction, Operand
+from bench.ptx.parse import Instruction, Operand
 
 Array = Any
 Run = Callable[[Active], None]
 
 
-def _demand_all(instruction: Instruction, mask: Operand) -> None:
-    if not isinstance(mask, Immediate) or int(mask.value) & 0xFFFFFFFF != 0xFFFFFFFF:
-        raise unknown(instruction)  # a mask of some lanes
+def _all_lanes(machine: Machine, instruction: Instruction, mask: Operand) -> Run:
+    """The check that the mask of an instruction names the whole warp, the only one that is known here."""
+    given = machine.source(mask, "b32")
+
+    def check(active: Active) -> None:
+        if (active.mask & (np.asarray(call(given)) != 0xFFFFFFFF)).any():
+            raise unknown(instruction)
+
+    return check
 
 
 def shuffle(machine: Machine, instruction: Instruction) -> Run:
@@ -25,13 +31,14 @@ def shuffle(machine: Machine, instruction: Instruction) -> Run:
     if instruction.parts[:2] != ["shfl", "sync"] or instruction.parts[3:] != ["b32"]:
         raise unknown(instruction)
     to, value, by, clamp, mask = instruction.operands
-    _demand_all(instruction, mask)
+    check = _all_lanes(machine, instruction, mask)
     stores = [machine.sink(items(to)[0], "b32"), *(machine.sink(x, "pred") for x in items(to)[1:])]
     source, b, c = (machine.source(x, "b32") for x in (value, by, clamp))
     lane = (np.arange(machine.lanes) % 32).astype(np.int64)
     first = np.arange(machine.lanes) // 32 * 32
 
     def run(active: Active) -> None:
+        check(active)
         values = np.broadcast_to(np.asarray(call(source)), machine.lanes)
         distance = np.asarray(call(b)).astype(np.int64) & 31
         control = np.asarray(call(c)).astype(np.int64)
@@ -65,11 +72,12 @@ def reduce(machine: Machine, instruction: Instruction) -> Run:
     if len(parts) != 4 or parts[1] != "sync" or parts[2] not in _REDUCTIONS:
         raise unknown(instruction)
     to, value, mask = instruction.operands
-    _demand_all(instruction, mask)
+    check = _all_lanes(machine, instruction, mask)
     kind = parts[3]
     source, store, function = machine.source(value, kind), machine.sink(to, kind), _REDUCTIONS[parts[2]]
 
     def run(active: Active) -> None:
+        check(active)
         values = np.broadcast_to(np.asarray(call(source)), machine.lanes).reshape(-1, 32)
         store(active, np.repeat(function.reduce(values, axis=1, dtype=values.dtype), 32))
 
@@ -79,7 +87,7 @@ def reduce(machine: Machine, instruction: Instruction) -> Run:
 def vote(machine: Machine, instruction: Instruction) -> Run:
     mode = ".".join(instruction.parts[1:])
     to, value, mask = instruction.operands
-    _demand_all(instruction, mask)
+    check = _all_lanes(machine, instruction, mask)
     source = machine.source(value, "pred")
     kinds = {"sync.ballot.b32": "b32", "sync.any.pred": "pred", "sync.all.pred": "pred"}
     if mode not in kinds:
@@ -87,6 +95,7 @@ def vote(machine: Machine, instruction: Instruction) -> Run:
     store = machine.sink(to, kinds[mode])
 
     def run(active: Active) -> None:
+        check(active)
         values = np.broadcast_to(np.asarray(call(source)), machine.lanes).reshape(-1, 32)
         if mode == "sync.ballot.b32":
             found = np.packbits(values, axis=1, bitorder="little").view(np.uint32)[:, 0]
@@ -100,9 +109,10 @@ def vote(machine: Machine, instruction: Instruction) -> Run:
 def barrier(machine: Machine, instruction: Instruction) -> Run:
     """bar.warp.sync: what its warp did before is visible to all of the warp."""
     (mask,) = instruction.operands
-    _demand_all(instruction, mask)
+    check = _all_lanes(machine, instruction, mask)
 
     def run(active: Active) -> None:
+        check(active)
         machine.races.order[np.unique(active.index >> 5)] += 1
 
     return run

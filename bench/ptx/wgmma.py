@@ -77,12 +77,11 @@ class Groups:
 
     def _settle(self, name: str, mask: Array) -> None:
         machine = self.machine
-        machine.pending[name] = machine.pending[name] & ~mask
-        left = machine.undefined[name] & ~mask
-        if left.any():
-            machine.undefined[name] = left
-        else:
-            del machine.undefined[name]
+        for kept in (machine.pending, machine.undefined):
+            if name in kept:
+                left = kept.pop(name) & ~mask
+                if left.any():
+                    kept[name] = left
 
     def multiply(self, instruction: Instruction) -> Run:
         machine = self.machine

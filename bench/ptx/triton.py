@@ -1,0 +1,153 @@
+"""Triton's kernels, compiled and launched by the code that launches them on a GPU, up to the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+
+from bench.ptx import parse
+from bench.ptx.memory import Arena
+from bench.ptx.parse import Kernel
+from bench.ptx.schedule import execute
+from ssg_kernels._triton import launch, plan, targets
+from ssg_kernels._triton.plan import LaunchPlan, Step
+
+
+class Driver:
+    """Stands in for the driver of a GPU: kernels compile, and launches come to `launched`."""
+
+    def __init__(self, target: str, launched: Callable[..., None]) -> None:
+        self._target, self._launched = target, launched
+        self.utils = self
+
+    def get_current_target(self) -> GPUTarget:
+        if self._target.startswith("gfx"):
+            return GPUTarget("hip", self._target, 64)
+        return GPUTarget("cuda", int(self._target.removeprefix("sm_")), 32)
+
+    def get_current_device(self) -> Driver:
+        return self  # Triton's kernels, and where their launches go, are cached by device
+
+    def get_current_stream(self, device: Driver) -> int:
+        return 0
+
+    def get_device_properties(self, device: Driver) -> dict[str, int]:
+        return {"max_shared_mem": 227 << 10}
+
+    def load_binary(self, *kernel: object) -> tuple[object, ...]:
+        return object(), object(), 0, 0, 1024
+
+    def unload_module(self, module: object) -> None:
+        pass
+
+    def launcher_cls(self, source: object, metadata: object) -> Callable[..., None]:
+        return self._launched
+
+
+@contextlib.contextmanager
+def driver(target: str, launched: Callable[..., None] = lambda *arguments: None) -> Iterator[None]:
+    before = triton.runtime.driver._active
+    triton.runtime.driver.set_active(Driver(target, launched))
+    yield
+    triton.runtime.driver._active = before
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    ptx: str
+    name: str
+    grid: int
+    threads: int
+    shared_bytes: int
+    arguments: tuple[tuple[str, Any, str], ...]  # name, value, type of each parameter
+
+
+Choose = Callable[[Step, targets.Target, bool], LaunchPlan]
+
+
+def launches(call: Callable[[], Any], target: str, choose: Choose | None = None) -> list[Launch]:
+    """What the call would have launched on a card of that target, with plans chosen as given."""
+    found: list[Launch] = []
+
+    def take(self: Any, *arguments: Any) -> None:
+        compiled = self.kernel[self.grid](*arguments, *self.constants, **self.options)
+        kinds = compiled.src.signature
+        named = zip(self.kernel.arg_names, (*arguments, *self.constants), strict=True)
+        given = tuple((n, value, kinds[n]) for n, value in named if kinds[n] != "constexpr")
+        ptx, metadata = compiled.asm["ptx"], compiled.metadata
+        found.append(Launch(ptx, metadata.name, self.grid[0], 32 * metadata.num_warps, metadata.shared, given))
+
+    # What was prepared for another target, or on the CPU, is not to be found again.
+    with (
+        driver(target),
+        mock.patch.object(launch, "_launches", {}),
+        mock.patch.object(launch, "_tables", {}),
+        mock.patch.object(launch._Launch, "_run", take),
+        mock.patch.object(targets, "of", lambda device: targets.named(target)),
+        mock.patch.object(plan, "make_plan", choose or plan.make_plan),
+    ):
+        call()
+    return found
+
+
+Change = Callable[[Kernel], Kernel]
+_FORMATS = {"i1": "<?", "i8": "<b", "i16": "<h", "i32": "<i", "u32": "<I", "i64": "<q", "u64": "<Q", "fp32": "<f", "fp64": "<d"}
+
+
+def run(
+    launched: Launch,
+    out: Tensor,
+    *,
+    blocks: Iterable[int] | None = None,
+    counts: Any = None,
+    change: Change = lambda kernel: kernel,
+) -> None:
+    """Executes a launch; `out`, which is one of its arguments, receives what was written."""
+    arena = Arena()
+    address = arena.place(out, "out", written=False, writable=True)
+    values: list[tuple[str, Any]] = []
+    for name, value, kind in launched.arguments:
+        if isinstance(value, Tensor):
+            values.append(("u64", address if value is out else arena.place(value, name)))
+        else:
+            values.append((kind, value))
+    compiled = change(parse.kernel(launched.ptx, launched.name))
+    execute(
+        compiled,
+        threads=launched.threads,
+        grid=(launched.grid, 1, 1),
+        parameters=_packed(compiled, values),
+        memory=arena.space(),
+        dynamic_shared=launched.shared_bytes,
+        blocks=blocks,
+        counts=counts,
+    )
+    arena.fetch(out, address, np.asarray(arena.is_written(out, address)))
+
+
+def _packed(compiled: Kernel, values: list[tuple[str, Any]]) -> bytes:
+    """The parameters; those behind the arguments are scratch memory that these kernels do not use."""
+    last = compiled.parameters[-1]
+    packed = bytearray(last.offset + last.size)
+    for variable, (kind, value) in zip(compiled.parameters, values, strict=False):
+        piece = struct.pack(_FORMATS[kind], value)
+        if len(piece) != variable.size:
+            raise ValueError(f"{variable.name} has {variable.size} bytes, a {kind} has {len(piece)}")
+        packed[variable.offset : variable.offset + variable.size] = piece
+    return bytes(packed)
+
+
+def registers(launched: Launch) -> str:
+    found = re.search(r"\.maxntid|\.reqntid", launched.ptx)
+    return found[0] if found else ""
