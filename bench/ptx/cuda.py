@@ -20,11 +20,15 @@ from bench.ptx.memory import Arena
 from bench.ptx.parse import Kernel
 from bench.ptx.schedule import execute
 
-HOST: Any = importlib.import_module("ssg_kernels._host")  # which development builds have
 ROOT = Path(__file__).parents[2]
 _SOURCES = {"guided.cu": (), "sample.cu": ("--fmad=false",)}  # with the flags of CMakeLists.txt
 
 Strength = float | Tensor
+
+
+def host() -> Any:
+    """The C++ core as Python sees it, which development builds have."""
+    return importlib.import_module("ssg_kernels._host")
 
 
 def compiler() -> str | None:
@@ -57,7 +61,7 @@ def kernel(source: str, target: str, function: str, argument: str) -> Kernel:
     """The kernel template `function` with that template argument."""
     text = ptx(source, target)
     wanted = f"{function}<{argument}>(".replace(" ", "")
-    names = [name for name in parse.entries(text) if wanted in HOST.demangled(name).replace(" ", "")]
+    names = [name for name in parse.entries(text) if wanted in host().demangled(name).replace(" ", "")]
     if len(names) != 1:
         raise ValueError(f"the PTX of {source} has {len(names)} kernels {function}<{argument}>")
     return parse.kernel(text, names[0])
@@ -84,6 +88,35 @@ def _number(arena: Arena, strength: Strength) -> tuple[int, int, str, float]:
         stride = strength.stride(0) if strength.dim() else 0
         return arena.place(strength, "strength"), stride, _name(strength.dtype), 0.0
     return 0, 0, "float32", float(strength)
+
+
+def plan(
+    size: tuple[int, int],
+    prev_size: tuple[int, int],
+    batch: int,
+    vocabulary: int,
+    dtype: torch.dtype,
+    *,
+    sources: int = 1,
+    target: str = "sm_90",
+) -> Any:
+    """The plan of a step with aligned, contiguous logits."""
+    places = [(256, n[0] * n[1] * vocabulary, vocabulary) for n in (size, prev_size)]
+    return (
+        host()
+        .CudaCall(
+            size=size,
+            prev_size=prev_size,
+            dtype=_name(dtype),
+            batch=batch,
+            vocabulary=vocabulary,
+            current=[places[0]] * sources,
+            previous=[places[1]] * sources,
+            out=places[0],
+            capability=int(target.removeprefix("sm_")),
+        )
+        .plan()
+    )
 
 
 def guided(
@@ -117,7 +150,7 @@ def guided(
     previous = places(prev_logits, "previous")
     written = out[..., some]
     to = _place(arena, out, "out", written, written=False, writable=True)
-    call = HOST.CudaCall(
+    call = host().CudaCall(
         dtype=_name(out.dtype),
         batch=batch,
         vocabulary=vocabulary,
@@ -129,8 +162,8 @@ def guided(
         **key,
     )
     plan = choose(call)
-    packed = torch.frombuffer(bytearray(HOST.cuda_launch(call, plan, 0)["coefficients"] or b"\0"), dtype=torch.uint8)
-    launch = HOST.cuda_launch(call, plan, arena.place(packed, "coefficients"))
+    packed = torch.frombuffer(bytearray(host().cuda_launch(call, plan, 0)["coefficients"] or b"\0"), dtype=torch.uint8)
+    launch = host().cuda_launch(call, plan, arena.place(packed, "coefficients"))
     compiled = change(kernel("guided.cu", target, launch["function"], launch["argument"]))
     address = to[0] + (written.storage_offset() - out.storage_offset()) * out.element_size()
     _run(arena, compiled, launch, written, address, blocks, counts)
@@ -154,7 +187,7 @@ def sample(
     batch, tokens, vocabulary = logits.shape
     out = torch.full((batch, tokens), -2, dtype=torch.int64)
     at = arena.place(out, "out", written=False, writable=True)
-    launch = HOST.cuda_sample_launch(
+    launch = host().cuda_sample_launch(
         logits=_place(arena, logits, "logits"),
         uniform=(arena.place(uniform, "uniform"), *uniform.stride()),
         uniform_is_double=uniform.dtype == torch.float64,
