@@ -10,7 +10,7 @@ import numpy as np
 from bench.ptx.defined import demand, mark, names_of
 from bench.ptx.faults import Fault
 from bench.ptx.machine import DTYPES, Active, Machine, call, items, unknown
-from bench.ptx.memory import ALLOCATED, WRITABLE, WRITTEN
+from bench.ptx.memory import ALLOCATED, LOCAL, WRITABLE, WRITTEN, Space
 from bench.ptx.parse import BITS, Immediate, Instruction
 
 Array = Any
@@ -28,9 +28,16 @@ def _form(instruction: Instruction) -> tuple[str, int, str]:
     spaces = [x for x in others if x in _SPACES]
     vectors = [x for x in others if x in ("v2", "v4", "v8")]
     rest = set(others) - set(spaces) - set(vectors) - _CACHING
-    if len(spaces) != 1 or kind not in DTYPES or rest:
+    if len(spaces) > 1 or kind not in DTYPES or rest:
         raise unknown(instruction)
-    return spaces[0], int(vectors[0][1:]) if vectors else 1, kind
+    return spaces[0] if spaces else "generic", int(vectors[0][1:]) if vectors else 1, kind
+
+
+def _memory(machine: Machine, space: str, where: Array) -> Space:
+    """A generic address is one of global or of local memory."""
+    if space == "generic":
+        space = "local" if len(where) and int(where[0]) >= LOCAL else "global"
+    return machine.spaces[space]
 
 
 def load(machine: Machine, instruction: Instruction) -> Run:
@@ -39,7 +46,7 @@ def load(machine: Machine, instruction: Instruction) -> Run:
     width = count * BITS[kind] // 8
     if width > 16:
         raise unknown(instruction)
-    memory, address = machine.spaces[space], machine.address(at)
+    address = machine.address(at)
     stores = [machine.sink(x, kind) for x in items(to)]
     dtype = np.dtype(DTYPES[kind])
     races = machine.races if space == "shared" else None
@@ -48,6 +55,7 @@ def load(machine: Machine, instruction: Instruction) -> Run:
 
     def run(active: Active) -> None:
         lanes, where = active.index, address(active)
+        memory = _memory(machine, space, where)
         found = memory.locate(lanes, where, width, needed)
         if races is not None:
             races.on_read(lanes, found, width)
@@ -77,7 +85,7 @@ def store(machine: Machine, instruction: Instruction) -> Run:
     width = count * BITS[kind] // 8
     if width > 16 or space == "param":
         raise unknown(instruction)
-    memory, address = machine.spaces[space], machine.address(at)
+    address = machine.address(at)
     sources = [machine.source(x, kind) for x in items(value)]
     names = [names_of(x) for x in items(value)]
     dtype = np.dtype(DTYPES[kind])
@@ -85,21 +93,27 @@ def store(machine: Machine, instruction: Instruction) -> Run:
 
     def run(active: Active) -> None:
         lanes, where = active.index, address(active)
+        memory = _memory(machine, space, where)
         found = memory.locate(lanes, where, width, ALLOCATED | WRITABLE)
-        if races is not None:
-            races.on_write(lanes, found, width)
-        if machine.counts is not None:
-            machine.counts.access(space, "st", lanes, where, width)
         values = np.empty((len(lanes), len(sources)), dtype)
         for i, source in enumerate(sources):
             each = np.asarray(call(source))
             values[:, i] = each[lanes] if each.ndim else each
-        memory.write(found, values.view(np.uint8))
+        given = values.view(np.uint8)
+        at_once = False
+        if races is not None:
+            same = (memory.read(found, width) == given).all(axis=1)
+            at_once = races.on_write(lanes, found, width, same)
+        if machine.counts is not None:
+            machine.counts.access(space, "st", lanes, where, width)
+        memory.write(found, given)
+        if at_once and (memory.read(found, width) != given).any():
+            raise Fault("race", "lanes write different values to one place at once")
         if machine.undefined:
             for i, name in enumerate(names):
                 if not name or name[0] not in machine.undefined:
                     continue
-                if space == "global":
+                if memory.name == "global":
                     demand(machine, name, active)
                 missing = machine.undefined[name[0]][lanes]
                 memory.forget(found[missing] + i * dtype.itemsize, dtype.itemsize)
@@ -169,7 +183,8 @@ class Copies:
             if not np.isin(sizes, (0, width)).all():
                 raise unknown(instruction)
             found = shared.locate(lanes, where, width, ALLOCATED | WRITABLE)
-            machine.races.on_write(lanes, found, width)
+            if machine.races.on_write(lanes, found, width):
+                raise Fault("race", "lanes copy to one place at once")
             reads = sizes > 0
             values = np.zeros((len(lanes), width), np.uint8)
             if reads.any():

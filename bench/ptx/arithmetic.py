@@ -62,7 +62,7 @@ _PLAIN: dict[str, tuple[Callable[..., Array], tuple[str, ...]]] = {
     "add": (np.add, ("rn",)),
     "sub": (np.subtract, ("rn",)),
     "neg": (np.negative, ()),
-    "abs": (np.abs, ()),
+    "abs": (np.abs, ("ftz",)),
     "and": (np.bitwise_and, ()),
     "or": (np.bitwise_or, ()),
     "xor": (np.bitwise_xor, ()),
@@ -76,7 +76,14 @@ def plain(machine: Machine, instruction: Instruction) -> Run:
     if BITS.get(kind, 0) == 16 and _is_float(kind):
         raise unknown(instruction)
     to, *sources = instruction.operands
+    if "ftz" in instruction.parts:
+        return elementwise(machine, lambda a: function(_flushed(a)), to, kind, machine.source(sources[0], kind))
     return elementwise(machine, function, to, kind, *[machine.source(s, kind) for s in sources])
+
+
+def _flushed(a: Array) -> Array:
+    """float32 with a zero in place of a number below the normal ones."""
+    return np.where(np.abs(a) < np.finfo(np.float32).tiny, np.float32(0), a)
 
 
 def extreme(machine: Machine, instruction: Instruction) -> Run:
@@ -392,8 +399,9 @@ def _to_integer(a: Array, dtype: Any) -> Array:
 
 
 def to_space(machine: Machine, instruction: Instruction) -> Run:
-    """cvta: generic and global addresses are the same numbers here."""
-    if instruction.opcode not in ("cvta.to.global.u64", "cvta.global.u64"):
+    """cvta: a generic address is here the same number as the one in its space. Nothing is accessed by a generic one."""
+    spaces = ("global", "local", "shared")
+    if instruction.opcode not in [f"cvta.{to}{space}.u64" for space in spaces for to in ("", "to.")]:
         raise unknown(instruction)
     to, source = instruction.operands
     return elementwise(machine, lambda a: a, to, "u64", machine.source(source, "u64"))

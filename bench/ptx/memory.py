@@ -15,6 +15,7 @@ Array = Any  # numpy arrays of many types; their arithmetic is not annotated
 ALLOCATED, WRITTEN, WRITABLE = 1, 2, 4
 GUARD = 256  # bytes between two allocations of global memory, which nobody may touch
 GLOBAL = 1 << 40  # where global addresses begin, so that 32-bit arithmetic on one is noticed
+LOCAL = 1 << 44  # and local ones
 
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
 
@@ -34,13 +35,13 @@ class Space:
         self._states = {width: state.view(kind) for width, kind in _WORDS.items()}
 
     @classmethod
-    def of_parts(cls, name: str, size: int, parts: int, lanes_per_part: int) -> Space:
+    def of_parts(cls, name: str, size: int, parts: int, lanes_per_part: int, base: int = 0) -> Space:
         """Uninitialised memory of `size` bytes for each part of the lanes: a block, or a thread."""
         stride = -(-size // 16) * 16 + 16
         state = np.zeros((parts, stride), np.uint8)
         state[:, :size] = ALLOCATED | WRITABLE
         origins = np.repeat(np.arange(parts, dtype=np.int64) * stride, lanes_per_part)
-        return cls(name, np.zeros(parts * stride, np.uint8), state.reshape(-1), origins, 0, size)
+        return cls(name, np.zeros(parts * stride, np.uint8), state.reshape(-1), origins, base, size)
 
     def locate(self, lanes: Array, address: Array, width: int, flags: int) -> Array:
         """Byte positions of accesses of `width` bytes; Fault where one is misaligned, outside, or not written."""
@@ -158,17 +159,27 @@ class Races:
         self.read[g] = now
         self.read_order[g] = order
 
-    def on_write(self, lanes: Array, at: Array, width: int, atomic: bool = False) -> None:
+    def on_write(self, lanes: Array, at: Array, width: int, same: Array | None = None, atomic: bool = False) -> bool:
+        """Whether lanes write to the same place at once.
+
+        Two threads may write one place if they write the same, as Triton's do where a value is in several warps. `same`
+        are the lanes that write what lies there already; of those at once, the caller sees to it.
+        """
+        if same is not None:
+            same = np.repeat(same, max(1, width // self.granule))
         lanes, g = self._granules(lanes, at, width)
         now, order = self.epoch[lanes // self.lanes_per_block], self.order[lanes >> 5]
         conflict = self._written_by_another(lanes, g, now, order)
         if atomic:
             conflict &= self.writer[g] != self.ATOMIC
+        if same is not None:
+            conflict &= ~same
         if conflict.any():
             self._fault("writes what", lanes, g, conflict, self.writer)
         if (conflict := self.pinned[g] > 0).any():
             self._fault("writes what a matrix instruction still reads, beside", lanes, g, conflict, self.reader)
         self.unfenced[g] = True
+        at_once = False
         reader = self.reader[g]
         conflict = (self.read[g] == now) & (reader != lanes)
         if conflict.any():
@@ -179,11 +190,10 @@ class Races:
             self.writer[g] = self.ATOMIC
         else:
             self.writer[g] = lanes
-            twice = self.writer[g] != lanes
-            if twice.any():
-                self._fault("writes with", lanes, g, twice, self.writer)
+            at_once = bool((self.writer[g] != lanes).any())
         self.written[g] = now
         self.written_order[g] = order
+        return at_once
 
     def pin(self, at: Array) -> Array:
         g = np.unique(at // self.granule)

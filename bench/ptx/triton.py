@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -148,6 +147,43 @@ def _packed(compiled: Kernel, values: list[tuple[str, Any]]) -> bytes:
     return bytes(packed)
 
 
-def registers(launched: Launch) -> str:
-    found = re.search(r"\.maxntid|\.reqntid", launched.ptx)
-    return found[0] if found else ""
+def planned(
+    size: tuple[int, int],
+    prev_size: tuple[int, int],
+    batch: int,
+    vocabulary: int,
+    dtype: torch.dtype,
+    target: str,
+    sources: int = 1,
+) -> LaunchPlan:
+    """The plan of a step."""
+    step = Step(size, prev_size, batch, vocabulary, dtype.itemsize, sources)
+    return plan.make_plan(step, targets.named(target), dtype == torch.float64)
+
+
+def one_strip(chosen: LaunchPlan, batch: int, vocabulary: int) -> Choose:
+    """The same plan for one sample and as many columns as a program takes: the programs of one strip."""
+    strips = batch * -(-vocabulary // chosen.block_v)
+    return lambda *ignored: dataclasses.replace(chosen, programs=chosen.programs // strips)
+
+
+def sample(
+    logits: Tensor,
+    uniform: Tensor,
+    scale: float | Tensor,
+    top_k: int,
+    top_p: float,
+    target: str,
+    *,
+    counts: Any = None,
+) -> Tensor:
+    """The tokens that the sampling kernel draws; -2 where no program wrote."""
+    made: list[Tensor] = []
+
+    def call() -> None:
+        made.append(launch.sample(logits, uniform, scale, top_k, top_p))
+
+    (launched,) = launches(call, target)
+    out = made[0].fill_(-2)
+    run(launched, out, counts=counts)
+    return out

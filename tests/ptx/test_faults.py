@@ -71,6 +71,11 @@ FAULTS = {
         ("bar.warp.sync -1", "bar.sync 0"),
     ),
     "two writers": ("race", "and.b32 %r2, %r1, 127; st.shared.u32 [%r2], %r0;", (", 127", ", 255")),
+    "two writers of a warp": (
+        "race",
+        "and.b32 %r2, %r1, 60; and.b32 %r3, %r1, 128; add.u32 %r2, %r2, %r3; st.shared.u32 [%r2], %r0;",
+        (", %r0;", ", %r3;"),
+    ),
     "a sum that is read too early": (
         "race",
         "st.shared.u32 [%r1], %r0; bar.sync 0; atom.shared.add.u32 %r2, [dynamic], 1; ld.shared.u32 %r3, [dynamic];",
