@@ -33,11 +33,13 @@ def _form(instruction: Instruction) -> tuple[str, int, str]:
     return spaces[0] if spaces else "generic", int(vectors[0][1:]) if vectors else 1, kind
 
 
-def _memory(machine: Machine, space: str, where: Array) -> Space:
-    """A generic address is one of global or of local memory."""
-    if space == "generic":
-        space = "local" if len(where) and int(where[0]) >= LOCAL else "global"
-    return machine.spaces[space]
+def _memory(machine: Machine, space: str, where: Array) -> tuple[Space, Array]:
+    """The state space, and the addresses there; a generic address is one of global or of local memory."""
+    if space != "generic":
+        return machine.spaces[space], where
+    if len(where) and int(where[0]) >= LOCAL:
+        return machine.spaces["local"], where - LOCAL
+    return machine.spaces["global"], where
 
 
 def load(machine: Machine, instruction: Instruction) -> Run:
@@ -55,12 +57,12 @@ def load(machine: Machine, instruction: Instruction) -> Run:
 
     def run(active: Active) -> None:
         lanes, where = active.index, address(active)
-        memory = _memory(machine, space, where)
+        memory, where = _memory(machine, space, where)
         found = memory.locate(lanes, where, width, needed)
         if races is not None:
             races.on_read(lanes, found, width)
         if machine.counts is not None:
-            machine.counts.access(space, "ld", lanes, where, width)
+            machine.counts.access(memory.name, "ld", lanes, where, width)
         missing = None if races is None else memory.unwritten(found, width, dtype.itemsize)
         if missing is not None:
             for i, name in enumerate(names):
@@ -93,7 +95,7 @@ def store(machine: Machine, instruction: Instruction) -> Run:
 
     def run(active: Active) -> None:
         lanes, where = active.index, address(active)
-        memory = _memory(machine, space, where)
+        memory, where = _memory(machine, space, where)
         found = memory.locate(lanes, where, width, ALLOCATED | WRITABLE)
         values = np.empty((len(lanes), len(sources)), dtype)
         for i, source in enumerate(sources):
@@ -105,7 +107,7 @@ def store(machine: Machine, instruction: Instruction) -> Run:
             same = (memory.read(found, width) == given).all(axis=1)
             at_once = races.on_write(lanes, found, width, same)
         if machine.counts is not None:
-            machine.counts.access(space, "st", lanes, where, width)
+            machine.counts.access(memory.name, "st", lanes, where, width)
         memory.write(found, given)
         if at_once and (memory.read(found, width) != given).any():
             raise Fault("race", "lanes write different values to one place at once")

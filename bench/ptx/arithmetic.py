@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.ptx import rounding
 from bench.ptx.machine import DTYPES, Active, Machine, call, items, unknown
+from bench.ptx.memory import LOCAL
 from bench.ptx.parse import BITS, Immediate, Instruction, Operand, Register, Vector
 
 Array = Any
@@ -399,12 +400,13 @@ def _to_integer(a: Array, dtype: Any) -> Array:
 
 
 def to_space(machine: Machine, instruction: Instruction) -> Run:
-    """cvta: a generic address is here the same number as the one in its space. Nothing is accessed by a generic one."""
-    spaces = ("global", "local", "shared")
-    if instruction.opcode not in [f"cvta.{to}{space}.u64" for space in spaces for to in ("", "to.")]:
+    """cvta, from a state space to generic addresses or back; a generic global address is the same number."""
+    change = {"cvta.to.global.u64": 0, "cvta.global.u64": 0, "cvta.local.u64": LOCAL, "cvta.to.local.u64": -LOCAL}
+    if instruction.opcode not in change:
         raise unknown(instruction)
     to, source = instruction.operands
-    return elementwise(machine, lambda a: a, to, "u64", machine.source(source, "u64"))
+    by = np.int64(change[instruction.opcode])
+    return elementwise(machine, lambda a: a + by, to, "s64", machine.source(source, "s64"))
 
 
 BUILDERS: dict[str, Builder] = {

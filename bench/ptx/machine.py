@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.ptx.faults import Fault
-from bench.ptx.memory import LOCAL, Races, Space
+from bench.ptx.memory import Races, Space
 from bench.ptx.parse import BITS, Address, Immediate, Instruction, Kernel, Operand, Register, Special, Symbol, Vector
 
 Array = Any
@@ -63,7 +63,7 @@ class Machine:
         self.thread_index = np.tile(np.arange(threads, dtype=np.uint32), self.block_count)
         size = kernel.shared_bytes + dynamic_shared
         shared = Space.of_parts("shared", size, self.block_count, threads)
-        local = Space.of_parts("local", kernel.local_bytes, self.lanes, 1, LOCAL)
+        local = Space.of_parts("local", kernel.local_bytes, self.lanes, 1)
         given = np.frombuffer(parameters.ljust(-(-len(parameters) // 16) * 16, b"\0"), np.uint8).copy()
         param = Space("param", given, np.full(len(given), 3, np.uint8), None, 0, len(parameters))
         self.spaces = {"global": memory, "shared": shared, "local": local, "param": param}
@@ -110,9 +110,9 @@ class Machine:
         for variable in self.kernel.parameters:
             if variable.name == name:
                 return variable.offset
-        for variables, base in ((self.kernel.shared, 0), (self.kernel.local, LOCAL)):
+        for variables in (self.kernel.shared, self.kernel.local):
             if name in variables:
-                return base + variables[name].offset
+                return variables[name].offset
         raise Fault("unknown operand", name)
 
     def _special(self, name: str) -> Array:

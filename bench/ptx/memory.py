@@ -15,7 +15,7 @@ Array = Any  # numpy arrays of many types; their arithmetic is not annotated
 ALLOCATED, WRITTEN, WRITABLE = 1, 2, 4
 GUARD = 256  # bytes between two allocations of global memory, which nobody may touch
 GLOBAL = 1 << 40  # where global addresses begin, so that 32-bit arithmetic on one is noticed
-LOCAL = 1 << 44  # and local ones
+LOCAL = 1 << 44  # and generic addresses of local memory
 
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
 
@@ -35,13 +35,13 @@ class Space:
         self._states = {width: state.view(kind) for width, kind in _WORDS.items()}
 
     @classmethod
-    def of_parts(cls, name: str, size: int, parts: int, lanes_per_part: int, base: int = 0) -> Space:
+    def of_parts(cls, name: str, size: int, parts: int, lanes_per_part: int) -> Space:
         """Uninitialised memory of `size` bytes for each part of the lanes: a block, or a thread."""
         stride = -(-size // 16) * 16 + 16
         state = np.zeros((parts, stride), np.uint8)
         state[:, :size] = ALLOCATED | WRITABLE
         origins = np.repeat(np.arange(parts, dtype=np.int64) * stride, lanes_per_part)
-        return cls(name, np.zeros(parts * stride, np.uint8), state.reshape(-1), origins, base, size)
+        return cls(name, np.zeros(parts * stride, np.uint8), state.reshape(-1), origins, 0, size)
 
     def locate(self, lanes: Array, address: Array, width: int, flags: int) -> Array:
         """Byte positions of accesses of `width` bytes; Fault where one is misaligned, outside, or not written."""
