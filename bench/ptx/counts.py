@@ -18,7 +18,7 @@ _SHAPE = re.compile(r"\.m(\d+)n(\d+)k(\d+)\.f32\.(tf32|bf16|f16)|\.m(\d+)n(\d+)k
 
 
 def class_of(instruction: Instruction) -> str:
-    """mov and cvta, which ptxas mostly removes, and parameters, which are operands in machine code, stand apart."""
+    """mov and cvta, which ptxas mostly removes, stand apart. Parameters, which it mostly makes operands, are counted."""
     name, opcode = instruction.name, instruction.opcode
     if name in ("mov", "cvta"):
         return "mov"
@@ -106,8 +106,8 @@ class Counts:
 
     @property
     def issued(self) -> int:
-        """Warp instructions, without what machine code does not have."""
-        return sum(n for name, n in self.instructions.items() if name not in ("mov", "parameter"))
+        """Warp instructions, without moves."""
+        return sum(n for name, n in self.instructions.items() if name != "mov")
 
 
 def _classes(kernel: Kernel) -> list[tuple[Counter[str], Counter[str], int]]:

@@ -7,6 +7,7 @@ import importlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,16 @@ def kernel(source: str, target: str, function: str, argument: str) -> Kernel:
 
 
 Change = Callable[[Kernel], Kernel]
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A launch of which blocks were executed."""
+
+    kernel: Kernel
+    blocks: int
+    threads: int
+    shared_bytes: int
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -133,8 +144,8 @@ def guided(
     counts: Any = None,
     change: Change = lambda kernel: kernel,
     **key: Any,
-) -> Any:
-    """Executes a step, or some blocks of it, and returns its plan; `out` receives what was written.
+) -> Executed:
+    """Executes a step, or some blocks of it; `out` receives what was written.
 
     `columns` are the only ones that the blocks touch, where not all are needed.
     """
@@ -161,13 +172,14 @@ def guided(
         capability=int(target.removeprefix("sm_")),
         **key,
     )
-    plan = choose(call)
-    packed = torch.frombuffer(bytearray(host().cuda_launch(call, plan, 0)["coefficients"] or b"\0"), dtype=torch.uint8)
-    launch = host().cuda_launch(call, plan, arena.place(packed, "coefficients"))
+    chosen = choose(call)
+    packed = bytearray(host().cuda_launch(call, chosen, 0)["coefficients"])
+    at = arena.place(torch.frombuffer(packed, dtype=torch.uint8), "coefficients")
+    launch = host().cuda_launch(call, chosen, at)
     compiled = change(kernel("guided.cu", target, launch["function"], launch["argument"]))
     address = to[0] + (written.storage_offset() - out.storage_offset()) * out.element_size()
     _run(arena, compiled, launch, written, address, blocks, counts)
-    return plan
+    return Executed(compiled, launch["blocks"], launch["threads"], launch["shared_bytes"])
 
 
 def sample(

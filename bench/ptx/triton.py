@@ -65,6 +65,7 @@ def driver(target: str, launched: Callable[..., None] = lambda *arguments: None)
 @dataclasses.dataclass(frozen=True)
 class Launch:
     ptx: str
+    cubin: bytes
     name: str
     grid: int
     threads: int
@@ -84,8 +85,9 @@ def launches(call: Callable[[], Any], target: str, choose: Choose | None = None)
         kinds = compiled.src.signature
         named = zip(self.kernel.arg_names, (*arguments, *self.constants), strict=True)
         given = tuple((n, value, kinds[n]) for n, value in named if kinds[n] != "constexpr")
-        ptx, metadata = compiled.asm["ptx"], compiled.metadata
-        found.append(Launch(ptx, metadata.name, self.grid[0], 32 * metadata.num_warps, metadata.shared, given))
+        code, metadata = compiled.asm, compiled.metadata
+        threads, shared = 32 * metadata.num_warps, metadata.shared
+        found.append(Launch(code["ptx"], code["cubin"], metadata.name, self.grid[0], threads, shared, given))
 
     # What was prepared for another target, or on the CPU, is not to be found again.
     with (
@@ -161,10 +163,11 @@ def planned(
     return plan.make_plan(step, targets.named(target), dtype == torch.float64)
 
 
-def one_strip(chosen: LaunchPlan, batch: int, vocabulary: int) -> Choose:
-    """The same plan for one sample and as many columns as a program takes: the programs of one strip."""
+def one_strip(chosen: LaunchPlan, batch: int, vocabulary: int, width: int | None = None) -> Choose:
+    """The plan of a step, cut to one sample and `width` columns, by default those of one program."""
     strips = batch * -(-vocabulary // chosen.block_v)
-    return lambda *ignored: dataclasses.replace(chosen, programs=chosen.programs // strips)
+    programs = chosen.programs // strips * -(-(width or chosen.block_v) // chosen.block_v)
+    return lambda *ignored: dataclasses.replace(chosen, programs=programs)
 
 
 def sample(
