@@ -22,15 +22,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from bench.cases import VAR_256
 from bench.ptx import cuda, model, rates, resources
 from bench.ptx.counts import Counts
 from bench.ptx.model import Launched
 from ssg_kernels import reference
+from ssg_kernels._call import GuidedCall, Options
 
 ROOT = Path(__file__).resolve().parent.parent
+OPTIONS = ("dse", "bilinear", False)
 # The executor's own bound, far above rounding of the result and far below a wrong kernel.
 _TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 
@@ -80,7 +82,7 @@ CASES = (
     Case(64, 48, 2, 64, _BF16, of="bitwise"),
     *(Case(size, prev, 1, 4096, _F32, of="VAR-256") for prev, size in pairwise(VAR_256)),
 )
-# Logits of V = 4096 unless it says otherwise: name, vocabulary, rows of a launch, top_k, top_p, deviation of the logits.
+# Name, vocabulary, rows of a launch, top_k, top_p, standard deviation of the logits.
 SAMPLING = (
     ("top_k and top_p", 4096, 16384, 900, 0.96, 3.0),
     ("top_k", 4096, 16384, 900, 0.0, 3.0),
@@ -93,9 +95,9 @@ SAMPLING = (
 
 
 def strip(case: Case, width: int, first: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of both scales and `out`, of one sample. All columns are there, but only those of the strip have values."""
+    """Logits of both scales and `out`, of one sample. Only the columns of the strip have values."""
     generator = torch.Generator().manual_seed(seed)
-    made = []
+    made: list[Tensor] = []
     for rows in (case.halves * case.tokens, case.halves * case.prev_size**2, case.tokens):
         x = torch.empty(1, rows, case.vocabulary, dtype=case.dtype)
         x[..., first : first + width] = 3 * torch.randn(1, rows, width, generator=generator)
@@ -106,10 +108,12 @@ def strip(case: Case, width: int, first: int, seed: int = 0) -> tuple[Tensor, Te
 
 def check(case: Case, logits: Tensor, prev_logits: Tensor, out: Tensor) -> float:
     """The largest error over the largest expected value; a wrong result is not counted."""
-    function = reference.guided_logits_cfg if case.cfg else reference.guided_logits
+    operator = "guided_logits_cfg" if case.cfg else "guided_logits"
     sides = ((case.size,) * 2, (case.prev_size,) * 2)
-    options = ("dse", "bilinear", False)
-    expected = function(logits.double(), prev_logits.double(), *sides, *case.strengths, *options)
+    call = GuidedCall(
+        operator, logits.double(), prev_logits.double(), *sides, case.strengths, Options(*OPTIONS), None
+    )
+    expected = reference.compute(call)
     error = ((out.double() - expected).abs().max() / expected.abs().max()).item()
     if not error <= _TOLERANCE[case.dtype]:
         raise RuntimeError(f"{case.name} in {case.dtype}: the executed kernel is wrong by {error:.2g}")
@@ -125,7 +129,11 @@ def count_cuda(case: Case, target: str) -> dict[str, Any]:
     columns = slice(0, width)
 
     def for_all(x: Tensor) -> Tensor:  # every sample is this one
-        return x[:, None].expand(-1, case.batch, -1, -1).flatten(0, 1) if case.cfg else x.expand(case.batch, -1, -1)
+        return (
+            x[:, None].expand(-1, case.batch, -1, -1).flatten(0, 1)
+            if case.cfg
+            else x.expand(case.batch, -1, -1)
+        )
 
     counts = Counts()
     strips = -(-case.vocabulary // plan.columns)
@@ -141,13 +149,14 @@ def count_cuda(case: Case, target: str) -> dict[str, Any]:
         executed.blocks, executed.threads, executed.shared_bytes, registers, spilled,
         case.tokens * case.batch * case.vocabulary, case.bytes, case.bytes_of_map, False,
     )  # fmt: skip
-    return _row(case, counts, launch, target, error, str(plan).partition(";")[0], ("current", "previous", "out"))
+    return _row(
+        case, counts, launch, target, error, str(plan).partition(";")[0], ("current", "previous", "out")
+    )
 
 
 def count_triton(case: Case, target: str) -> dict[str, Any]:
     """The programs of one strip of columns, planned as the whole step is."""
     from bench.ptx import triton
-    from ssg_kernels._call import GuidedCall, Options
     from ssg_kernels._triton import launch as launcher
 
     sides = ((case.size,) * 2, (case.prev_size,) * 2)
@@ -156,9 +165,7 @@ def count_triton(case: Case, target: str) -> dict[str, Any]:
     width = min(math.lcm(plan.block_v, 16), case.vocabulary)
     logits, prev_logits, out = (x[..., :width] for x in strip(case, width, 0))
     operator = "guided_logits_cfg" if case.cfg else "guided_logits"
-    made = GuidedCall(
-        operator, logits, prev_logits, *sides, case.strengths, Options("dse", "bilinear", False), out
-    )
+    made = GuidedCall(operator, logits, prev_logits, *sides, case.strengths, Options(*OPTIONS), out)
     choose = triton.one_strip(plan, case.batch, case.vocabulary, width)
     (launched,) = triton.launches(lambda: launcher.guided(made), target, choose)
     counts = Counts()
@@ -189,7 +196,9 @@ def _row(
     }
 
 
-def count_sampling(kind: tuple[str, int, int, int, float, float], target: str, backend: str) -> dict[str, Any]:
+def count_sampling(
+    kind: tuple[str, int, int, int, float, float], target: str, backend: str
+) -> dict[str, Any]:
     """Warp instructions of a row, from a few rows."""
     name, vocabulary, rows, top_k, top_p, deviation = kind
     generator = torch.Generator().manual_seed(0)
@@ -206,7 +215,9 @@ def count_sampling(kind: tuple[str, int, int, int, float, float], target: str, b
     if not torch.equal(tokens, reference.sample(logits, uniform, top_k, top_p)):
         raise RuntimeError(f"sampling with {name}: the executed kernel draws other tokens than the reference")
     card = rates.CARDS[target]
-    cycles = max(counts.issued / rates.ISSUE, counts.instructions["float64"] / card.float64, counts.wavefronts)
+    cycles = max(
+        counts.issued / rates.ISSUE, counts.instructions["float64"] / card.float64, counts.wavefronts
+    )
     return {
         "kind": name,
         "vocabulary": vocabulary,
@@ -225,7 +236,9 @@ def versions(backend: str) -> dict[str, str]:
     if backend == "triton":
         found["triton"] = metadata.version("triton")
     else:
-        report = subprocess.run([cuda.compiler() or "nvcc", "--version"], capture_output=True, text=True, check=True)
+        report = subprocess.run(
+            [cuda.compiler() or "nvcc", "--version"], capture_output=True, text=True, check=True
+        )
         found["nvcc"] = report.stdout.split("release ")[1].split(",")[0]
     git = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return {**found, "commit": git.stdout.strip()}
@@ -238,7 +251,9 @@ def count(case: Case, target: str, backend: str) -> dict[str, Any]:
 def document(target: str, backend: str) -> dict[str, Any]:
     card = rates.CARDS[target]
     rows, sampling = [], []
-    with tqdm(total=len(CASES) + len(SAMPLING), desc=f"{backend}, {target}", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(
+        total=len(CASES) + len(SAMPLING), desc=f"{backend}, {target}", disable=not sys.stderr.isatty()
+    ) as bar:
         for case in CASES:
             bar.set_postfix_str(f"{case.name} {str(case.dtype)[6:]}")
             rows.append(count(case, target, backend))
@@ -252,24 +267,43 @@ def document(target: str, backend: str) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    yield "| step | batch | dtype | instructions | moves | wavefronts | over fewest | sectors over fewest | counted µs | copy µs | binds |"
-    yield "| --- " * 11 + "|"
+    """Both tables, in Markdown."""
+    heads = [
+        "step",
+        "batch",
+        "dtype",
+        "instructions",
+        "moves",
+        "wavefronts",
+        "over fewest",
+        "sectors over fewest",
+    ]
+    yield from _head([*heads, "counted µs", "copy µs", "binds"])
     for row in found["rows"]:
-        dtype = f"{row['dtype']}{', cfg' if row['cfg'] else ''}{', V = 64' if row['vocabulary'] == 64 else ''}"
-        yield (
-            f"| {row['step']} | {row['batch']} | {dtype} | {row['instructions_per_output']:.0f} "
-            f"| {row['moves_per_output']:.0f} | {row['wavefronts_per_32']:.1f} | {row['wavefronts_over_fewest']:.2f} "
-            f"| {row['sectors_over_fewest']:.2f} | {row['counted_us']:.0f} | {row['copy_us']:.0f} | {row['binds']} |"
+        dtype = (
+            f"{row['dtype']}{', cfg' if row['cfg'] else ''}{', V = 64' if row['vocabulary'] == 64 else ''}"
         )
+        cells = [row["step"], row["batch"], dtype]
+        cells += [f"{row[name]:.0f}" for name in ("instructions_per_output", "moves_per_output")]
+        cells += [f"{row['wavefronts_per_32']:.1f}"]
+        cells += [f"{row[name]:.2f}" for name in ("wavefronts_over_fewest", "sectors_over_fewest")]
+        yield _line([*cells, f"{row['counted_us']:.1f}", f"{row['copy_us']:.1f}", row["binds"]])
     scales = [row["counted_us"] for row in found["rows"] if row["of"] == "VAR-256"]
     yield f"\nThe ten scales of VAR-256, one sample: {sum(scales):.0f} µs without launches\n"
-    yield "| sampling | V | warp instructions a row | float64 | wavefronts | counted µs | reading µs |"
-    yield "| --- " * 7 + "|"
+    names = ("warp_instructions_per_row", "float64_per_row", "wavefronts_per_row", "counted_us", "reading_us")
+    yield from _head(
+        ["sampling", "V", "warp instructions a row", "float64", "wavefronts", "counted µs", "reading µs"]
+    )
     for row in found["sampling"]:
-        yield (
-            f"| {row['kind']} | {row['vocabulary']} | {row['warp_instructions_per_row']:.0f} | {row['float64_per_row']:.0f} "
-            f"| {row['wavefronts_per_row']:.0f} | {row['counted_us']:.0f} | {row['reading_us']:.0f} |"
-        )
+        yield _line([row["kind"], row["vocabulary"], *[f"{row[name]:.0f}" for name in names]])
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _head(cells: Sequence[str]) -> tuple[str, str]:
+    return _line(cells), _line(["---"] * len(cells))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

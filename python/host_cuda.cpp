@@ -1,3 +1,5 @@
+#include "host_cuda.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -9,7 +11,6 @@
 #include "cuda/device.h"
 #include "cuda/host/run.h"
 #include "host.h"
-#include "host_cuda.h"
 #include "names.h"
 
 namespace py = pybind11;

@@ -72,9 +72,9 @@ py::dict sample_launch(const cuda::SampleCall& call) {
   const cuda::SamplePlan plan = cuda::plan_sample(call);
   py::dict launch;
   cuda::with_storage(call.scalar, [&](auto storage) {
-    launch = launch_of(plan.shared_bytes == 0 ? "sample_few_kernel" : "sample_kernel",
-                       demangled(typeid(storage).name()), bytes_of(plan.params), plan.blocks, plan.threads,
-                       plan.shared_bytes, py::bytes());
+    launch =
+        launch_of(plan.shared_bytes == 0 ? "sample_few_kernel" : "sample_kernel", demangled(typeid(storage).name()),
+                  bytes_of(plan.params), plan.blocks, plan.threads, plan.shared_bytes, py::bytes());
   });
   return launch;
 }

@@ -128,9 +128,13 @@ def atomic(machine: Machine, instruction: Instruction) -> Run:
     *others, kind = instruction.parts[1:]
     if set(others) - {"shared", "add", "relaxed", "cta"} or {"shared", "add"} - set(others) or kind != "u32":
         raise unknown(instruction)
-    to, (at, value) = (None, instruction.operands) if instruction.name == "red" else (
-        instruction.operands[0],
-        instruction.operands[1:],
+    to, (at, value) = (
+        (None, instruction.operands)
+        if instruction.name == "red"
+        else (
+            instruction.operands[0],
+            instruction.operands[1:],
+        )
     )
     memory, address = machine.spaces["shared"], machine.address(at)
     source = machine.source(value, kind)

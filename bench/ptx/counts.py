@@ -14,11 +14,13 @@ from bench.ptx.parse import Instruction, Kernel
 
 Array = Any
 
-_SHAPE = re.compile(r"\.m(\d+)n(\d+)k(\d+)\.f32\.(tf32|bf16|f16)|\.m(\d+)n(\d+)k(\d+)\.row\.col\.f32\.(tf32|bf16|f16)")
+_SHAPE = re.compile(
+    r"\.m(\d+)n(\d+)k(\d+)\.f32\.(tf32|bf16|f16)|\.m(\d+)n(\d+)k(\d+)\.row\.col\.f32\.(tf32|bf16|f16)"
+)
 
 
 def class_of(instruction: Instruction) -> str:
-    """mov and cvta, which ptxas mostly removes, stand apart. Parameters, which it mostly makes operands, are counted."""
+    """mov and cvta, which ptxas mostly removes, stand apart. Loads of parameters are counted."""
     name, opcode = instruction.name, instruction.opcode
     if name in ("mov", "cvta"):
         return "mov"
@@ -54,7 +56,7 @@ class Counts:
     blocks: int = 0
     instructions: Counter[str] = field(default_factory=Counter)  # of warps, by class
     products: Counter[str] = field(default_factory=Counter)  # multiply-adds of matrix instructions, by type
-    barriers: int = 0  # of a block, each counted once
+    barriers: float = 0.0  # of a block, each counted once
     wavefronts: int = 0
     fewest: int = 0
     by_access: Counter[str] = field(default_factory=Counter)  # wavefronts, by kind of access

@@ -57,18 +57,19 @@ def ptx(source: str, target: str) -> str:
     return kept.read_text()
 
 
+Change = Callable[[str], str]  # of the text of a kernel, for tests of the executor
+
+
 @cache
-def kernel(source: str, target: str, function: str, argument: str) -> Kernel:
+def kernel(source: str, target: str, function: str, argument: str, change: Change | None = None) -> Kernel:
     """The kernel template `function` with that template argument."""
     text = ptx(source, target)
     wanted = f"{function}<{argument}>(".replace(" ", "")
     names = [name for name in parse.entries(text) if wanted in host().demangled(name).replace(" ", "")]
     if len(names) != 1:
         raise ValueError(f"the PTX of {source} has {len(names)} kernels {function}<{argument}>")
-    return parse.kernel(text, names[0])
-
-
-Change = Callable[[Kernel], Kernel]
+    (name,) = names
+    return parse.kernel(change(parse.alone(text, name)) if change else text, name)
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,14 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _place(arena: Arena, tensor: Tensor, name: str, part: Tensor | None = None, **how: bool) -> tuple[int, int, int]:
+def _place(
+    arena: Arena, tensor: Tensor, name: str, part: Tensor | None = None, **how: bool
+) -> tuple[int, int, int]:
     """Address, batch stride and token stride. Of a `part` alone the bytes are known."""
     assert tensor.stride(2) == 1 or tensor.shape[2] <= 1
     address = arena.place(tensor if part is None else part, name, **how)
     if part is not None:
-        address += (tensor.storage_offset() - part.storage_offset()) * tensor.element_size()
+        address += int(tensor.storage_offset() - part.storage_offset()) * tensor.element_size()
     return address, tensor.stride(0), tensor.stride(1)
 
 
@@ -142,7 +145,7 @@ def guided(
     blocks: Iterable[int] | None = None,
     columns: slice | None = None,
     counts: Any = None,
-    change: Change = lambda kernel: kernel,
+    change: Change | None = None,
     **key: Any,
 ) -> Executed:
     """Executes a step, or some blocks of it; `out` receives what was written.
@@ -176,8 +179,8 @@ def guided(
     packed = bytearray(host().cuda_launch(call, chosen, 0)["coefficients"])
     at = arena.place(torch.frombuffer(packed, dtype=torch.uint8), "coefficients")
     launch = host().cuda_launch(call, chosen, at)
-    compiled = change(kernel("guided.cu", target, launch["function"], launch["argument"]))
-    address = to[0] + (written.storage_offset() - out.storage_offset()) * out.element_size()
+    compiled = kernel("guided.cu", target, launch["function"], launch["argument"], change)
+    address = to[0] + int(written.storage_offset() - out.storage_offset()) * out.element_size()
     _run(arena, compiled, launch, written, address, blocks, counts)
     return Executed(compiled, launch["blocks"], launch["threads"], launch["shared_bytes"])
 
@@ -192,7 +195,7 @@ def sample(
     target: str = "sm_90",
     blocks: Iterable[int] | None = None,
     counts: Any = None,
-    change: Change = lambda kernel: kernel,
+    change: Change | None = None,
 ) -> Tensor:
     """The tokens that the sampling kernel draws; -2 where no block wrote."""
     arena = Arena()
@@ -212,7 +215,7 @@ def sample(
         top_k=top_k,
         top_p=top_p,
     )
-    compiled = change(kernel("sample.cu", target, launch["function"], launch["argument"]))
+    compiled = kernel("sample.cu", target, launch["function"], launch["argument"], change)
     _run(arena, compiled, launch, out, at, blocks, counts)
     return out
 

@@ -1,7 +1,7 @@
 """What nobody has written: registers that are read first, and what comes from unwritten shared memory.
 
-An undefined value may be computed with, as compilers and kernels do where nobody looks at the result. It is a fault once it
-decides something: an address, a branch, a predicate in front of an instruction, or what lies in global memory.
+An undefined value may be computed with, as compilers and kernels do where nobody looks at the result. It is a fault
+once it decides something: an address, a branch, a predicate in front of an instruction, or what global memory holds.
 """
 
 from __future__ import annotations
@@ -18,8 +18,22 @@ from bench.ptx.parse import Address, Instruction, Kernel, Operand, Register
 Array = Any
 Run = Callable[[Active], None]
 
-_WITHOUT_RESULT = {"st", "bra", "ret", "exit", "bar", "barrier", "red", "cp", "fence", "membar", "trap", "stmatrix"}
-# What handles undefined values by itself; of everything else that is not an instruction of a thread, operands must be defined.
+_WITHOUT_RESULT = {
+    "st",
+    "bra",
+    "ret",
+    "exit",
+    "bar",
+    "barrier",
+    "red",
+    "cp",
+    "fence",
+    "membar",
+    "trap",
+    "stmatrix",
+}
+# These follow undefined values by themselves. The strict ones are no instructions of a thread on its registers: their
+# operands must be defined.
 _OWN = {"mma", "wgmma"}
 _STRICT = {"shfl", "redux", "vote", "atom", "red", "cp", "ld", "ldmatrix", "stmatrix", "bra", "ret", "exit"}
 

@@ -9,7 +9,18 @@ import numpy as np
 
 from bench.ptx.faults import Fault
 from bench.ptx.memory import Races, Space
-from bench.ptx.parse import BITS, Address, Immediate, Instruction, Kernel, Operand, Register, Special, Symbol, Vector
+from bench.ptx.parse import (
+    BITS,
+    Address,
+    Immediate,
+    Instruction,
+    Kernel,
+    Operand,
+    Register,
+    Special,
+    Symbol,
+    Vector,
+)
 
 Array = Any
 
@@ -68,9 +79,13 @@ class Machine:
         param = Space("param", given, np.full(len(given), 3, np.uint8), None, 0, len(parameters))
         self.spaces = {"global": memory, "shared": shared, "local": local, "param": param}
         self.races = Races(len(shared.data), granule, self.block_count, threads)
-        self.registers = {name: np.zeros(self.lanes, _STORED[bits]) for name, bits in kernel.registers.items()}
+        self.registers: dict[str, Array] = {
+            name: np.zeros(self.lanes, _STORED[bits]) for name, bits in kernel.registers.items()
+        }
         self.undefined: dict[str, Array] = {}  # registers, and the lanes that have no defined value there
-        self.pending: dict[str, Array] = {}  # those of them whose value a matrix instruction is still computing
+        self.pending: dict[
+            str, Array
+        ] = {}  # those of them whose value a matrix instruction is still computing
         self.counts: Any = None
 
     # ---- operands

@@ -15,7 +15,7 @@ import numpy as np
 from bench.ptx import rounding
 from bench.ptx.defined import mark, names_of
 from bench.ptx.machine import Active, Machine, items, unknown
-from bench.ptx.memory import ALLOCATED, WRITABLE, WRITTEN
+from bench.ptx.memory import ALLOCATED, WRITABLE
 from bench.ptx.parse import Instruction, Operand
 
 Array = Any
@@ -46,7 +46,8 @@ def accumulator(columns: int) -> tuple[Array, Array]:
 def operand_words(k: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """A and B of 32-bit elements, k = 4 or 8 ("Matrix Fragments for mma.m16n8k4", "... mma.m16n8k8", .tf32).
 
-    a0: (groupID, threadID_in_group), a1: row + 8, a2: column + 4, a3: both. b0: (threadID_in_group, groupID), b1: row + 4.
+    a0: (groupID, threadID_in_group), a1: row + 8, a2: column + 4, a3: both.
+    b0: (threadID_in_group, groupID), b1: row + 4.
     """
     i = np.arange(k // 2)[:, None]
     a = (GROUP + 8 * (i % 2), IN_GROUP + 4 * (i // 2))
@@ -111,7 +112,9 @@ def multiply(machine: Machine, instruction: Instruction) -> Run:
         def of(operand: Operand, at: tuple[Array, Array], shape: tuple[int, int]) -> Array:
             none = np.zeros(machine.lanes, bool)
             found = [machine.undefined.get(name, none)[lanes] for name in names_of(operand)]
-            return spread(np.repeat(fragments(found, warps), len(at[0]) // len(found), axis=0), *at, shape) != 0
+            return (
+                spread(np.repeat(fragments(found, warps), len(at[0]) // len(found), axis=0), *at, shape) != 0
+            )
 
         d, a, b, c = instruction.operands
         wrong = of(c, c_at, (16, 8)) | of(a, a_at, (16, k)).any(axis=2)[:, :, None]
@@ -126,7 +129,16 @@ def multiply(machine: Machine, instruction: Instruction) -> Run:
 
 
 def _rows_at(instruction: Instruction) -> tuple[int, bool]:
-    parts = set(instruction.parts) - {"ldmatrix", "stmatrix", "sync", "aligned", "m8n8", "shared", "shared::cta", "b16"}
+    parts = set(instruction.parts) - {
+        "ldmatrix",
+        "stmatrix",
+        "sync",
+        "aligned",
+        "m8n8",
+        "shared",
+        "shared::cta",
+        "b16",
+    }
     counts = parts & {"x1", "x2", "x4"}
     if len(counts) != 1 or parts - counts - {"trans"}:
         raise unknown(instruction)
@@ -150,7 +162,9 @@ def load(machine: Machine, instruction: Instruction) -> Run:
         machine.races.on_read(lanes, found, 16)
         if machine.counts is not None:
             machine.counts.access("shared", "ldmatrix", lanes, where, 16)
-        words = pairs(memory.read(found, 16).view(np.uint16)).view(np.uint32)  # (warps, count, 8 rows, 4 words)
+        words = pairs(memory.read(found, 16).view(np.uint16)).view(
+            np.uint32
+        )  # (warps, count, 8 rows, 4 words)
         for m, register in enumerate(registers):
             register[index] = words[:, m, GROUP, IN_GROUP].reshape(-1)
         missing = memory.unwritten(found, 16, 2)

@@ -27,10 +27,14 @@ def _pattern(width: int, flags: int) -> int:
 class Space:
     """A state space. `origins` has where each lane's part of it begins, `limit` the bytes of a part."""
 
-    def __init__(self, name: str, data: Array, state: Array, origins: Array | None, base: int, limit: int) -> None:
+    def __init__(
+        self, name: str, data: Array, state: Array, origins: Array | None, base: int, limit: int
+    ) -> None:
         self.name, self.base, self.limit, self.origins = name, base, limit, origins
         self.data, self.state = data, state
-        self.spans: list[tuple[int, int, str]] = []  # of global memory: first address, the one behind the last, name
+        self.spans: list[
+            tuple[int, int, str]
+        ] = []  # of global memory: first address, the one behind the last, name
         self._words = {width: data.view(kind) for width, kind in _WORDS.items()}
         self._states = {width: state.view(kind) for width, kind in _WORDS.items()}
 
@@ -159,7 +163,9 @@ class Races:
         self.read[g] = now
         self.read_order[g] = order
 
-    def on_write(self, lanes: Array, at: Array, width: int, same: Array | None = None, atomic: bool = False) -> bool:
+    def on_write(
+        self, lanes: Array, at: Array, width: int, same: Array | None = None, atomic: bool = False
+    ) -> bool:
         """Whether lanes write to the same place at once.
 
         Two threads may write one place if they write the same, as Triton's do where a value is in several warps. `same`
@@ -177,7 +183,9 @@ class Races:
         if conflict.any():
             self._fault("writes what", lanes, g, conflict, self.writer)
         if (conflict := self.pinned[g] > 0).any():
-            self._fault("writes what a matrix instruction still reads, beside", lanes, g, conflict, self.reader)
+            self._fault(
+                "writes what a matrix instruction still reads, beside", lanes, g, conflict, self.reader
+            )
         self.unfenced[g] = True
         at_once = False
         reader = self.reader[g]
@@ -242,7 +250,7 @@ class Arena:
             self._storages[key] = start
             self._size = start + storage.nbytes() + GUARD
             self._spans.append((GLOBAL + start, GLOBAL + start + storage.nbytes(), name))
-        offset = start + tensor.storage_offset() * tensor.element_size()
+        offset = start + int(tensor.storage_offset()) * tensor.element_size()
         flags = ALLOCATED | (WRITTEN if written else 0) | (WRITABLE if writable else 0)
         self._regions.append((tensor, offset, flags))
         return GLOBAL + offset

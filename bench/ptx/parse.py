@@ -101,6 +101,16 @@ def entries(text: str) -> list[str]:
     return re.findall(r"\.entry\s+([\w$]+)", text)
 
 
+def alone(text: str, name: str) -> str:
+    """The text with that kernel as its only one."""
+    first = text.index(".entry")
+    begins = re.search(rf"(?:\.visible\s+)?\.entry\s+{re.escape(name)}\b", text)
+    if begins is None:
+        raise ValueError(f"the PTX has no kernel {name}")
+    ends = text.index("\n}", begins.start()) + 2
+    return f"{text[: text.rindex(chr(10), 0, first)]}\n{text[begins.start() : ends]}\n"
+
+
 def kernel(text: str, name: str) -> Kernel:
     """The kernel of that name."""
     found = re.search(rf"\.entry\s+{re.escape(name)}\s*\(", text)
@@ -225,11 +235,13 @@ class _Body:
                 self.registers[unique] = bits
 
     def _instruction(self, text: str) -> Instruction:
-        guard, rest = None, text
+        guard: Register | None = None
+        rest = text
         if text[0] == "@":
             written, rest = text[1:].split(None, 1)
-            guard = self._operand(written)
-            assert isinstance(guard, Register)
+            named = self._operand(written)
+            assert isinstance(named, Register)
+            guard = named
         opcode, _, operands = rest.partition(" ")
         return Instruction(opcode, tuple(self._operand(x) for x in _split(operands)), guard, text)
 

@@ -24,18 +24,29 @@ class Card:
     blocks: int = 32
 
 
-# Multiprocessors, clocks, products (dense, from float32 sums) and limits: NVIDIA's data sheets and white papers of A100,
-# H200, B200 and RTX Blackwell, and the table of the CUDA programming guide. Copy: what copies of large tensors are reported
-# to reach, about 85 to 90 % of the data sheet's bandwidth. mma.sync reaches 62 % of Hopper's products; on B200 it is taken
-# to be as fast as there, which nobody has measured.
+# Multiprocessors, clocks, limits and products (dense, with float32 sums): NVIDIA's data sheets and white papers of
+# A100, H200, B200 and RTX Blackwell, and the compute capabilities in the CUDA programming guide. Copy: what copies of
+# large tensors are reported to reach, 80 to 90 % of the data sheet's bandwidth. mma.sync reaches 62 % of Hopper's
+# products. For B200 the same rate is assumed; nobody has measured it.
 _HOPPER = {"tf32": 1024.0, "f16": 2048.0, "bf16": 2048.0}
 _NARROW = {kind: 0.62 * rate for kind, rate in _HOPPER.items()}
 CARDS = {
-    "sm_80": Card("A100", 108, 1.41e9, 1.6e12, {"tf32": 512.0, "f16": 1024.0, "bf16": 1024.0}, {}, 1.0, 164 << 10),
+    "sm_80": Card(
+        "A100", 108, 1.41e9, 1.6e12, {"tf32": 512.0, "f16": 1024.0, "bf16": 1024.0}, {}, 1.0, 164 << 10
+    ),
     "sm_90": Card("H200", 132, 1.755e9, 4.3e12, _NARROW, _HOPPER),
     "sm_100": Card("B200", 148, 1.85e9, 7.0e12, _NARROW),
     "sm_120": Card(
-        "RTX 5090", 170, 2.4e9, 1.6e12, {"tf32": 128.0, "f16": 256.0, "bf16": 256.0}, {}, 1 / 16, 100 << 10, 1536, 24
+        "RTX 5090",
+        170,
+        2.4e9,
+        1.6e12,
+        {"tf32": 128.0, "f16": 256.0, "bf16": 256.0},
+        {},
+        1 / 16,
+        100 << 10,
+        1536,
+        24,
     ),
 }
 

@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from bench.ptx.parse import alone
+
 
 def of_ptx(ptx: str, name: str) -> tuple[int, int]:
     """Of a kernel of a file that nvcc made."""
@@ -21,7 +23,7 @@ def of_ptx(ptx: str, name: str) -> tuple[int, int]:
     assert target is not None
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "kernel.ptx")
-        source.write_text(_alone(ptx, name))
+        source.write_text(alone(ptx, name))
         command = [program, "-v", f"-arch={target[1]}", str(source), "-o", str(Path(folder, "kernel.cubin"))]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     used = re.search(r"Used (\d+) registers", report)
@@ -29,15 +31,6 @@ def of_ptx(ptx: str, name: str) -> tuple[int, int]:
     if used is None:
         raise RuntimeError(f"ptxas said nothing of registers: {report}")
     return int(used[1]), int(spilled[1]) if spilled else 0
-
-
-def _alone(ptx: str, name: str) -> str:
-    """The text with that kernel as its only one."""
-    first = ptx.index(".entry")
-    begins = re.search(rf"(?:\.visible\s+)?\.entry\s+{re.escape(name)}\b", ptx)
-    assert begins is not None
-    header = ptx[: ptx.rindex("\n", 0, first)]
-    return f"{header}\n{ptx[begins.start() : ptx.index(chr(10) + '}', begins.start()) + 2]}\n"
 
 
 def of_cubin(cubin: bytes) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.ptx import access, arithmetic, matrix, warp
+from bench.ptx import access, choices, matrix, warp
 from bench.ptx.access import Copies
 from bench.ptx.defined import demand, follow, perhaps_undefined
 from bench.ptx.faults import Fault
@@ -20,7 +20,7 @@ from bench.ptx.wgmma import Groups
 Array = Any
 Run = Callable[[Active], None]
 
-_BUILDERS = {**arithmetic.BUILDERS, "ld": access.load, "st": access.store, "atom": access.atomic,
+_BUILDERS = {**choices.BUILDERS, "ld": access.load, "st": access.store, "atom": access.atomic,
              "red": access.atomic, **matrix.BUILDERS, **warp.BUILDERS}  # fmt: skip
 
 

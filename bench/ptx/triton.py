@@ -95,15 +95,24 @@ def launches(call: Callable[[], Any], target: str, choose: Choose | None = None)
         mock.patch.object(launch, "_launches", {}),
         mock.patch.object(launch, "_tables", {}),
         mock.patch.object(launch._Launch, "_run", take),
-        mock.patch.object(targets, "of", lambda device: targets.named(target)),
+        mock.patch.object(targets, "of", return_value=targets.named(target)),
         mock.patch.object(plan, "make_plan", choose or plan.make_plan),
     ):
         call()
     return found
 
 
-Change = Callable[[Kernel], Kernel]
-_FORMATS = {"i1": "<?", "i8": "<b", "i16": "<h", "i32": "<i", "u32": "<I", "i64": "<q", "u64": "<Q", "fp32": "<f", "fp64": "<d"}
+_FORMATS = {
+    "i1": "<?",
+    "i8": "<b",
+    "i16": "<h",
+    "i32": "<i",
+    "u32": "<I",
+    "i64": "<q",
+    "u64": "<Q",
+    "fp32": "<f",
+    "fp64": "<d",
+}
 
 
 def run(
@@ -112,7 +121,6 @@ def run(
     *,
     blocks: Iterable[int] | None = None,
     counts: Any = None,
-    change: Change = lambda kernel: kernel,
 ) -> None:
     """Executes a launch; `out`, which is one of its arguments, receives what was written."""
     arena = Arena()
@@ -123,7 +131,7 @@ def run(
             values.append(("u64", address if value is out else arena.place(value, name)))
         else:
             values.append((kind, value))
-    compiled = change(parse.kernel(launched.ptx, launched.name))
+    compiled = parse.kernel(launched.ptx, launched.name)
     execute(
         compiled,
         threads=launched.threads,

@@ -1,4 +1,7 @@
-"""Branches on undefined values. They are no fault where both ways only compute: what either way writes is undefined then."""
+"""Branches on undefined values.
+
+They are no fault where both ways only compute: what either way writes is undefined then.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,12 @@ class Undecided:
             if meets == number and here.any():
                 for name in names:
                     before = self.machine.undefined.get(name)
-                    mark(self.machine, name, Active(here, False), here if before is None else here | (before & here))
+                    mark(
+                        self.machine,
+                        name,
+                        Active(here, False),
+                        here if before is None else here | (before & here),
+                    )
                 lanes = lanes & ~here
             if lanes.any():
                 left.append((meets, lanes, names))

@@ -96,7 +96,8 @@ def vote(machine: Machine, instruction: Instruction) -> Run:
 
     def run(active: Active) -> None:
         check(active)
-        values = np.broadcast_to(np.asarray(call(source)), machine.lanes).reshape(-1, 32)
+        values: Array = np.broadcast_to(np.asarray(call(source)), machine.lanes).reshape(-1, 32)
+        found: Array
         if mode == "sync.ballot.b32":
             found = np.packbits(values, axis=1, bitorder="little").view(np.uint32)[:, 0]
         else:

@@ -111,7 +111,9 @@ class Groups:
                 known = machine.undefined.get(name, none) & ~machine.pending.get(name, none)
                 if (known & sums).any():
                     demand(machine, [name], active)
-            adds = np.broadcast_to(np.asarray(call(scale)), machine.lanes)[lanes].reshape(warps, 32)[:, :1, None]
+            adds = np.broadcast_to(np.asarray(call(scale)), machine.lanes)[lanes].reshape(warps, 32)[
+                :, :1, None
+            ]
             matrices, granules = [], []
             for group, one in enumerate(given[:, 0]):
                 at = addresses(int(one), columns).reshape(-1)

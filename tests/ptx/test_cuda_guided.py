@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
-from bench.ptx import cuda
 from support.bounds import assert_accurate
 from support.cuda_on_host import HOST, VARIANTS, expected_of
 from support.executed import check, guided, require_nvcc
 from support.strategies import DTYPES, Call, normal
+
+from bench.ptx import cuda
 
 require_nvcc()
 
@@ -124,7 +125,8 @@ def test_a_block_of_a_real_step(
     columns = slice((vocabulary - 1) // plan.columns * plan.columns, vocabulary)
     width = vocabulary - columns.start
     logits, prev_logits = (
-        torch.empty(1, side * side, vocabulary, dtype=dtype).expand(halves * batch, -1, -1) for side in (size, prev_size)
+        torch.empty(1, side * side, vocabulary, dtype=dtype).expand(halves * batch, -1, -1)
+        for side in (size, prev_size)
     )
     for seed, x in enumerate((logits, prev_logits)):
         x[:1, :, columns] = normal(1, x.shape[1], width, dtype=dtype, seed=seed)
@@ -134,5 +136,7 @@ def test_a_block_of_a_real_step(
     strips = -(-vocabulary // plan.columns)
     blocks = [strips * (each + plan.splits * (batch - 1)) + strips - 1 for each in range(plan.splits)]
     guided(call, logits, prev_logits, *strengths, out=out, columns=columns, blocks=blocks)
-    expected = expected_of(call, *(torch.cat([x[:1, :, columns]] * halves) for x in (logits, prev_logits)), *strengths)
+    expected = expected_of(
+        call, *(torch.cat([x[:1, :, columns]] * halves) for x in (logits, prev_logits)), *strengths
+    )
     assert_accurate(out[:1, :, columns], expected)

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from bench.ptx import cuda
 from support.draws import Draw, expected_tokens
 from support.executed import require_nvcc
 from support.strategies import DTYPES
 
+from bench.ptx import cuda
 from ssg_kernels import reference
 
 require_nvcc()
@@ -25,7 +25,10 @@ def check(call: Draw, uniform_dtype: torch.dtype = torch.float32) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vocabulary", [2, 7, 8, 9, 100, 700])
 def test_every_kernel(vocabulary: int, dtype: torch.dtype) -> None:
-    check(Draw(vocabulary, 2, 3, "normal", 0.0, dtype, (vocabulary + 1) // 2, 0.9, 1.25, vocabulary), torch.float64)
+    check(
+        Draw(vocabulary, 2, 3, "normal", 0.0, dtype, (vocabulary + 1) // 2, 0.9, 1.25, vocabulary),
+        torch.float64,
+    )
     check(Draw(vocabulary, 1, 2, "few_values", 0.5, dtype, 0, 0.7, seed=vocabulary))
 
 
@@ -61,5 +64,7 @@ def test_strided_rows_and_a_scale_per_sample() -> None:
     wide = torch.full((4, 3, 64), math.nan)
     wide[..., 5:35] = logits.transpose(0, 1)
     scale = torch.tensor([0.5, 1.0, 2.0])
-    tokens = cuda.sample(wide[..., 5:35].transpose(0, 1), uniform.t().contiguous().t(), scale, top_k=9, top_p=0.9)
+    tokens = cuda.sample(
+        wide[..., 5:35].transpose(0, 1), uniform.t().contiguous().t(), scale, top_k=9, top_p=0.9
+    )
     assert torch.equal(tokens, reference.sample_tempered(logits, uniform, scale, 9, 0.9))

@@ -15,17 +15,23 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from bench.ptx import triton as executed  # noqa: E402
-from support.triton_forms import FORMS, of_form  # noqa: E402
+from support.triton_forms import FORMS, of_form
 
-from ssg_kernels._call import GuidedCall, Options  # noqa: E402
-from ssg_kernels._triton import launch, plan  # noqa: E402
+from bench.ptx import triton as executed
+from ssg_kernels._call import GuidedCall, Options
+from ssg_kernels._triton import launch, plan
 
 TARGETS = ("sm_80", "sm_90")
 
 
 def guided(
-    call: Call, logits: Tensor, prev_logits: Tensor, *strengths: float | Tensor, target: str, choose: Any, **how: Any
+    call: Call,
+    logits: Tensor,
+    prev_logits: Tensor,
+    *strengths: float | Tensor,
+    target: str,
+    choose: Any,
+    **how: Any,
 ) -> Tensor:
     operator = "guided_logits_cfg" if call.is_cfg else "guided_logits"
     rows = logits.shape[0] // (2 if call.is_cfg else 1)

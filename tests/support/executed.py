@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from bench.ptx import cuda
 from torch import Tensor
 
+from bench.ptx import cuda
 from support.bounds import assert_accurate
 from support.cuda_on_host import VARIANTS, expected_of, plan_of
 from support.strategies import Call

@@ -6,10 +6,11 @@ import struct
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from bench.ptx import parse
 from bench.ptx.memory import Arena
 from bench.ptx.schedule import execute
-from torch import Tensor
 
 _HEAD = """
 .version 8.0
@@ -42,7 +43,14 @@ def small(body: str) -> parse.Kernel:
 
 
 def run(
-    body: str, given: Tensor, out: Tensor, *, threads: int = 64, shared: int = 256, blocks: int = 1, counts: Any = None
+    body: str,
+    given: Tensor,
+    out: Tensor,
+    *,
+    threads: int = 64,
+    shared: int = 256,
+    blocks: int = 1,
+    counts: Any = None,
 ) -> Tensor:
     """`out` after the kernel; what nobody wrote stays as it was."""
     arena = Arena()
