@@ -1,7 +1,8 @@
-"""``python -m bench.gpu``: the step on a GPU, by CUDA graphs, against what PyTorch offers and the copy of its bytes.
+"""``python -m bench.gpu``: times the step on a GPU against what PyTorch offers and against a copy of its bytes.
 
-Cold: the calls of a graph rotate over so many inputs and outputs that they exceed the second-level cache several
-times. Hot: one set, as the head of the model leaves its logits at the small scales. Host: the host's share of a call.
+Calls are recorded into CUDA graphs. The cold time is that of a graph whose calls rotate over so many inputs and
+outputs that these exceed the second-level cache several times. The hot time uses one set, because at small scales the
+head of the model leaves its logits in the cache. The host time is the time that the host spends in a call.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ CASES: tuple[Case, ...] = (
 )
 COMPILED = ("var256-13-16-b64", "var512-24-32-b16", "1024px-48-64-b4")
 
-CACHES = 4  # cold: the sets in rotation fill the last-level cache this many times
+CACHES = 4  # in a cold run, the sets in rotation fill the last-level cache this many times
 MOST_SETS = 512
 LEAST_CALLS = 4
 GRAPH_SECONDS = 2e-3  # about how long a graph runs
@@ -54,7 +55,10 @@ def backends_of(device: torch.device) -> tuple[str, ...]:
 
 
 def naive_matrices(case: Case, dtype: torch.dtype, outputs: int) -> Step:
-    """The algorithm step by step on (B, V, h, w) maps, with DCT matrices made beforehand: no copy from the host."""
+    """The algorithm step by step on (B, V, h, w) maps.
+
+    The DCT matrices are made beforehand, so that no call copies from the host.
+    """
     (prev_h, prev_w), (h, w) = case.prev_size, case.size
     dct = {n: factors.dct_matrix(n).float() for n in {prev_h, prev_w, h, w}}
 
@@ -79,7 +83,7 @@ def naive_matrices(case: Case, dtype: torch.dtype, outputs: int) -> Step:
 
 
 def with_tf32(build: Build) -> Build:
-    """The same with TF32 allowed in torch's float32 products."""
+    """The same step with TF32 allowed in torch's float32 products."""
 
     def build_tf32(case: Case, dtype: torch.dtype, outputs: int) -> Step:
         step = build(case, dtype, outputs)
@@ -104,7 +108,7 @@ def compiled(build: Build, mode: str) -> Build:
 
 
 def copy(case: Case, dtype: torch.dtype, outputs: int) -> Step:
-    """As many bytes read and written as the step reads and writes, in one device-to-device copy."""
+    """One device-to-device copy that moves as many bytes as the step reads and writes together."""
     elements = case.bytes_moved(dtype) // (2 * dtype.itemsize)
     source = torch.zeros(outputs, elements, dtype=dtype)
     targets = torch.zeros_like(source)
@@ -205,7 +209,7 @@ CONTENDERS: tuple[Contender, ...] = (
 def run_case(
     case: Case, dtype: torch.dtype, device: torch.device, budget: Budget, compile_too: bool
 ) -> dict[str, Any]:
-    """Judges and times every contender of a case, cold and hot: one result of the JSON."""
+    """Judges every contender of a case and times it cold and hot. Returns one result of the JSON."""
     cache = machine.cache_bytes(device)
     set_bytes = case.input_bytes(dtype) + case.output_bytes(dtype)
     count = min(max(2, math.ceil(CACHES * cache / set_bytes)), MOST_SETS)
@@ -242,7 +246,7 @@ def run_case(
                     if row["verdict"] == "wrong":
                         continue
                     once = recordings.seconds(recordings.record(step, sets[:1], 5, device), device)
-                    # A slow contender at a small step sees fewer sets than the cache holds, to its advantage.
+                    # A slow contender may call fewer sets than fill the cache; at a small step that favours it.
                     calls = min(max(math.ceil(GRAPH_SECONDS / once), LEAST_CALLS), MOST_SETS)
                     calls = math.ceil(calls / count) * count if once * count < GRAPH_SECONDS else calls
                     rotating = recordings.record(step, sets, calls, device)
@@ -253,7 +257,7 @@ def run_case(
                     row["captured"] = rotating.captured
                     if contender.family in ("ours", "baddbmm"):
                         row["host_us"] = recordings.host_seconds(step, first, device) * 1e6
-            except Exception as error:  # a contender that fails must not end the run
+            except Exception as error:  # the run goes on when a contender fails
                 print(f"{contender.name} failed on {case.name}: {error}", file=sys.stderr)
                 row.update(verdict="failed", reason=f"{type(error).__name__}: {error}"[:300])
         del want
@@ -279,7 +283,7 @@ def run_case(
 
 
 def whole_image(dtype: torch.dtype, device: torch.device, budget: Budget) -> list[dict[str, Any]]:
-    """All ten scales of VAR-256 at B = 1, guided by `SSG`, replayed as one graph: microseconds per image."""
+    """Times an image: all ten scales of VAR-256 at B = 1 in one graph, once by the operators and once by `SSG`."""
     logits = [torch.randn(1, n * n, 4096, device=device).to(dtype) for n in VAR_256]
     beta = torch.tensor(BETA, device=device)
     rows = []
@@ -317,11 +321,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--no-compile", action="store_true", help="leave out the contenders under torch.compile"
     )
     parser.add_argument(
-        "--budget", type=float, default=0.15, metavar="SECONDS", help="per contender and case"
+        "--budget", type=float, default=0.15, metavar="SECONDS", help="timed seconds per contender and case"
     )
-    parser.add_argument(
-        "--device", default="cuda", help='"cpu" tries the benchmark itself where there is no GPU'
-    )
+    parser.add_argument("--device", default="cuda", help='"cpu" tries out the benchmark itself without a GPU')
     parser.add_argument("--out", type=Path, default=machine.ROOT / "bench" / "results" / "local-gpu.json")
     arguments = parser.parse_args(argv)
     names = [case.name for case in CASES]
@@ -333,7 +335,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @contextmanager
 def default_device(device: torch.device) -> Iterator[None]:
-    """The baselines build their matrices and buffers there."""
+    """Makes `device` torch's default device, so that the baselines build their matrices and buffers there."""
     before = torch.get_default_device()
     torch.set_default_device(device)
     try:
@@ -343,7 +345,7 @@ def default_device(device: torch.device) -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 1 where one of our backends was refused or failed on a case, else 0."""
+    """Returns 0 if each of our backends was exact on every case or is unavailable here, else 1."""
     arguments = _arguments(argv)
     device = torch.device(arguments.device)
     budget = Budget(seconds=arguments.budget, warmup=min(0.05, arguments.budget), max_samples=200)

@@ -61,7 +61,6 @@ struct SampleCall {
   int64_t uniform_batch_stride = 0;
   int64_t uniform_token_stride = 0;
   int64_t top_k = 0;       // 0 keeps all
-  double top_p = 0.0;      // 0 keeps all
   int64_t* out = nullptr;  // [batch][tokens]; -1 for a row without a finite largest logit
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 namespace ssg {
 
@@ -149,16 +150,32 @@ bool merge_one(std::vector<Term>& terms) {
   return false;
 }
 
+// One term of a prior: its factor along both axes, and its sign.
+struct SignedFactor {
+  Matrix AxisFactors::* factor;
+  bool is_negative = false;
+};
+
+std::vector<SignedFactor> signed_factors(Prior prior) {
+  const SignedFactor u{&AxisFactors::interpolated};
+  const SignedFactor b{&AxisFactors::spliced};
+  switch (prior) {
+    case Prior::dse: return {u, b, {&AxisFactors::low_band, true}};
+    case Prior::dse_zero_pad: return {b};
+    case Prior::spatial: return {u};
+  }
+  throw std::logic_error("a prior without terms");
+}
+
 }  // namespace
 
 std::vector<Term> prior_terms(Grid size, Grid prev_size, Prior prior, Interpolation interpolation, bool rescale,
                               bool transposed) {
-  AxisFactors h = axis_factors(prev_size.h, size.h, interpolation, rescale);
-  AxisFactors w = axis_factors(prev_size.w, size.w, interpolation, rescale);
+  const AxisFactors h = axis_factors(prev_size.h, size.h, interpolation, rescale);
+  const AxisFactors w = axis_factors(prev_size.w, size.w, interpolation, rescale);
   std::vector<Term> terms;
-  if (prior != Prior::dse_zero_pad) terms.push_back({h.interpolated, w.interpolated});
-  if (prior != Prior::spatial) terms.push_back({h.spliced, w.spliced});
-  if (prior == Prior::dse) terms.push_back({negated(h.low_band), w.low_band});
+  for (const auto& [factor, is_negative] : signed_factors(prior))
+    terms.push_back({is_negative ? negated(h.*factor) : h.*factor, w.*factor});
   while (merge_one(terms)) {
   }
   if (transposed)

@@ -4,10 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace ssg {
+#include "names.h"
 
-enum class Prior : int8_t { dse, dse_zero_pad, spatial };
-enum class Interpolation : int8_t { nearest, bilinear, bicubic, area };
+namespace ssg {
 
 struct Matrix {
   int64_t rows = 0;

@@ -3,15 +3,18 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
 #include "call.h"
-#include "factors.h"
 
 namespace ssg {
+
+enum class Prior : int8_t { dse, dse_zero_pad, spatial };
+enum class Interpolation : int8_t { nearest, bilinear, bicubic, area };
 
 template <class Enum>
 struct Named {
@@ -26,8 +29,8 @@ struct Names {
   size_t count;
   template <size_t N>
   constexpr Names(const Named<Enum> (&names)[N], size_t count = N) : first(names), count(count) {}
-  const Named<Enum>* begin() const { return first; }
-  const Named<Enum>* end() const { return first + count; }
+  constexpr const Named<Enum>* begin() const { return first; }
+  constexpr const Named<Enum>* end() const { return first + count; }
 };
 
 namespace names {
@@ -59,7 +62,7 @@ std::optional<Enum> find(Names<Enum> names, std::string_view text) {
 }
 
 template <class Enum>
-const char* name_of(Names<Enum> names, Enum wanted) {
+constexpr const char* name_of(Names<Enum> names, Enum wanted) {
   for (const auto& [name, value] : names)
     if (value == wanted) return name;
   throw std::logic_error("a value without a name");

@@ -5,8 +5,17 @@
 #include <utility>
 
 namespace ssg {
+namespace {
+
+void require(bool condition, const char* what) {
+  if (!condition) throw std::invalid_argument(what);
+}
+
+}  // namespace
 
 std::vector<Term> terms_of(const StepKey& key) {
+  require(key.prev_size.h > 0 && key.prev_size.w > 0, "prev_size must be positive");
+  require(key.size.h >= key.prev_size.h && key.size.w >= key.prev_size.w, "prev_size must not exceed size");
   return prior_terms(key.size, key.prev_size, key.prior, key.interpolation, key.rescale, key.transposed);
 }
 
@@ -62,10 +71,6 @@ int64_t cost_of(const Matrix& factor, const Axis& axis) {
   return band.is_narrow(axis) ? band.count() : axis.in;
 }
 
-void require(bool condition, const char* what) {
-  if (!condition) throw std::invalid_argument(what);
-}
-
 }  // namespace
 
 int64_t Step::multiply_adds() const {
@@ -78,8 +83,6 @@ int64_t Step::multiply_adds() const {
 }
 
 Step make_step(const StepKey& key) {
-  require(key.prev_size.h > 0 && key.prev_size.w > 0, "prev_size must be positive");
-  require(key.size.h >= key.prev_size.h && key.size.w >= key.prev_size.w, "prev_size must not exceed size");
   Step separable = step_of(key, Form::separable, terms_of(key));
 
   // The dense form is worth building only where it can win. The separable form passes its slots through memory, which

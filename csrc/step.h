@@ -25,7 +25,7 @@ struct StepKey {
   bool operator<(const StepKey& other) const { return tie() < other.tie(); }
 };
 
-// The terms of the prior.
+// The terms of the prior. Throws std::invalid_argument for a key without meaning.
 std::vector<Term> terms_of(const StepKey& key);
 
 // One axis in even/odd coordinates. With i' = in - 1 - i the mirror of i, even coordinate i holds x_i + x_i' and odd

@@ -47,9 +47,6 @@ StepKey make_key(const Size& size, const Size& prev_size, const std::string& pri
   key.interpolation = parse("interpolation", kInterpolations, interpolation);
   key.rescale = rescale;
   key.transposed = transposed;
-  if (key.prev_size.h <= 0 || key.prev_size.w <= 0) throw py::value_error("prev_size must be positive");
-  if (key.size.h < key.prev_size.h || key.size.w < key.prev_size.w)
-    throw py::value_error("prev_size must not exceed size");
   return key;
 }
 
@@ -64,7 +61,8 @@ py::list to_list(const std::vector<cpu::Chunk>& chunks) {
 }
 
 // The dtypes of coefficients.
-constexpr Named<Scalar> kComputed[] = {{"float32", Scalar::float32}, {"float64", Scalar::float64}};
+constexpr Named<Scalar> kComputed[] = {{name_of(kDtypes, Scalar::float32), Scalar::float32},
+                                       {name_of(kDtypes, Scalar::float64), Scalar::float64}};
 
 template <class T>
 void bind_plan(py::module_& module, const char* suffix) {

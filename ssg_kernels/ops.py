@@ -11,6 +11,7 @@ from torch import Tensor
 from ssg_kernels._names import STRENGTHS
 from ssg_kernels._numbers import as_float
 from ssg_kernels._torch import schema
+from ssg_kernels._torch.internals import is_constant
 
 __all__ = ["guided_logits", "guided_logits_cfg", "sample"]
 
@@ -168,7 +169,35 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
 
     Not differentiable: the tokens require no grad, and an argument with a forward-mode tangent is refused.
     """
+    if torch.compiler.is_compiling() and not is_constant(top_p):
+        return sample_tempered(logits, uniform, 1.0, top_k, top_p)
     return torch.ops.ssg.sample.default(logits, uniform, top_k, top_p)
+
+
+def sample_tempered(
+    logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int, top_p: Tensor | float
+) -> Tensor:
+    """:func:`sample` of the logits times `scale`, which is 1 / temperature.
+
+    `scale` and `top_p` are floats or tensors of shape () or (B,) on the device of the logits.
+    """
+    if torch.compiler.is_compiling():
+        # A float argument of an operator is part of the compiled code. Where it changes it has to be a tensor.
+        scale, top_p = (
+            x if isinstance(x, Tensor) or is_constant(x) else _number(x, logits) for x in (scale, top_p)
+        )
+    packet = torch.ops.ssg._sample_tempered
+    if isinstance(top_p, Tensor):
+        scale = scale if isinstance(scale, Tensor) else _number(scale, logits)
+        return packet.tensors(logits, uniform, scale, top_k, top_p)
+    if isinstance(scale, Tensor):
+        return packet.default(logits, uniform, scale, top_k, top_p)
+    return packet.float(logits, uniform, scale, top_k, top_p)
+
+
+def _number(value: float, like: Tensor) -> Tensor:
+    """The float as data of compiled code: a product with a tensor, in float64 on the device of `like`."""
+    return torch.ones((), dtype=torch.float64, device=like.device) * value
 
 
 def _as_strength(name: str, argument: str, value: Tensor | SupportsFloat, logits: Tensor) -> Tensor | float:

@@ -168,7 +168,9 @@ def compute(call: GuidedCall) -> Tensor:
     return guided.masked_fill(conditional == -math.inf, -math.inf).to(call.logits.dtype)
 
 
-def sample_weights(logits: Tensor, top_k: int = 0, top_p: float = 0.0, scale: Tensor | float = 1.0) -> Tensor:
+def sample_weights(
+    logits: Tensor, top_k: int = 0, top_p: Tensor | float = 0.0, scale: Tensor | float = 1.0
+) -> Tensor:
     """The weight of each token in `sample`: its probability as a whole number, 0 where a filter removed it.
 
     The weight of a logit l is ``round(2**35 * exp((l - m) * scale))`` with m the largest of its row, exp in float64.
@@ -181,7 +183,8 @@ def sample_weights(logits: Tensor, top_k: int = 0, top_p: float = 0.0, scale: Te
         top_p: 0.0 for no filter. Otherwise the tokens are put in ascending order of their logits, equal ones in the
             order of the vocabulary (a stable sort). A token goes if its running weight is at most
             ``floor((1 - top_p) * all)``, or ``all - 1`` if that is less, so at least one stays. ``1 - top_p`` and the
-            product are computed in float64.
+            product are computed in float64. A float, or a tensor of shape () or (B,), in which a number outside
+            [0, 1] counts as the nearest one inside, and NaN as 0.
         scale: 1 / temperature, a float or a tensor of shape () or (B,).
 
     Returns:
@@ -197,13 +200,14 @@ def sample_weights(logits: Tensor, top_k: int = 0, top_p: float = 0.0, scale: Te
     if top_k > 0:
         kth = values.topk(top_k, sorted=False).values.amin(-1, keepdim=True)
         weights = weights.where(values >= kth, 0)
-    if top_p > 0:
+    if isinstance(top_p, Tensor) or top_p > 0:
+        share = _per_sample(top_p, values).nan_to_num(0.0).clamp(0.0, 1.0)
         order = values.argsort(stable=True)
         running = weights.gather(-1, order).cumsum(-1)
         total = running[..., -1:]
-        limit = ((1 - top_p) * total.double()).floor().long().minimum(total - 1)
+        limit = ((1 - share) * total.double()).floor().long().minimum(total - 1)
         goes = torch.empty_like(running, dtype=torch.bool).scatter_(-1, order, running <= limit)
-        weights = weights.masked_fill(goes, 0)
+        weights = weights.masked_fill(goes & (share > 0), 0)
     return weights
 
 
@@ -219,14 +223,14 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
 
 
 def sample_tempered(
-    logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int = 0, top_p: float = 0.0
+    logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int = 0, top_p: Tensor | float = 0.0
 ) -> Tensor:
     """`sample` of the logits times `scale`, 1 / temperature: a float or a tensor of shape () or (B,)."""
     _checks.sample("_sample_tempered", logits, uniform, scale, top_k, top_p)
     return refuse_empty_rows(draw(logits, uniform, scale, top_k, top_p), logits, scale)
 
 
-def draw(logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int, top_p: float) -> Tensor:
+def draw(logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int, top_p: Tensor | float) -> Tensor:
     """`sample_tempered` of checked arguments, with -1 for a row whose weights are all zero."""
     running = sample_weights(logits, top_k, top_p, scale).cumsum(-1)
     total = running[..., -1]
@@ -263,8 +267,9 @@ def _prior(prev_logits: Tensor, size: Sequence[int], prev_size: Sequence[int], o
     prev_spectrum = dct(prev_maps)
     spectrum = dct(interpolated) if options.prior == "dse" else torch.zeros_like(interpolated)
     gain = math.sqrt(h * w / (prev_h * prev_w)) if options.rescale else 1.0
-    spectrum[..., :prev_h, :prev_w] = gain * prev_spectrum
-    return _to_tokens(idct(spectrum))
+    # Nothing is written in place: `torch.func.linearize` would drop the write.
+    rows = spectrum[..., :prev_h, :].slice_scatter(gain * prev_spectrum, -1, 0, prev_w)
+    return _to_tokens(idct(spectrum.slice_scatter(rows, -2, 0, prev_h)))
 
 
 def _merge(logits: Tensor, cfg: Tensor | float) -> Tensor:

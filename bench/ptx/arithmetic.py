@@ -78,11 +78,18 @@ def plain(machine: Machine, instruction: Instruction) -> Run:
     if BITS.get(kind, 0) == 16 and is_float(kind):
         raise unknown(instruction)
     to, *sources = instruction.operands
+    if kind == "f32x2":
+        function = _both(function)
     if "ftz" in instruction.parts:
         return elementwise(
             machine, lambda a: function(_flushed(a)), to, kind, machine.source(sources[0], kind)
         )
     return elementwise(machine, function, to, kind, *[machine.source(s, kind) for s in sources])
+
+
+def _both(function: Callable[..., Array]) -> Callable[..., Array]:
+    """The function of two float32 in each 64-bit register."""
+    return lambda *values: function(*[v.view(np.float32) for v in values]).view(np.uint64)
 
 
 def _flushed(a: Array) -> Array:
@@ -132,9 +139,11 @@ def multiply(machine: Machine, instruction: Instruction) -> Run:
     to, a, b, *c = instruction.operands
     sources = [machine.source(a, kind), machine.source(b, kind)]
     if is_float(kind):
-        if kind not in ("f32", "f64") or c:
+        if kind not in ("f32", "f64", "f32x2") or c:
             raise unknown(instruction)
-        return elementwise(machine, np.multiply, to, kind, *sources)
+        return elementwise(
+            machine, _both(np.multiply) if kind == "f32x2" else np.multiply, to, kind, *sources
+        )
     if "hi" in instruction.parts:
         if kind == "s64" or c:
             raise unknown(instruction)
@@ -154,10 +163,10 @@ def multiply(machine: Machine, instruction: Instruction) -> Run:
 
 def fused(machine: Machine, instruction: Instruction) -> Run:
     kind = kind_of(instruction, "rn")
-    if kind not in ("f32", "f64"):
+    if kind not in ("f32", "f64", "f32x2"):
         raise unknown(instruction)
     to, *sources = instruction.operands
-    function = rounding.fma32 if kind == "f32" else rounding.fma64
+    function = {"f32": rounding.fma32, "f64": rounding.fma64, "f32x2": _both(rounding.fma32)}[kind]
     return elementwise(machine, function, to, kind, *[machine.source(s, kind) for s in sources])
 
 

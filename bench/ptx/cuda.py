@@ -191,7 +191,7 @@ def sample(
     scale: Strength,
     *,
     top_k: int = 0,
-    top_p: float = 0.0,
+    top_p: Strength = 0.0,
     target: str = "sm_90",
     blocks: Iterable[int] | None = None,
     counts: Any = None,
@@ -213,7 +213,7 @@ def sample(
         tokens=tokens,
         vocabulary=vocabulary,
         top_k=top_k,
-        top_p=top_p,
+        top_p=_number(arena, top_p),
     )
     compiled = kernel("sample.cu", target, launch["function"], launch["argument"], change)
     _run(arena, compiled, launch, out, at, blocks, counts)

@@ -29,7 +29,7 @@ DTYPES: dict[str, Any] = {
     "u8": np.uint8, "s8": np.int8, "b8": np.uint8,
     "u16": np.uint16, "s16": np.int16, "b16": np.uint16, "f16": np.uint16, "bf16": np.uint16,
     "u32": np.uint32, "s32": np.int32, "b32": np.uint32, "f32": np.float32, "f16x2": np.uint32, "bf16x2": np.uint32,
-    "u64": np.uint64, "s64": np.int64, "b64": np.uint64, "f64": np.float64,
+    "u64": np.uint64, "s64": np.int64, "b64": np.uint64, "f64": np.float64, "f32x2": np.uint64,
 }  # fmt: skip
 _STORED = {1: np.bool_, 8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 

@@ -29,7 +29,8 @@ class Launched:
 class Times:
     """Microseconds."""
 
-    memory: float
+    memory: float  # what cannot be avoided
+    cache: float  # the sectors of logits that were asked for
     issue: float
     shared: float
     matrix: float
@@ -44,11 +45,11 @@ class Times:
 
     @property
     def counted(self) -> float:
-        return self.exposed + max(self.memory, self.issue, self.shared, self.matrix, self.float64)
+        return self.exposed + max(self.memory, self.cache, self.issue, self.shared, self.matrix, self.float64)
 
 
-def times(counts: Counts, launch: Launched, card: Card) -> Times:
-    """The fullest multiprocessor decides, but for memory, which all share."""
+def times(counts: Counts, launch: Launched, card: Card, logits_sectors: int = 0) -> Times:
+    """The fullest multiprocessor decides, but for memory and its cache, which all share."""
     on_fullest = -(-launch.blocks // card.multiprocessors)
     share = on_fullest / counts.blocks  # of the executed blocks' counts, on that multiprocessor
     cycles = 1e6 / card.clock * share
@@ -58,6 +59,7 @@ def times(counts: Counts, launch: Launched, card: Card) -> Times:
     waits = launch.bytes_of_map / card.copy * 1e6 if at_once == 1 else 0.0
     return Times(
         memory=launch.bytes / card.copy * 1e6,
+        cache=32 * logits_sectors * launch.blocks / counts.blocks / card.cache * 1e6,
         issue=counts.issued / rates.ISSUE * cycles,
         shared=counts.wavefronts / rates.WAVEFRONTS * cycles,
         matrix=sum(n / products[kind] for kind, n in counts.products.items()) * cycles,
@@ -68,7 +70,7 @@ def times(counts: Counts, launch: Launched, card: Card) -> Times:
 
 def row(counts: Counts, launch: Launched, card: Card, logits_sectors: int) -> dict[str, Any]:
     """What `bench.counted` writes of a launch."""
-    found = times(counts, launch, card)
+    found = times(counts, launch, card, logits_sectors)
     executed = launch.outputs * counts.blocks / launch.blocks
     per = 32 / executed
     fewest_sectors = launch.bytes * counts.blocks / launch.blocks / 32

@@ -11,6 +11,7 @@ from bench.ptx.faults import Fault
 BITS = {"pred": 1, "b8": 8, "u8": 8, "s8": 8, "b16": 16, "u16": 16, "s16": 16, "f16": 16, "bf16": 16} | {
     prefix + str(bits): bits for prefix in "busf" for bits in (32, 64)
 }
+BITS["f32x2"] = 64
 
 
 @dataclass(frozen=True)

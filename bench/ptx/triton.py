@@ -183,7 +183,7 @@ def sample(
     uniform: Tensor,
     scale: float | Tensor,
     top_k: int,
-    top_p: float,
+    top_p: float | Tensor,
     target: str,
     *,
     counts: Any = None,

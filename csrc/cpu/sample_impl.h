@@ -98,7 +98,7 @@ class Row {
   }
 
   // The token, or -1 where the largest logit is not finite.
-  int64_t draw(const S* logits, double uniform, double scale) const {
+  int64_t draw(const S* logits, double uniform, double scale, double top_p) const {
     constexpr Key infinity = key_of(Format<S>::infinity);
     constexpr Key minus_infinity = key_of(static_cast<Key>(Format<S>::infinity | kSign<Key>));
     const int64_t vocabulary = call_.vocabulary;
@@ -131,8 +131,8 @@ class Row {
       total += weights_[i];
     }
     for (int64_t i = 0; i < kBlock; ++i) weights_[count + i] = 0;
-    if (call_.top_p > 0) {
-      const int64_t limit = least(static_cast<int64_t>((1 - call_.top_p) * static_cast<double>(total)), total - 1);
+    if (top_p > 0) {
+      const int64_t limit = least(static_cast<int64_t>((1 - top_p) * static_cast<double>(total)), total - 1);
       const Found first = select(count, low, high, limit, [this](int64_t i) { return weights_[i]; });
       for (int64_t i = 0; i < count; ++i)
         weights_[i] = keys_[i] > first.key || (keys_[i] == first.key && i >= first.position) ? weights_[i] : 0;
@@ -238,7 +238,7 @@ int64_t sample_as(const SampleCall& call, int64_t begin, int64_t end) {
                                                   : static_cast<const float*>(call.uniform)[at];
     const S* logits =
         static_cast<const S*>(call.logits.data) + b * call.logits.batch_stride + t * call.logits.token_stride;
-    call.out[r] = row.draw(logits, uniform, call.scale[b]);
+    call.out[r] = row.draw(logits, uniform, call.scale[b], call.top_p[b]);
     if (call.out[r] < 0 && first_empty < 0) first_empty = r;
   }
   return first_empty;

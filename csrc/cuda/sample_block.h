@@ -88,7 +88,7 @@ struct SampleBlock {
       low = select(low, high, [](Key) { return uint64_t{1}; }, [=](uint64_t) { return below; }).key;
     }
     uint64_t gone = 0;  // how many columns with the lowest key top-p removes; the first ones go
-    if (call.top_p > 0) {
+    if (row.top_p > 0) {
       const Selected first = select(
           low, high, [this](Key key) { return row.weight(key); }, [this](uint64_t all) { return row.limit(all); });
       low = first.key;

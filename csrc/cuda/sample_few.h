@@ -42,7 +42,7 @@ struct SampleFew {
         if (greater < row.call.top_k && row.key(v) < lowest) lowest = row.key(v);
       }
     }
-    if (row.call.top_p > 0) {
+    if (row.top_p > 0) {
       uint64_t all = 0;
       for (int v = 0; v < columns; ++v)
         if (row.key(v) >= lowest) all += row.weight(row.key(v));
@@ -61,7 +61,7 @@ struct SampleFew {
     const Key key = row.key(v);
     if (key < lowest) return 0;
     const uint64_t weight = row.weight(key);
-    if (row.call.top_p <= 0) return weight;
+    if (row.top_p <= 0) return weight;
     uint64_t running = 0;
     for (int u = 0; u < columns; ++u) {
       const Key other = row.key(u);

@@ -52,6 +52,7 @@ struct Row {
   const SampleCall& call;
   const Stored* logits = nullptr;
   double scale = 1.0;
+  double top_p = 0.0;
   double share = 0.0;  // of the remaining weight, which lies before the drawn token
   double largest = 0.0;
 
@@ -64,8 +65,11 @@ struct Row {
     const int64_t at = batch * call.uniform_batch_stride + token * call.uniform_token_stride;
     const double uniform = call.uniform_is_double ? static_cast<const double*>(call.uniform)[at]
                                                   : static_cast<const float*>(call.uniform)[at];
-    share = uniform > 0 ? (uniform < 1 ? uniform : 1.0) : 0.0;  // 0 for NaN
+    share = within_one(uniform);
+    top_p = within_one(read_strength(call.top_p, batch));
   }
+
+  static SSG_DEVICE double within_one(double x) { return x > 0 ? (x < 1 ? x : 1.0) : 0.0; }  // 0 for NaN
 
   SSG_DEVICE Key key(int64_t v) const {
     const Key bits = logits[v] == kSign ? 0 : logits[v];
@@ -89,7 +93,7 @@ struct Row {
   }
 
   // The limits that a running weight must exceed: for the first token that top-p keeps, and for the token drawn.
-  SSG_DEVICE uint64_t limit(uint64_t total) const { return part(1 - call.top_p, total); }
+  SSG_DEVICE uint64_t limit(uint64_t total) const { return part(1 - top_p, total); }
   SSG_DEVICE uint64_t target(uint64_t total) const { return part(share, total); }
   static SSG_DEVICE uint64_t part(double of, uint64_t total) {
     const auto found = static_cast<uint64_t>(of * static_cast<double>(total));

@@ -81,9 +81,9 @@ struct SampleArguments {
   Operand uniform;
   StrengthArgument scale;  // 1 for ScaleKind::none
   int64_t top_k;
-  double top_p;
+  StrengthArgument top_p;
 
-  SampleArguments(ScaleKind kind, const StableIValue* stack);
+  SampleArguments(ScaleKind kind, bool top_p_is_float, const StableIValue* stack);
 };
 
 }  // namespace ssg::ops

@@ -89,8 +89,9 @@ void sample(const char* name, const SampleArguments& given) {
     fail(name, ": uniform must be on the device of logits, ", logits.device.text(), ", got ", uniform.device.text());
   if (given.top_k < 0 || given.top_k > vocabulary)
     fail(name, ": top_k must be from 0 to V = ", vocabulary, ", got ", given.top_k);
-  if (!(given.top_p >= 0 && given.top_p <= 1))
-    fail(name, ": top_p must be from 0 to 1, got ", number_text(given.top_p));
+  const double top_p = given.top_p.operand() == nullptr ? given.top_p.strength().value : 0.0;
+  if (!(top_p >= 0 && top_p <= 1)) fail(name, ": top_p must be from 0 to 1, got ", number_text(top_p));
+  strength(name, "top_p", given.top_p, logits.size[0], logits.device);
   strength(name, "scale", given.scale, logits.size[0], logits.device);
 }
 

@@ -13,7 +13,7 @@ namespace {
 #if defined(SSG_HAVE_CUDA)
 void run_on_cuda(const StepKey& key, const GuidedArguments& given, const Operand& out) {
   cuda::GuidedCall call;
-  describe(call, given.sources(), given.logits, given.prev_logits, out);
+  fill(call, given.sources(), given.logits, given.prev_logits, out);
   Strength* const strengths[kMostStrengths] = {&call.beta, &call.cfg, &call.prev_cfg};
   for (size_t s = 0; s < given.overload.op.strengths; ++s) *strengths[s] = given.strengths[s].strength();
   run(key, call, given.logits);
@@ -39,7 +39,7 @@ void set_weights(double* weight, const GuidedArguments& given, int64_t batch) {
 
 void run_on_cpu(const StepKey& key, const GuidedArguments& given, const Operand& out) {
   cpu::GuidedCall call;
-  describe(call, given.sources(), given.logits, given.prev_logits, out);
+  fill(call, given.sources(), given.logits, given.prev_logits, out);
   if (!given.out) {
     const int64_t elements = out.size[0] * out.size[1] * out.size[2];
     cpu::advise_huge_pages(out.tensor.mutable_data_ptr(), elements * item_bytes(call.scalar));

@@ -21,7 +21,7 @@ Tensor prior_linear(PriorLinearArguments given) {
 #if defined(SSG_HAVE_CUDA)
   if (!x.device.is_cpu()) {
     cuda::GuidedCall call;
-    describe(call, 1, x, x, out);
+    fill(call, 1, x, x, out);
     call.current[0].data = nullptr;
     call.beta = scale;
     run(key, call, x);
@@ -29,7 +29,7 @@ Tensor prior_linear(PriorLinearArguments given) {
   }
 #endif
   cpu::GuidedCall call;
-  describe(call, 1, x, x, out);
+  fill(call, 1, x, x, out);
   call.current[0].data = nullptr;
   Numbers weights(2 * call.batch);
   for (int64_t b = 0; b < call.batch; ++b) {

@@ -4,8 +4,7 @@
 
 namespace ssg::ops {
 
-void describe(GuidedCall& call, int64_t sources, const Operand& logits, const Operand& prev_logits,
-              const Operand& out) {
+void fill(GuidedCall& call, int64_t sources, const Operand& logits, const Operand& prev_logits, const Operand& out) {
   call.scalar = *scalar_of(logits.dtype);
   call.sources = sources;
   call.batch = logits.size[0] / sources;

@@ -19,7 +19,7 @@ extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stre
 namespace ssg::ops {
 
 // Fills in what does not depend on the strengths.
-void describe(GuidedCall& call, int64_t sources, const Operand& logits, const Operand& prev_logits, const Operand& out);
+void fill(GuidedCall& call, int64_t sources, const Operand& logits, const Operand& prev_logits, const Operand& out);
 
 // An array that lies on the stack for the usual batches, else on the heap.
 class Numbers {

@@ -19,12 +19,14 @@ struct SampleOverload {
   const char* op;
   const char* overload;
   ScaleKind scale;
+  bool top_p_is_float;
 };
-constexpr SampleOverload kOverloads[] = {{"sample", "", ScaleKind::none},
-                                         {"_sample_tempered", "", ScaleKind::tensor},
-                                         {"_sample_tempered", "float", ScaleKind::number}};
+constexpr SampleOverload kOverloads[] = {{"sample", "", ScaleKind::none, true},
+                                         {"_sample_tempered", "", ScaleKind::tensor, true},
+                                         {"_sample_tempered", "float", ScaleKind::number, true},
+                                         {"_sample_tempered", "tensors", ScaleKind::tensor, false}};
 
-void describe(SampleCall& call, const SampleArguments& given, const Tensor& out) {
+void fill(SampleCall& call, const SampleArguments& given, const Tensor& out) {
   const Operand& logits = given.logits;
   call.scalar = *scalar_of(logits.dtype);
   call.batch = logits.size[0];
@@ -36,15 +38,15 @@ void describe(SampleCall& call, const SampleArguments& given, const Tensor& out)
   call.uniform_batch_stride = given.uniform.stride[0];
   call.uniform_token_stride = given.uniform.stride[1];
   call.top_k = given.top_k;
-  call.top_p = given.top_p;
   call.out = static_cast<int64_t*>(out.mutable_data_ptr());
 }
 
 #if defined(SSG_HAVE_CUDA)
 void run_on_cuda(const SampleArguments& given, const Tensor& out) {
   cuda::SampleCall call;
-  describe(call, given, out);
+  fill(call, given, out);
   call.scale = given.scale.strength();
+  call.top_p = given.top_p.strength();
   on_current_stream(given.logits, [&](int32_t device, void* stream) { cuda::sample(call, device, stream); });
 }
 #endif
@@ -62,16 +64,21 @@ double largest_of(const Logits& logits, Scalar scalar, int64_t vocabulary, int64
 
 void run_on_cpu(const SampleArguments& given, const Tensor& out) {
   cpu::SampleCall call;
-  describe(call, given, out);
+  fill(call, given, out);
   Numbers scales(call.batch);
+  Numbers top_ps(call.batch);
   const Strength scale = given.scale.strength();
+  const Strength top_p = given.top_p.strength();
   for (int64_t b = 0; b < call.batch; ++b) {
     const double value = number_of(scale, b);
     if (!(value > 0 && value < std::numeric_limits<double>::infinity()) && call.tokens > 0)
       fail("sample: scale must be positive and finite, got ", number_text(value));
     scales.data()[b] = value;
+    const double p = number_of(top_p, b);
+    top_ps.data()[b] = p > 0 ? std::min(p, 1.0) : 0.0;  // 0 for NaN
   }
   call.scale = scales.data();
+  call.top_p = top_ps.data();
   const int64_t empty = cpu::sample(call, in_parallel);
   if (empty < 0) return;
   const int64_t b = empty / call.tokens;
@@ -98,7 +105,8 @@ template <size_t I>
 void boxed(StableIValue* stack, uint64_t, uint64_t) {
   constexpr SampleOverload overload = kOverloads[I];
   if (serves(stack[0]))
-    stack[0] = torch::stable::detail::from(sample(overload.op, SampleArguments(overload.scale, stack)));
+    stack[0] = torch::stable::detail::from(
+        sample(overload.op, SampleArguments(overload.scale, overload.top_p_is_float, stack)));
   else
     fall_back(overload.op, overload.overload, stack);
 }

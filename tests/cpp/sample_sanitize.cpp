@@ -211,7 +211,8 @@ void test(const Case& c, std::mt19937_64& random) {
   call.uniform_token_stride = 1;
   call.scale = scale.get();
   call.top_k = c.top_k;
-  call.top_p = c.top_p;
+  const std::vector<double> top_p(static_cast<size_t>(c.batch), c.top_p);
+  call.top_p = top_p.data();
   call.out = out.get();
   workers = c.threads;
   const int64_t empty = ssg::cpu::sample(call, parallel);

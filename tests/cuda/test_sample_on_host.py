@@ -19,7 +19,7 @@ from ssg_kernels import reference
 
 
 def sample(
-    logits: Tensor, uniform: Tensor, scale: float | Tensor = 1.0, top_k: int = 0, top_p: float = 0.0
+    logits: Tensor, uniform: Tensor, scale: float | Tensor = 1.0, top_k: int = 0, top_p: float | Tensor = 0.0
 ) -> Tensor:
     batch, tokens, vocabulary = logits.shape
     results = []
@@ -37,12 +37,21 @@ def sample(
                 tokens=tokens,
                 vocabulary=vocabulary,
                 top_k=top_k,
-                top_p=top_p,
+                top_p=number(top_p),
                 reverse=reverse,
             )
         results.append(out)
     assert torch.equal(*results)
     return results[0]
+
+
+def test_top_p_of_each_sample() -> None:
+    for vocabulary in (2, 40, 300):
+        call = Draw(vocabulary, 4, 3)
+        logits, uniform = call.logits(), call.uniform()
+        top_p = torch.tensor([0.0, 0.5, 2.0, torch.nan], dtype=torch.float64)
+        expected = reference.draw(logits, uniform, call.scale, 0, top_p)
+        assert torch.equal(sample(logits, uniform, call.scale, 0, top_p), expected)
 
 
 def check(call: Draw) -> None:

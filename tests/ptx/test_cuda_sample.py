@@ -63,8 +63,8 @@ def test_strided_rows_and_a_scale_per_sample() -> None:
     logits, uniform = call.logits(), call.uniform()
     wide = torch.full((4, 3, 64), math.nan)
     wide[..., 5:35] = logits.transpose(0, 1)
-    scale = torch.tensor([0.5, 1.0, 2.0])
+    scale, top_p = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([0.9, 0.0, 0.5])
     tokens = cuda.sample(
-        wide[..., 5:35].transpose(0, 1), uniform.t().contiguous().t(), scale, top_k=9, top_p=0.9
+        wide[..., 5:35].transpose(0, 1), uniform.t().contiguous().t(), scale, top_k=9, top_p=top_p
     )
-    assert torch.equal(tokens, reference.sample_tempered(logits, uniform, scale, 9, 0.9))
+    assert torch.equal(tokens, reference.sample_tempered(logits, uniform, scale, 9, top_p))
