@@ -128,17 +128,10 @@ def atomic(machine: Machine, instruction: Instruction) -> Run:
     *others, kind = instruction.parts[1:]
     if set(others) - {"shared", "add", "relaxed", "cta"} or {"shared", "add"} - set(others) or kind != "u32":
         raise unknown(instruction)
-    to, (at, value) = (
-        (None, instruction.operands)
-        if instruction.name == "red"
-        else (
-            instruction.operands[0],
-            instruction.operands[1:],
-        )
-    )
+    *to, at, value = instruction.operands  # red has no result
     memory, address = machine.spaces["shared"], machine.address(at)
     source = machine.source(value, kind)
-    keep = None if to is None else machine.sink(to, kind)
+    keep = [machine.sink(x, kind) for x in to]
 
     def run(active: Active) -> None:
         lanes, where = active.index, address(active)
@@ -158,8 +151,8 @@ def atomic(machine: Machine, instruction: Instruction) -> Run:
         sums = (old[order] + before + added[order]).astype(np.uint32)
         last = np.r_[first[1:], True]
         memory.write(found[order][last], sums[last][:, None].view(np.uint8))
-        if keep is not None:
-            keep(active, whole)
+        for store in keep:
+            store(active, whole)
 
     return run
 

@@ -62,16 +62,17 @@ class Groups:
 
     def wait(self, pending: int) -> Run:
         def run(active: Active) -> None:
-            left = []
-            for group, mask, names, granules in self.busy:
-                done = mask & active.mask & (group < self.committed - pending)
-                if not (done == mask).all():
-                    left.append((group, mask, names, granules))
-                    continue
-                for name in names:
-                    self._settle(name, mask)
-                self.machine.races.pinned[granules] -= 1
+            done, left = [], []
+            for product in self.busy:
+                group, mask, _, _ = product
+                over = mask & active.mask & (group < self.committed - pending)
+                (done if (over == mask).all() else left).append(product)
             self.busy = left
+            for _, mask, names, granules in done:
+                self.machine.races.pinned[granules] -= 1
+                for name in names:  # which a later product may still be adding to
+                    if not any(name in others and (mask & lanes).any() for _, lanes, others, _ in left):
+                        self._settle(name, mask)
 
         return run
 

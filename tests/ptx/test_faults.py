@@ -201,6 +201,7 @@ _WAIT = "wgmma.wait_group.sync.aligned 0;"
         ("race", "fence.proxy.async.shared::cta;", ""),
         ("race", "bar.sync 0;\n    mov.f32", "mov.f32"),
         ("uninitialised", _WAIT, ""),
+        ("uninitialised", _WAIT, "wgmma.wait_group.sync.aligned 1;"),
         ("race", f"{_WAIT}\n    st.shared.u32 [%r2], %r0;", f"st.shared.u32 [%r2], %r0; {_WAIT}"),
         ("uninitialised", "    st.shared.u32 [%r2], %r3;", ""),
         ("unknown operand", "0x0000000800080000", "0x0002000800080000"),
@@ -211,7 +212,7 @@ def test_faults_of_asynchronous_products(kind: str, wrong: str, right: str) -> N
     assert not run(WGMMA, words(128), out, threads=128, shared=512).any()
     assert WGMMA.count(wrong) == 1
     body = WGMMA.replace(wrong, right)
-    if wrong == _WAIT:  # the store behind it would be a race
+    if wrong == _WAIT:  # without it, the store would be a race
         body = body.replace("st.shared.u32 [%r2], %r0;", "")
     with pytest.raises(Fault) as found:
         run(body, words(128), out, threads=128, shared=512)
