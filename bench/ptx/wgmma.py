@@ -22,6 +22,9 @@ Run = Callable[[Active], None]
 _MMA = re.compile(r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k8\.f32\.tf32\.tf32")
 _SWIZZLE = {0: 0, 1: 128, 2: 64, 3: 32}  # bytes of a row, by bits 62 and 63 of the descriptor
 
+# The number of a product's group, its lanes, its registers, and the granules of shared memory that it reads.
+Product = tuple[Array, Array, list[str], Array]
+
 
 def addresses(descriptor: int, columns: int) -> Array:
     """Shared addresses of B's tf32 elements [column][k], k along the rows ("K-major").
@@ -50,8 +53,7 @@ class Groups:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        # Of each product that was not waited for: the number of its group, its lanes, registers and granules.
-        self.busy: list[tuple[Array, Array, list[str], Array]] = []
+        self.busy: list[Product] = []  # that nobody has waited for
         self.committed = np.zeros(machine.lanes, np.int64)
 
     def fence(self, active: Active) -> None:
@@ -62,7 +64,8 @@ class Groups:
 
     def wait(self, pending: int) -> Run:
         def run(active: Active) -> None:
-            done, left = [], []
+            done: list[Product] = []
+            left: list[Product] = []
             for product in self.busy:
                 group, mask, _, _ = product
                 over = mask & active.mask & (group < self.committed - pending)
