@@ -72,7 +72,22 @@ _PLAIN: dict[str, tuple[Callable[..., Array], tuple[str, ...]]] = {
 }
 
 
+def _mixed(machine: Machine, instruction: Instruction) -> Run | None:
+    """add, sub and fma of float32 whose factors, or first operand, are halves (PTX ISA, "Mixed Precision")."""
+    functions = {"add": np.add, "sub": np.subtract, "fma": rounding.fma32}
+    *others, to_kind, of_kind = instruction.parts
+    if to_kind != "f32" or of_kind not in ("f16", "bf16") or others != [instruction.name, "rn"]:
+        return None
+    function = functions[instruction.name]
+    widen = rounding.from_float16 if of_kind == "f16" else rounding.from_bfloat16
+    to, *narrow, last = instruction.operands
+    sources = [*(machine.source(x, of_kind) for x in narrow), machine.source(last, "f32")]
+    return elementwise(machine, lambda *x: function(*map(widen, x[:-1]), x[-1]), to, "f32", *sources)
+
+
 def plain(machine: Machine, instruction: Instruction) -> Run:
+    if instruction.name in ("add", "sub") and (mixed := _mixed(machine, instruction)) is not None:
+        return mixed
     function, allowed = _PLAIN[instruction.name]
     kind = kind_of(instruction, *allowed)
     if BITS.get(kind, 0) == 16 and is_float(kind):
@@ -162,6 +177,8 @@ def multiply(machine: Machine, instruction: Instruction) -> Run:
 
 
 def fused(machine: Machine, instruction: Instruction) -> Run:
+    if (mixed := _mixed(machine, instruction)) is not None:
+        return mixed
     kind = kind_of(instruction, "rn")
     if kind not in ("f32", "f64", "f32x2"):
         raise unknown(instruction)

@@ -138,6 +138,21 @@ def test_conversions_to_halves_and_back(kind: str, dtype: torch.dtype) -> None:
     assert math.isnan(struct.unpack("<f", struct.pack("<I", results(body, [bits_of(math.nan)] * 32)[0]))[0])
 
 
+def test_two_numbers_a_register_and_mixed_precision() -> None:
+    given = [bits_of(x) for x in (1.0, -2.5, 0.1, 3e7)] * 8
+    x = np.array(given, np.uint32).view(np.float32)
+    body = """mov.b64 %d5, {%r2, %r2}; add.f32x2 %d5, %d5, %d5; mul.f32x2 %d5, %d5, %d5;
+    fma.rn.f32x2 %d5, %d5, %d5, %d5; mov.b64 {%r4, %r3}, %d5;"""
+    square = (x + x) * (x + x)
+    expected = (square.astype(np.float64) * square + square).astype(np.float32)
+    assert results(body, given) == expected.view(np.uint32).tolist()
+    body = """mov.b32 %f1, %r2; cvt.rn.bf16.f32 %h1, %f1; sub.rn.f32.bf16 %f2, %h1, %f1;
+    fma.rn.f32.bf16 %f2, %h1, %h1, %f2; mov.b32 %r3, %f2;"""
+    half = torch.from_numpy(x.copy()).bfloat16().double().numpy()
+    rest = (half - x).astype(np.float32)
+    assert results(body, given) == (half * half + rest).astype(np.float32).view(np.uint32).tolist()
+
+
 def test_fused_multiply_add_rounds_once() -> None:
     generator = np.random.default_rng(1)
     a, b = generator.standard_normal((2, 3000)) * 2.0 ** generator.integers(-30, 30, (2, 3000))
