@@ -128,25 +128,17 @@ def count_cuda(case: Case, target: str) -> dict[str, Any]:
     logits, prev_logits, out = strip(case, width, 0)
     columns = slice(0, width)
 
-    def for_all(x: Tensor) -> Tensor:  # every sample is this one
-        return (
-            x[:, None].expand(-1, case.batch, -1, -1).flatten(0, 1)
-            if case.cfg
-            else x.expand(case.batch, -1, -1)
-        )
-
     counts = Counts()
     strips = -(-case.vocabulary // plan.columns)
     executed = cuda.guided(
-        for_all(logits), for_all(prev_logits), out.expand(case.batch, -1, -1), case.strengths,
-        sources=case.halves, target=target, columns=columns, counts=counts,
-        blocks=[strips * split for split in range(plan.splits)], choose=lambda call: call.plan(),
-        size=sides[0], prev_size=sides[1],
+        logits, prev_logits, out, case.strengths, sources=case.halves, target=target, columns=columns, counts=counts,
+        blocks=[strips * split for split in range(plan.splits)], choose=lambda call: plan, size=sides[0],
+        prev_size=sides[1],
     )  # fmt: skip
     error = check(case, logits[..., columns], prev_logits[..., columns], out[..., columns])
-    registers, spilled = resources.of_ptx(cuda.ptx("guided.cu", target), executed.kernel.name)
+    made = resources.of_ptx(cuda.ptx("guided.cu", target), executed.kernel.name)
     launch = Launched(
-        executed.blocks, executed.threads, executed.shared_bytes, registers, spilled,
+        executed.blocks, executed.threads, executed.shared_bytes, made,
         case.tokens * case.batch * case.vocabulary, case.bytes, case.bytes_of_map, False,
     )  # fmt: skip
     return _row(
@@ -171,9 +163,9 @@ def count_triton(case: Case, target: str) -> dict[str, Any]:
     counts = Counts()
     triton.run(launched, out, counts=counts)
     error = check(case, logits, prev_logits, out)
-    registers, spilled = resources.of_cubin(launched.cubin)
+    made_of = resources.of_cubin(launched.cubin)
     launch = Launched(
-        plan.programs, launched.threads, launched.shared_bytes, registers, spilled,
+        plan.programs, launched.threads, launched.shared_bytes, made_of,
         case.tokens * case.batch * case.vocabulary, case.bytes, case.bytes_of_map, "wgmma" in launched.ptx,
     )  # fmt: skip
     return _row(case, counts, launch, target, error, str(plan), ("current", "previous", "out"))

@@ -118,8 +118,15 @@ def extreme(machine: Machine, instruction: Instruction) -> Run:
         raise unknown(instruction)
     to, *sources = instruction.operands
     # Of a number and a NaN the result is the number (PTX ISA, min and max).
-    function = np.fmin if instruction.name == "min" else np.fmax
-    return elementwise(machine, function, to, kind, *[machine.source(s, kind) for s in sources])
+    function: Callable[..., Array] = np.fmin if instruction.name == "min" else np.fmax
+    given = [machine.source(s, kind) for s in sources]  # two or three
+
+    def folded(first: Array, *others: Array) -> Array:
+        for each in others:
+            first = function(first, each)
+        return first
+
+    return elementwise(machine, folded, to, kind, *given)
 
 
 def divide(machine: Machine, instruction: Instruction) -> Run:

@@ -8,6 +8,7 @@ from typing import Any
 from bench.ptx import rates
 from bench.ptx.counts import Counts
 from bench.ptx.rates import Card
+from bench.ptx.resources import Resources
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,7 @@ class Launched:
     blocks: int
     threads: int
     shared_bytes: int
-    registers: int
-    spilled: int
+    resources: Resources
     outputs: int
     bytes: int  # that cannot be avoided: each logit read once, each output written once
     bytes_of_map: int  # the part of them that is the previous scale's
@@ -54,7 +54,9 @@ def times(counts: Counts, launch: Launched, card: Card, logits_sectors: int = 0)
     share = on_fullest / counts.blocks  # of the executed blocks' counts, on that multiprocessor
     cycles = 1e6 / card.clock * share
     products = card.wide_products if launch.uses_wide_products else card.products
-    at_once = min(rates.resident(card, launch.threads, launch.registers, launch.shared_bytes), on_fullest)
+    at_once = min(
+        rates.resident(card, launch.threads, launch.resources.registers, launch.shared_bytes), on_fullest
+    )
     # A block that is alone waits for its map; with another one beside it, that one works meanwhile.
     waits = launch.bytes_of_map / card.copy * 1e6 if at_once == 1 else 0.0
     return Times(
@@ -70,7 +72,7 @@ def times(counts: Counts, launch: Launched, card: Card, logits_sectors: int = 0)
 
 def row(counts: Counts, launch: Launched, card: Card, logits_sectors: int) -> dict[str, Any]:
     """What `bench.counted` writes of a launch."""
-    found = times(counts, launch, card, logits_sectors)
+    found, made = times(counts, launch, card, logits_sectors), launch.resources
     executed = launch.outputs * counts.blocks / launch.blocks
     per = 32 / executed
     fewest_sectors = launch.bytes * counts.blocks / launch.blocks / 32
@@ -94,9 +96,12 @@ def row(counts: Counts, launch: Launched, card: Card, logits_sectors: int) -> di
         "blocks": launch.blocks,
         "threads": launch.threads,
         "shared_bytes": launch.shared_bytes,
-        "registers": launch.registers,
-        "spilled_bytes": launch.spilled,
-        "resident_blocks": rates.resident(card, launch.threads, launch.registers, launch.shared_bytes),
+        "registers": made.registers,
+        "spilled_bytes": made.spilled,
+        "resident_blocks": rates.resident(
+            card, launch.threads, launch.resources.registers, launch.shared_bytes
+        ),
+        "machine_code": {"instructions": made.instructions, "loops": [asdict(loop) for loop in made.loops]},
         "times_us": {name: round(value, 1) for name, value in asdict(found).items()},
         "counted_us": round(found.counted, 1),
         "copy_us": round(found.memory, 1),
