@@ -74,7 +74,7 @@ _PLAIN: dict[str, tuple[Callable[..., Array], tuple[str, ...]]] = {
 
 def _mixed(machine: Machine, instruction: Instruction) -> Run | None:
     """add, sub and fma of float32 whose factors, or first operand, are halves (PTX ISA, "Mixed Precision")."""
-    functions = {"add": np.add, "sub": np.subtract, "fma": rounding.fma32}
+    functions: dict[str, Callable[..., Array]] = {"add": np.add, "sub": np.subtract, "fma": rounding.fma32}
     *others, to_kind, of_kind = instruction.parts
     if to_kind != "f32" or of_kind not in ("f16", "bf16") or others != [instruction.name, "rn"]:
         return None
