@@ -60,7 +60,6 @@ struct SampleCall {
   bool uniform_is_double = false;  // else float32
   int64_t uniform_batch_stride = 0;
   int64_t uniform_token_stride = 0;
-  int64_t top_k = 0;       // 0 keeps all
   int64_t* out = nullptr;  // [batch][tokens]; -1 for a row without a finite largest logit
 };
 

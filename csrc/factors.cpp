@@ -2,52 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <stdexcept>
+#include <utility>
 
 namespace ssg {
-
-Matrix identity(int64_t n) {
-  Matrix m(n, n);
-  for (int64_t i = 0; i < n; ++i) m(i, i) = 1.0;
-  return m;
-}
-
-Matrix transpose(const Matrix& m) {
-  Matrix t(m.cols, m.rows);
-  for (int64_t r = 0; r < m.rows; ++r)
-    for (int64_t c = 0; c < m.cols; ++c) t(c, r) = m(r, c);
-  return t;
-}
-
-Matrix multiply(const Matrix& a, const Matrix& b) {
-  Matrix m(a.rows, b.cols);
-  for (int64_t r = 0; r < a.rows; ++r)
-    for (int64_t k = 0; k < a.cols; ++k)
-      for (int64_t c = 0; c < b.cols; ++c) m(r, c) += a(r, k) * b(k, c);
-  return m;
-}
-
-Matrix kronecker(const Matrix& a, const Matrix& b) {
-  Matrix m(a.rows * b.rows, a.cols * b.cols);
-  for (int64_t ar = 0; ar < a.rows; ++ar)
-    for (int64_t br = 0; br < b.rows; ++br)
-      for (int64_t ac = 0; ac < a.cols; ++ac)
-        for (int64_t bc = 0; bc < b.cols; ++bc) m(ar * b.rows + br, ac * b.cols + bc) = a(ar, ac) * b(br, bc);
-  return m;
-}
-
-Matrix dct_matrix(int64_t n) {
-  const double pi = 3.14159265358979323846;
-  Matrix m(n, n);
-  for (int64_t k = 0; k < n; ++k) {
-    const double scale = std::sqrt((k == 0 ? 1.0 : 2.0) / static_cast<double>(n));
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t phase = ((2 * i + 1) * k) % (4 * n);  // reduced exactly, so that cos keeps all its digits
-      m(k, i) = scale * std::cos(pi * static_cast<double>(phase) / static_cast<double>(2 * n));
-    }
-  }
-  return m;
-}
 
 namespace {
 
@@ -65,17 +24,19 @@ void cubic_weights(double t, double weights[4]) {
 }  // namespace
 
 Matrix interpolation_matrix(int64_t from, int64_t to, Interpolation interpolation) {
-  Matrix m(to, from);
+  Matrix m(from);
   const double scale = static_cast<double>(from) / static_cast<double>(to);
   for (int64_t r = 0; r < to; ++r) {
     switch (interpolation) {
-      case Interpolation::nearest: m(r, r * from / to) = 1.0; break;
+      case Interpolation::nearest: *m.append_row(r * from / to, r * from / to + 1) = 1.0; break;
       case Interpolation::bilinear: {
         const double source = std::max(scale * (static_cast<double>(r) + 0.5) - 0.5, 0.0);
         const int64_t low = std::min(static_cast<int64_t>(source), from - 1);
+        const int64_t high = std::min(low + 1, from - 1);
         const double weight = source - static_cast<double>(low);
-        m(r, low) += 1.0 - weight;
-        m(r, std::min(low + 1, from - 1)) += weight;
+        double* row = m.append_row(low, high + 1);
+        row[0] += 1.0 - weight;
+        row[high - low] += weight;
         break;
       }
       case Interpolation::bicubic: {
@@ -83,16 +44,18 @@ Matrix interpolation_matrix(int64_t from, int64_t to, Interpolation interpolatio
         const double low = std::floor(source);
         double weights[4];
         cubic_weights(source - low, weights);
-        for (int64_t tap = 0; tap < 4; ++tap) {
-          const int64_t i = static_cast<int64_t>(low) - 1 + tap;
-          m(r, std::clamp<int64_t>(i, 0, from - 1)) += weights[tap];
-        }
+        const auto clamped = [&](int64_t tap) {
+          return std::clamp<int64_t>(static_cast<int64_t>(low) - 1 + tap, 0, from - 1);
+        };
+        double* row = m.append_row(clamped(0), clamped(3) + 1);
+        for (int64_t tap = 0; tap < 4; ++tap) row[clamped(tap) - clamped(0)] += weights[tap];
         break;
       }
       case Interpolation::area: {
         const int64_t begin = r * from / to;
         const int64_t end = ((r + 1) * from + to - 1) / to;
-        for (int64_t i = begin; i < end; ++i) m(r, i) = 1.0 / static_cast<double>(end - begin);
+        double* row = m.append_row(begin, end);
+        std::fill(row, row + (end - begin), 1.0 / static_cast<double>(end - begin));
         break;
       }
     }
@@ -100,47 +63,110 @@ Matrix interpolation_matrix(int64_t from, int64_t to, Interpolation interpolatio
   return m;
 }
 
-AxisFactors axis_factors(int64_t from, int64_t to, Interpolation interpolation, bool rescale) {
-  // Exactly the identity, so that equal sizes return the previous logits themselves.
-  if (from == to) return {identity(from), identity(from), identity(from)};
-  AxisFactors factors;
-  factors.interpolated = interpolation_matrix(from, to, interpolation);
-  Matrix low(from, to);  // P: the first rows of the fine transform
-  const Matrix fine = dct_matrix(to);
-  std::copy(fine.values.begin(), fine.values.begin() + from * to, low.values.begin());
-  const Matrix low_t = transpose(low);
-  factors.spliced = multiply(low_t, dct_matrix(from));
-  if (rescale)
-    for (double& value : factors.spliced.values)
-      value *= std::sqrt(static_cast<double>(to) / static_cast<double>(from));
-  factors.low_band = multiply(low_t, multiply(low, factors.interpolated));
-  return factors;
-}
-
 namespace {
 
-Matrix sum(const Matrix& a, const Matrix& b) {
-  Matrix m = a;
-  for (size_t i = 0; i < m.values.size(); ++i) m.values[i] += b.values[i];
+// sin(pi k / n) for k of either sign. The angle is reduced exactly, so the result keeps all its digits near each zero.
+double sin_pi(int64_t k, int64_t n) {
+  const double pi = 3.14159265358979323846;
+  double sign = k < 0 ? -1.0 : 1.0;
+  k = std::abs(k) % (2 * n);
+  if (k >= n) {
+    k -= n;
+    sign = -sign;
+  }
+  k = std::min(k, n - k);
+  return sign * std::sin(pi * static_cast<double>(k) / static_cast<double>(n));
+}
+
+double cos_pi(int64_t k, int64_t n) { return sin_pi(n - 2 * k, 2 * n); }
+
+// B. With a = pi (2r + 1) / 2N and b = pi (2j + 1) / 2n, the sum over the n frequencies is
+//   B[r][j] = g / sqrt(n N) (-1)^j cos(n a) sin(b) / (cos a - cos b),
+// where cos a - cos b = -2 sin((a + b) / 2) sin((a - b) / 2).
+Matrix spliced_matrix(int64_t from, int64_t to, double gain) {
+  struct Half {  // of an angle
+    double sin;
+    double cos;
+  };
+  std::vector<Half> halves;  // of b
+  std::vector<double> numerators;
+  const double size = std::sqrt(static_cast<double>(from)) * std::sqrt(static_cast<double>(to));
+  for (int64_t j = 0; j < from; ++j) {
+    halves.push_back({sin_pi(2 * j + 1, 4 * from), cos_pi(2 * j + 1, 4 * from)});
+    numerators.push_back((j % 2 == 0 ? -0.5 : 0.5) * gain / size * sin_pi(2 * j + 1, 2 * from));
+  }
+  Matrix m(to, from);
+  for (int64_t r = 0; r < to; ++r) {
+    const Half a = {sin_pi(2 * r + 1, 4 * to), cos_pi(2 * r + 1, 4 * to)};
+    const double numerator = cos_pi(from * (2 * r + 1), 2 * to);
+    double* row = m.row(r);
+    for (int64_t j = 0; j < from; ++j) {
+      const Half& b = halves[j];
+      double difference = a.sin * b.cos - a.cos * b.sin;
+      if (std::abs(difference) < 0.1) {  // it has lost digits
+        const int64_t exact = (2 * r + 1) * from - (2 * j + 1) * to;
+        if (exact == 0) {  // the limit
+          row[j] = gain * std::sqrt(static_cast<double>(from) / static_cast<double>(to));
+          continue;
+        }
+        difference = sin_pi(exact, 4 * from * to);
+      }
+      row[j] = numerator * numerators[j] / ((a.sin * b.cos + a.cos * b.sin) * difference);
+    }
+  }
   return m;
 }
 
-Matrix negated(const Matrix& a) {
-  Matrix m = a;
-  for (double& value : m.values) value = -value;
+// G. P^T P has the entries (D(r - i) + D(r + i + 1)) / 2N, where D is the sum over the n frequencies of
+// 2 cos(pi k t / N), the first one halved. Each row of U has a few entries, so N^2 times these are multiplied.
+Matrix low_band_matrix(const Matrix& interpolated) {
+  const int64_t from = interpolated.cols;
+  const int64_t to = interpolated.rows;
+  std::vector<double> sums = {static_cast<double>(2 * from - 1)};  // D
+  for (int64_t t = 1; t < 2 * to; ++t) sums.push_back(sin_pi((2 * from - 1) * t, 2 * to) / sin_pi(t, 2 * to));
+  Matrix m(to, from);
+  for (int64_t r = 0; r < to; ++r) {
+    double* row = m.row(r);
+    for (int64_t i = 0; i < to; ++i) {
+      const double weight = sums[std::abs(r - i)] + sums[r + i + 1];
+      const double* taps = interpolated.row(i);
+      const Matrix::Run& run = interpolated.runs[i];
+      for (int64_t c = run.begin; c < run.end; ++c) row[c] += weight * taps[c - run.begin];
+    }
+    for (int64_t c = 0; c < from; ++c) row[c] /= static_cast<double>(2 * to);
+  }
   return m;
+}
+
+// One term of a prior: its factor along both axes, and its sign.
+struct SignedFactor {
+  Matrix AxisFactors::* factor;
+  double sign = 1.0;
+};
+
+std::vector<SignedFactor> signed_factors(Prior prior) {
+  const SignedFactor u{&AxisFactors::interpolated};
+  const SignedFactor b{&AxisFactors::spliced};
+  switch (prior) {
+    case Prior::dse: return {u, b, {&AxisFactors::low_band, -1.0}};
+    case Prior::dse_zero_pad: return {b};
+    case Prior::spatial: return {u};
+  }
+  throw std::logic_error("a prior without terms");
 }
 
 // Only h factors carry a sign, so equal w factors compare equal.
 bool merge_one(std::vector<Term>& terms) {
   for (size_t a = 0; a < terms.size(); ++a)
     for (size_t b = a + 1; b < terms.size(); ++b) {
-      if (terms[a].w == terms[b].w) {
-        terms[a].h = sum(terms[a].h, terms[b].h);
-      } else if (terms[a].h == terms[b].h) {
-        terms[a].w = sum(terms[a].w, terms[b].w);
-      } else if (terms[a].h == negated(terms[b].h)) {
-        terms[a].w = sum(terms[a].w, negated(terms[b].w));
+      Term& one = terms[a];
+      Term& other = terms[b];
+      if (equal(one.w, other.w)) {
+        one.h = sum(std::move(one.h), std::move(other.h));
+      } else if (equal(one.h, other.h)) {
+        one.w = sum(std::move(one.w), std::move(other.w));
+      } else if (equal(one.h, other.h, -1.0)) {
+        one.w = sum(std::move(one.w), std::move(other.w), -1.0);
       } else {
         continue;
       }
@@ -150,32 +176,26 @@ bool merge_one(std::vector<Term>& terms) {
   return false;
 }
 
-// One term of a prior: its factor along both axes, and its sign.
-struct SignedFactor {
-  Matrix AxisFactors::* factor;
-  bool is_negative = false;
-};
-
-std::vector<SignedFactor> signed_factors(Prior prior) {
-  const SignedFactor u{&AxisFactors::interpolated};
-  const SignedFactor b{&AxisFactors::spliced};
-  switch (prior) {
-    case Prior::dse: return {u, b, {&AxisFactors::low_band, true}};
-    case Prior::dse_zero_pad: return {b};
-    case Prior::spatial: return {u};
-  }
-  throw std::logic_error("a prior without terms");
-}
-
 }  // namespace
+
+AxisFactors axis_factors(int64_t from, int64_t to, Interpolation interpolation, bool rescale) {
+  // Exactly the identity, so that equal sizes return the previous logits themselves.
+  if (from == to) return {identity(from), identity(from), identity(from)};
+  AxisFactors factors;
+  factors.interpolated = interpolation_matrix(from, to, interpolation);
+  const double gain = rescale ? std::sqrt(static_cast<double>(to) / static_cast<double>(from)) : 1.0;
+  factors.spliced = spliced_matrix(from, to, gain);
+  factors.low_band = low_band_matrix(factors.interpolated);
+  return factors;
+}
 
 std::vector<Term> prior_terms(Grid size, Grid prev_size, Prior prior, Interpolation interpolation, bool rescale,
                               bool transposed) {
-  const AxisFactors h = axis_factors(prev_size.h, size.h, interpolation, rescale);
-  const AxisFactors w = axis_factors(prev_size.w, size.w, interpolation, rescale);
+  AxisFactors h = axis_factors(prev_size.h, size.h, interpolation, rescale);
+  AxisFactors w = axis_factors(prev_size.w, size.w, interpolation, rescale);
   std::vector<Term> terms;
-  for (const auto& [factor, is_negative] : signed_factors(prior))
-    terms.push_back({is_negative ? negated(h.*factor) : h.*factor, w.*factor});
+  for (const auto& [factor, sign] : signed_factors(prior))
+    terms.push_back({sign < 0 ? negated(std::move(h.*factor)) : std::move(h.*factor), std::move(w.*factor)});
   while (merge_one(terms)) {
   }
   if (transposed)
@@ -185,18 +205,8 @@ std::vector<Term> prior_terms(Grid size, Grid prev_size, Prior prior, Interpolat
 
 Matrix dense_operator(const std::vector<Term>& terms) {
   Matrix m = kronecker(terms[0].h, terms[0].w);
-  for (size_t t = 1; t < terms.size(); ++t) m = sum(m, kronecker(terms[t].h, terms[t].w));
+  for (size_t t = 1; t < terms.size(); ++t) m = sum(std::move(m), kronecker(terms[t].h, terms[t].w));
   return m;
-}
-
-bool is_symmetric(const Matrix& m) {
-  double largest = 0.0;
-  for (double value : m.values) largest = std::max(largest, std::abs(value));
-  const size_t n = m.values.size();
-  for (size_t i = 0; i < n; ++i)
-    // Reversing both axes of a row-major matrix reverses its storage.
-    if (std::abs(m.values[i] - m.values[n - 1 - i]) > 1e-13 * largest) return false;
-  return true;
 }
 
 }  // namespace ssg

@@ -4,40 +4,19 @@
 #include <cstdint>
 #include <vector>
 
+#include "matrix.h"
 #include "names.h"
 
 namespace ssg {
-
-struct Matrix {
-  int64_t rows = 0;
-  int64_t cols = 0;
-  std::vector<double> values;  // row-major
-
-  Matrix() = default;
-  Matrix(int64_t rows, int64_t cols) : rows(rows), cols(cols), values(rows * cols) {}
-  double& operator()(int64_t r, int64_t c) { return values[r * cols + c]; }
-  double operator()(int64_t r, int64_t c) const { return values[r * cols + c]; }
-  bool operator==(const Matrix& other) const {
-    return rows == other.rows && cols == other.cols && values == other.values;
-  }
-};
-
-Matrix identity(int64_t n);
-Matrix transpose(const Matrix& m);
-Matrix multiply(const Matrix& a, const Matrix& b);
-Matrix kronecker(const Matrix& a, const Matrix& b);
-
-// The orthonormal DCT-II of size n.
-Matrix dct_matrix(int64_t n);
 
 // One axis of torch.nn.functional.interpolate(align_corners=False) as a (to x from) matrix, computed in float64.
 Matrix interpolation_matrix(int64_t from, int64_t to, Interpolation interpolation);
 
 // The three factors of one axis, from -> to. B copies the coarse spectrum, G is the low band of the interpolated map
-// (docs/method.md).
+// (docs/method.md). With C_n the orthonormal DCT-II of size n, P is the first `from` rows of C_to.
 struct AxisFactors {
   Matrix interpolated;  // U
-  Matrix spliced;       // B = g P^T C_n
+  Matrix spliced;       // B = g P^T C_from
   Matrix low_band;      // G = P^T P U
 };
 AxisFactors axis_factors(int64_t from, int64_t to, Interpolation interpolation, bool rescale);
@@ -47,10 +26,13 @@ struct Term {
   Matrix w;
 };
 
+// A product of two 64-bit numbers.
+__extension__ using Wide = __int128;
+
 struct Grid {
   int64_t h = 0;
   int64_t w = 0;
-  int64_t tokens() const { return h * w; }
+  Wide tokens() const { return static_cast<Wide>(h) * w; }
   bool operator==(const Grid& other) const { return h == other.h && w == other.w; }
 };
 
@@ -61,8 +43,5 @@ std::vector<Term> prior_terms(Grid size, Grid prev_size, Prior prior, Interpolat
 
 // The sum of the terms as one (output tokens) x (input tokens) matrix.
 Matrix dense_operator(const std::vector<Term>& terms);
-
-// Whether J m J = m, where J reverses an axis. Such a factor maps even vectors to even ones and odd ones to odd ones.
-bool is_symmetric(const Matrix& m);
 
 }  // namespace ssg

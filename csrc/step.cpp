@@ -14,20 +14,25 @@ void require(bool condition, const char* what) {
 }  // namespace
 
 std::vector<Term> terms_of(const StepKey& key) {
+  // Far more than any machine computes, and so few that no product of sizes here or in the kernels overflows.
+  constexpr int64_t kMostTokens = int64_t{1} << 30;
   require(key.prev_size.h > 0 && key.prev_size.w > 0, "prev_size must be positive");
   require(key.size.h >= key.prev_size.h && key.size.w >= key.prev_size.w, "prev_size must not exceed size");
+  require(key.size.tokens() <= kMostTokens, "size must have at most 2**30 tokens");
   return prior_terms(key.size, key.prev_size, key.prior, key.interpolation, key.rescale, key.transposed);
 }
 
 PairRow pair_row(const Matrix& factor, const Axis& axis, int64_t pair) {
   PairRow row{std::vector<double>(axis.in_even()), std::vector<double>(axis.in_odd())};
-  for (int64_t i = 0; i < axis.in_even(); ++i) {
-    const int64_t mirror = axis.in - 1 - i;
-    if (!axis.symmetric || i == mirror) {
-      row.even[i] = factor(pair, i);
+  const Matrix::Run& run = factor.runs[pair];
+  for (int64_t c = run.begin; c < run.end; ++c) {
+    const double value = factor.values[run.at + c - run.begin];
+    const int64_t mirror = axis.in - 1 - c;
+    if (!axis.symmetric || c == mirror) {
+      row.even[c] = value;
     } else {
-      row.even[i] = 0.5 * (factor(pair, i) + factor(pair, mirror));
-      row.odd[i] = 0.5 * (factor(pair, i) - factor(pair, mirror));
+      row.even[std::min(c, mirror)] += 0.5 * value;
+      row.odd[std::min(c, mirror)] += c < mirror ? 0.5 * value : -0.5 * value;
     }
   }
   // The middle output is its own mirror: its odd part is rounding noise of a symmetric factor.
@@ -59,26 +64,29 @@ Axis make_axis(const std::vector<Term>& terms, Matrix Term::* factor) {
 }
 
 Step step_of(const StepKey& key, Form form, std::vector<Term> terms) {
-  const Axis h = make_axis(terms, &Term::h);
-  const Axis w = make_axis(terms, &Term::w);
-  const bool one_row = terms.size() == 1 && terms[0].h == identity(1);
-  return {key, form, std::move(terms), h, w, one_row};
+  Step step;
+  step.key = key;
+  step.form = form;
+  step.h = make_axis(terms, &Term::h);
+  step.w = make_axis(terms, &Term::w);
+  for (const Term& term : terms) {
+    step.h_bands.push_back(band_of(term.h, step.h));
+    step.w_bands.push_back(band_of(term.w, step.w));
+  }
+  step.one_row = terms.size() == 1 && equal(terms[0].h, identity(1));
+  step.terms = std::move(terms);
+  return step;
 }
 
 // Multiply-adds that one output pair takes.
-int64_t cost_of(const Matrix& factor, const Axis& axis) {
-  const Band band = band_of(factor, axis);
-  return band.is_narrow(axis) ? band.count() : axis.in;
-}
+int64_t cost_of(const Band& band, const Axis& axis) { return band.is_narrow(axis) ? band.count() : axis.in; }
 
 }  // namespace
 
 int64_t Step::multiply_adds() const {
   int64_t sum = 0;
-  for (const Term& term : terms) {
-    sum += h.pairs() * cost_of(term.h, h) * w.in;
-    sum += h.out * w.pairs() * cost_of(term.w, w);
-  }
+  for (const Band& band : h_bands) sum += h.pairs() * cost_of(band, h) * w.in;
+  for (const Band& band : w_bands) sum += h.out * w.pairs() * cost_of(band, w);
   return sum;
 }
 
@@ -87,7 +95,7 @@ Step make_step(const StepKey& key) {
 
   // The dense form is worth building only where it can win. The separable form passes its slots through memory, which
   // costs about a multiply-add each.
-  const int64_t dense_cost =
+  const Wide dense_cost =
       key.size.tokens() * key.prev_size.tokens() / (separable.h.symmetric && separable.w.symmetric ? 2 : 1);
   const int64_t separable_cost = separable.multiply_adds() + separable.h.out * separable.slots();
   if (dense_cost > separable_cost || separable.terms.size() == 1) return separable;

@@ -70,6 +70,8 @@ struct Step {
   std::vector<Term> terms;
   Axis h;
   Axis w;
+  std::vector<Band> h_bands;  // [term]
+  std::vector<Band> w_bands;
   bool one_row = false;  // the first contraction does nothing: one term, whose h factor is the identity of size 1
   int64_t term_count() const { return static_cast<int64_t>(terms.size()); }
   // The slots of a row, which the first contraction hands to the second: one per term and coarse column.

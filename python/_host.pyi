@@ -74,12 +74,14 @@ class _Plan:
     def multiply_adds(self) -> int: ...
     def describe(self) -> str: ...
 
-def dct_matrix(n: int) -> _Matrix: ...
 def interpolation_matrix(n_from: int, n_to: int, interpolation: str = "bilinear") -> _Matrix: ...
 def axis_factors(
     n_from: int, n_to: int, interpolation: str = "bilinear", rescale: bool = False
 ) -> tuple[_Matrix, _Matrix, _Matrix]: ...
 def is_symmetric(matrix: _Matrix) -> bool: ...
+def stored_entries(
+    size: tuple[int, int], prev_size: tuple[int, int], prior: str = "dse", interpolation: str = "bilinear"
+) -> int: ...
 def prior_terms(
     size: Sequence[int],
     prev_size: Sequence[int],
@@ -195,7 +197,7 @@ def cuda_sample(
     batch: int,
     tokens: int,
     vocabulary: int,
-    top_k: int,
+    top_k: _Number,
     top_p: _Number,
     reverse: bool = False,
 ) -> None: ...
@@ -223,7 +225,7 @@ def cuda_sample_launch(
     batch: int,
     tokens: int,
     vocabulary: int,
-    top_k: int,
+    top_k: _Number,
     top_p: _Number,
 ) -> _CudaLaunch: ...
 def demangled(name: str) -> str: ...

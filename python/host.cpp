@@ -28,7 +28,11 @@ py::array_t<T> to_array(const std::vector<T>& values) {
 }
 
 py::array_t<double> to_array(const Matrix& m) {
-  return py::array_t<double>(std::vector<py::ssize_t>{m.rows, m.cols}, m.values.data());
+  py::array_t<double> array(std::vector<py::ssize_t>{m.rows, m.cols});
+  auto entries = array.mutable_unchecked<2>();
+  for (int64_t r = 0; r < m.rows; ++r)
+    for (int64_t c = 0; c < m.cols; ++c) entries(r, c) = m(r, c);
+  return array;
 }
 
 void require_axis(int64_t from, int64_t to) {
@@ -126,13 +130,6 @@ PYBIND11_MODULE(_host, module) {
   module.doc() = "The torch-free core of ssg_kernels, for tests: factors in float64, and the packed plan of a step.";
 
   module.def(
-      "dct_matrix",
-      [](int64_t n) {
-        if (n <= 0) throw py::value_error("n must be positive, got " + std::to_string(n));
-        return to_array(dct_matrix(n));
-      },
-      py::arg("n"));
-  module.def(
       "interpolation_matrix",
       [](int64_t n_from, int64_t n_to, const std::string& interpolation) {
         require_axis(n_from, n_to);
@@ -150,6 +147,16 @@ PYBIND11_MODULE(_host, module) {
       },
       py::arg("n_from"), py::arg("n_to"), py::arg("interpolation") = "bilinear", py::arg("rescale") = false,
       "(U, B, G), each n_to x n_from.");
+  module.def(
+      "stored_entries",
+      [](const Size& size, const Size& prev_size, const std::string& prior, const std::string& interpolation) {
+        size_t count = 0;
+        for (const Term& term : terms_of(make_key(size, prev_size, prior, interpolation, false, false)))
+          count += term.h.values.size() + term.w.values.size();
+        return count;
+      },
+      py::arg("size"), py::arg("prev_size"), py::arg("prior") = "dse", py::arg("interpolation") = "bilinear",
+      "How many entries the factors of a step's terms store.");
   module.def(
       "is_symmetric",
       [](const py::array_t<double, py::array::c_style | py::array::forcecast>& values) {

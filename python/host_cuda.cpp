@@ -192,7 +192,7 @@ void bind_cuda(py::module_& module) {
   module.def(
       "cuda_sample",
       [](const Place& logits, const Place& uniform, bool uniform_is_double, const Number& scale, uintptr_t out,
-         const std::string& dtype, int64_t batch, int64_t tokens, int64_t vocabulary, int64_t top_k,
+         const std::string& dtype, int64_t batch, int64_t tokens, int64_t vocabulary, const Number& top_k,
          const Number& top_p, bool reverse) {
         const cuda::SampleCall call = host_cuda::sample_call_of(logits, uniform, uniform_is_double, scale, out, dtype,
                                                                 batch, tokens, vocabulary, top_k, top_p);

@@ -34,7 +34,7 @@ struct Call {
 
 inline cuda::SampleCall sample_call_of(const Place& logits, const Place& uniform, bool uniform_is_double,
                                        const Number& scale, uintptr_t out, const std::string& dtype, int64_t batch,
-                                       int64_t tokens, int64_t vocabulary, int64_t top_k, const Number& top_p) {
+                                       int64_t tokens, int64_t vocabulary, const Number& top_k, const Number& top_p) {
   cuda::SampleCall call;
   call.scalar = parse("dtype", kDtypes, dtype);
   call.batch = batch;
@@ -46,7 +46,7 @@ inline cuda::SampleCall sample_call_of(const Place& logits, const Place& uniform
   call.uniform_token_stride = std::get<2>(uniform);
   call.uniform_is_double = uniform_is_double;
   call.scale = strength_of(scale);
-  call.top_k = top_k;
+  call.top_k = strength_of(top_k);
   call.top_p = strength_of(top_p);
   call.out = reinterpret_cast<int64_t*>(out);
   return call;

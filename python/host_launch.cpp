@@ -89,7 +89,7 @@ void bind_launch(py::module_& module) {
       "cuda_sample_launch",
       [](const host_cuda::Place& logits, const host_cuda::Place& uniform, bool uniform_is_double,
          const host_cuda::Number& scale, uintptr_t out, const std::string& dtype, int64_t batch, int64_t tokens,
-         int64_t vocabulary, int64_t top_k, const host_cuda::Number& top_p) {
+         int64_t vocabulary, const host_cuda::Number& top_k, const host_cuda::Number& top_p) {
         return sample_launch(host_cuda::sample_call_of(logits, uniform, uniform_is_double, scale, out, dtype, batch,
                                                        tokens, vocabulary, top_k, top_p));
       },

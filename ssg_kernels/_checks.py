@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from ssg_kernels._call import GuidedCall, Options, Strength
-from ssg_kernels._names import DTYPES, INTERPOLATIONS, PRIORS, STRENGTHS, dtype_names, quoted
+from ssg_kernels._names import (
+    DTYPES,
+    INTERPOLATIONS,
+    PRIORS,
+    STRENGTH_DTYPES,
+    STRENGTHS,
+    dtype_names,
+    quoted,
+)
 
 
 def guided(call: GuidedCall) -> None:
@@ -62,6 +70,7 @@ def prior_source(
     _floating(name, "prev_logits", prev_logits)
     _sizes(name, size, prev_size)
     _tokens(name, "prev_logits", prev_logits, "L'", "prev_size", prev_size)
+    _countable(name, size)
     _options(name, options)
 
 
@@ -79,12 +88,18 @@ def prior_linear(
     _floating(name, "x", x)
     _sizes(name, size, prev_size)
     _tokens(name, "x", x, "L", *(("size", size) if transpose else ("prev_size", prev_size)))
+    _countable(name, size)
     _options(name, options)
     strength(name, "scale", scale, x.shape[0], x.device)
 
 
 def sample(
-    name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | torch.SymInt, top_p: Strength
+    name: str,
+    logits: Tensor,
+    uniform: Tensor,
+    scale: Strength,
+    top_k: int | torch.SymInt | Tensor,
+    top_p: Strength,
 ) -> None:
     """Raises ValueError where `sample` of these arguments is not defined."""
     _three_dimensional(name, "logits", logits, "L")
@@ -103,10 +118,13 @@ def sample(
         uniform.device == logits.device,
         f"{name}: uniform must be on the device of logits, {logits.device}, got {uniform.device}",
     )
-    _require(
-        _at_most(0, top_k) and _at_most(top_k, vocabulary),
-        f"{name}: top_k must be from 0 to V = {vocabulary}, got {top_k}",
-    )
+    if isinstance(top_k, Tensor):
+        strength(name, "top_k", top_k, batch, logits.device)
+    else:
+        _require(
+            _at_most(0, top_k) and _at_most(top_k, vocabulary),
+            f"{name}: top_k must be from 0 to V = {vocabulary}, got {top_k}",
+        )
     if not isinstance(top_p, Tensor):
         _require(0 <= top_p <= 1, f"{name}: top_p must be from 0 to 1, got {top_p:g}")
     strength(name, "top_p", top_p, batch, logits.device)
@@ -134,6 +152,10 @@ def strength(name: str, argument: str, value: Strength, batch: int, device: torc
         f"got shape {_shape(value)}",
     )
     _require(not value.dtype.is_complex, f"{name}: {argument} must be a real tensor, got {value.dtype}")
+    _require(
+        value.dtype in STRENGTH_DTYPES,
+        f"{name}: {argument} must be a float or a tensor of {dtype_names(STRENGTH_DTYPES)}, got {value.dtype}",
+    )
     _require(
         value.device == device,
         f"{name}: {argument} must be on the device of logits, {device}, got {value.device}",
@@ -186,6 +208,14 @@ def _tokens(
         x.shape[1] == h * w,
         f"{name}: {argument} must have {tokens} = {h}*{w} = {h * w} tokens for "
         f"{size_argument} ({h}, {w}), got {x.shape[1]}",
+    )
+
+
+def _countable(name: str, size: Sequence[int]) -> None:
+    """No tensor has `size` here, so its tokens may be more than a tensor can have."""
+    h, w = size
+    _require(
+        _at_most(h * w, 2**63 - 1), f"{name}: size must have fewer than 2**63 tokens, got {h}*{w} = {h * w}"
     )
 
 

@@ -17,6 +17,8 @@ PRIORS = tuple(PRIOR_TERMS)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
 # What logits may be.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# What the tensor of a strength may be.
+STRENGTH_DTYPES = (*DTYPES, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 
 # The strengths that each guided operator takes, in order. Each strength is a float or a tensor.
 STRENGTHS = {
@@ -38,7 +40,7 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def dtype_names() -> str:
-    """The dtypes of logits as an error message lists them."""
-    *names, last = (str(dtype).removeprefix("torch.") for dtype in DTYPES)
+def dtype_names(dtypes: Iterable[torch.dtype] = DTYPES) -> str:
+    """The dtypes as an error message lists them."""
+    *names, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
     return f"{', '.join(names)} or {last}"

@@ -19,7 +19,7 @@ __all__ = ["SSG"]
 
 
 class GuidedScale(NamedTuple):
-    """One scale of a generation, as :meth:`SSG.guide` needs it."""
+    """One scale of a generation, as :meth:`ssg_kernels.SSG.guide` needs it."""
 
     size: tuple[int, int]
     prev_size: tuple[int, int]
@@ -60,7 +60,7 @@ class SSG:
 
     Under `torch.compile(fullgraph=True)` a loop over all scales becomes one graph, which serves every
     strength. Where each call is compiled alone, torch compiles once per scale, since the step is Python state. Compile
-    :meth:`guide` instead: it keeps no state, and one function serves all scales and strengths::
+    :meth:`SSG.guide` instead: it keeps no state, and one function serves all scales and strengths::
 
         guide = torch.compile(ssg.guide, fullgraph=True)
         guided = guide(ssg.scale(k, logits.device), logits, prev_logits)  # k = 1..K-1
@@ -100,8 +100,13 @@ class SSG:
         # Compiled code that reads a float of this object is bound to its value. It reads the beta_k as tensors, which
         # are made here unless the compiler traces this very line: then beta is an input of its graph already.
         self._betas: tuple[Tensor, ...] = ()
-        if self._tensor_beta is None and not torch.compiler.is_compiling():
-            self._betas = self._betas_on(torch.device("cpu"))
+        self._scales: tuple[GuidedScale, ...] = ()
+        if not isinstance(self.beta, Tensor):
+            sizes = (self.sizes[:1] + self.sizes)[: len(self.sizes)]
+            betas = [self.beta * m for m in self.multipliers]
+            self._scales = tuple(map(GuidedScale, self.sizes, sizes, betas))
+            if not torch.compiler.is_compiling():
+                self._betas = self._betas_on(torch.device("cpu"))
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{h}x{w}" for h, w in self.sizes)
@@ -175,21 +180,23 @@ class SSG:
         self.generation.check(step, logits, cfg, self._tensor_beta)
 
     def scale(self, step: int, device: torch.device | str | None = None) -> GuidedScale:
-        """What :meth:`guide` needs to know of scale `step`, 1..K-1 (the first scale, 0, is not guided).
+        """What :meth:`SSG.guide` needs to know of scale `step`, 1..K-1 (the first scale, 0, is not guided).
 
         Args:
             step: the index of the scale.
             device: of the logits. With a device beta is a tensor there, so that code which was compiled once serves
                 every strength. Without one a float stays a float.
         """
+        if device is None and self._scales:
+            return self._scales[step]
         sizes, beta = self.generation.sizes, self._tensor_beta
         if beta is not None:
             # Half-precision and integer strengths are scaled in float32.
             beta = beta.to(torch.promote_types(beta.dtype, torch.float32)) * self.multipliers[step]
             return GuidedScale(sizes[step], sizes[step - 1], beta)
-        if device is None or not self._betas:
-            assert not isinstance(self.beta, Tensor)
-            return GuidedScale(sizes[step], sizes[step - 1], self.beta * self.multipliers[step])
+        assert device is not None
+        if not self._betas:
+            return self._scales[step]
         if self._betas[step].device != torch.device(device):
             self._betas = self._betas_on(torch.device(device))
         return GuidedScale(sizes[step], sizes[step - 1], self._betas[step])
@@ -207,7 +214,7 @@ class SSG:
         """Guide logits by previous logits of your own. Nothing is kept: this is the form to compile for a loop.
 
         Args:
-            scale: what :meth:`scale` returned.
+            scale: what :meth:`SSG.scale` returned.
             logits: raw logits of this scale, as in a call.
             prev_logits: raw logits of the previous scale.
             cfg, prev_cfg: t of classifier-free guidance of the two scales, both or neither.

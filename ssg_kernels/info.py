@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ssg_kernels._torch import backends as resolution
-from ssg_kernels._torch import extension
+from ssg_kernels._torch import extension, internals
 from ssg_kernels._triton import plan as triton_plan
 from ssg_kernels._triton import targets
 from ssg_kernels._version import __version__
@@ -104,11 +104,15 @@ def report() -> str:
         lines.append(
             f"  {backend.name:<10} {'usable' if backend.usable else 'not usable':<11} {backend.note}"
         )
+    lines.append("")
     if forced := resolution.forced():
-        return "\n".join([*lines, "", f"SSG_KERNELS_BACKEND is {forced!r}"])
-    lines += ["", f"CPU tensors are served by: {_served_by(found, ('cpu', 'reference'))}"]
-    if torch.cuda.is_available():
-        lines.append(f"CUDA tensors are served by: {_served_by(found, ('cuda', 'triton', 'reference'))}")
+        lines.append(f"SSG_KERNELS_BACKEND is {forced!r}")
+    else:
+        lines.append(f"CPU tensors are served by: {_served_by(found, ('cpu', 'reference'))}")
+        if torch.cuda.is_available():
+            lines.append(f"CUDA tensors are served by: {_served_by(found, ('cuda', 'triton', 'reference'))}")
+    if lacking := internals.missing():
+        lines += ["", "this torch cannot", *(f"  {use}" for use in lacking)]
     return "\n".join(lines)
 
 

@@ -26,6 +26,10 @@ _OPS = {
 }
 
 
+_TEMPERED = torch.ops.ssg._sample_tempered
+_TEMPERED_DEFAULT, _TEMPERED_FLOAT = _TEMPERED.default, _TEMPERED.float
+
+
 def guided_logits(
     logits: Tensor,
     prev_logits: Tensor,
@@ -175,24 +179,27 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
 
 
 def sample_tempered(
-    logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int, top_p: Tensor | float
+    logits: Tensor,
+    uniform: Tensor,
+    scale: Tensor | float,
+    top_k: Tensor | int,
+    top_p: Tensor | float,
 ) -> Tensor:
     """:func:`sample` of the logits times `scale`, which is 1 / temperature.
 
-    `scale` and `top_p` are floats or tensors of shape () or (B,) on the device of the logits.
+    Each of `scale`, `top_k` and `top_p` is a number or a tensor of shape () or (B,) on the device of the logits.
     """
-    if torch.compiler.is_compiling():
-        # A float argument of an operator is part of the compiled code. Where it changes it has to be a tensor.
-        scale, top_p = (
-            x if isinstance(x, Tensor) or is_constant(x) else _number(x, logits) for x in (scale, top_p)
-        )
-    packet = torch.ops.ssg._sample_tempered
-    if isinstance(top_p, Tensor):
-        scale = scale if isinstance(scale, Tensor) else _number(scale, logits)
-        return packet.tensors(logits, uniform, scale, top_k, top_p)
+    if torch.compiler.is_compiling() and not all(
+        isinstance(x, Tensor) or is_constant(x) for x in (scale, top_p)
+    ):
+        # A float argument of an operator is part of the compiled code. One that changes has to be a tensor.
+        top_p = top_p if isinstance(top_p, Tensor) else _number(top_p, logits)
+    if isinstance(top_k, Tensor) or isinstance(top_p, Tensor):
+        numbers = (x if isinstance(x, Tensor) else _number(x, logits) for x in (scale, top_k, top_p))
+        return _TEMPERED.tensors(logits, uniform, *numbers)
     if isinstance(scale, Tensor):
-        return packet.default(logits, uniform, scale, top_k, top_p)
-    return packet.float(logits, uniform, scale, top_k, top_p)
+        return _TEMPERED_DEFAULT(logits, uniform, scale, top_k, top_p)
+    return _TEMPERED_FLOAT(logits, uniform, scale, top_k, top_p)
 
 
 def _number(value: float, like: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ def compute(call: GuidedCall) -> Tensor:
 
 
 def sample_weights(
-    logits: Tensor, top_k: int = 0, top_p: Tensor | float = 0.0, scale: Tensor | float = 1.0
+    logits: Tensor, top_k: int | Tensor = 0, top_p: Tensor | float = 0.0, scale: Tensor | float = 1.0
 ) -> Tensor:
     """The weight of each token in `sample`: its probability as a whole number, 0 where a filter removed it.
 
@@ -179,7 +179,8 @@ def sample_weights(
 
     Args:
         logits: (B, L, V), any of float32, bfloat16, float16, float64, on any device.
-        top_k: 0 for no filter. Otherwise logits below the k-th largest of their row go; ties stay.
+        top_k: 0 for no filter. Otherwise logits below the k-th largest of their row go; ties stay. An int, or a tensor
+            of shape () or (B,), in which a number outside [0, V] counts as the nearest one inside.
         top_p: 0.0 for no filter. Otherwise the tokens are put in ascending order of their logits, equal ones in the
             order of the vocabulary (a stable sort). A token goes if its running weight is at most
             ``floor((1 - top_p) * all)``, or ``all - 1`` if that is less, so at least one stays. ``1 - top_p`` and the
@@ -197,9 +198,11 @@ def sample_weights(
     scale = _per_sample(scale, values)
     weights = (2.0**35 * ((values - largest) * scale).exp()).round()
     weights = weights.where(largest.isfinite() & scale.isfinite() & (scale > 0), 0).long()
-    if top_k > 0:
-        kth = values.topk(top_k, sorted=False).values.amin(-1, keepdim=True)
-        weights = weights.where(values >= kth, 0)
+    if isinstance(top_k, Tensor) or top_k > 0:
+        k = _per_sample(top_k, values).nan_to_num(0.0).long().clamp(0, values.shape[-1])
+        position = (k - 1).clamp(0).expand(*values.shape[:2], 1)
+        kth = values.sort(descending=True).values.gather(-1, position)
+        weights = weights.where((values >= kth) | (k == 0), 0)
     if isinstance(top_p, Tensor) or top_p > 0:
         share = _per_sample(top_p, values).nan_to_num(0.0).clamp(0.0, 1.0)
         order = values.argsort(stable=True)
@@ -223,14 +226,20 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
 
 
 def sample_tempered(
-    logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int = 0, top_p: Tensor | float = 0.0
+    logits: Tensor,
+    uniform: Tensor,
+    scale: Tensor | float,
+    top_k: int | Tensor = 0,
+    top_p: Tensor | float = 0.0,
 ) -> Tensor:
     """`sample` of the logits times `scale`, 1 / temperature: a float or a tensor of shape () or (B,)."""
     _checks.sample("_sample_tempered", logits, uniform, scale, top_k, top_p)
     return refuse_empty_rows(draw(logits, uniform, scale, top_k, top_p), logits, scale)
 
 
-def draw(logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int, top_p: Tensor | float) -> Tensor:
+def draw(
+    logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int | Tensor, top_p: Tensor | float
+) -> Tensor:
     """`sample_tempered` of checked arguments, with -1 for a row whose weights are all zero."""
     running = sample_weights(logits, top_k, top_p, scale).cumsum(-1)
     total = running[..., -1]

@@ -21,14 +21,14 @@ __all__ = ["GuidedSampler"]
 
 
 class SampledScale(NamedTuple):
-    """One scale of a generation, as :meth:`GuidedSampler.draw` needs it."""
+    """One scale of a generation, as :meth:`ssg_kernels.GuidedSampler.draw` needs it."""
 
     guided: GuidedScale | None
     """None for the first scale, which is not guided."""
     cfg: float | Tensor | None
     prev_cfg: float | Tensor | None
     inverse_temperature: float | Tensor
-    top_k: int
+    top_k: int | Tensor
     top_p: float | Tensor
 
 
@@ -94,6 +94,8 @@ class GuidedSampler:
         classes: int | None = None,
     ) -> None:
         self._ssg = SSG(sizes, beta, schedule, prior, interpolation, rescale)
+        self._tensors: dict[str, tuple[Tensor, ...]] = {}
+        self._scales: tuple[SampledScale, ...] = ()
         count = len(self._ssg.sizes)
         self._ramp = _as_ramp(cfg, cfg_schedule, count)
         self._cfg: Tensor | None = None
@@ -122,11 +124,13 @@ class GuidedSampler:
             name, expected = "GuidedSampler: temperature", "positive finite numbers"
             temperatures = per_scale(name, expected, temperature, count, _as_temperature)
             self._inverse_temperatures = tuple(1 / t for t in temperatures)
+        # What a call needs of each scale, where that is numbers only.
+        if not any(isinstance(x, Tensor) for x in (beta, cfg, temperature)):
+            self._scales = tuple(map(self.scale, range(count)))
         # Compiled code is bound to the floats of this object, so it reads them as tensors. A compiler that traces this
         # very line needs none: then the numbers are inputs of its graph already.
-        self._tensors: dict[str, tuple[Tensor, ...]] = {}
         if not torch.compiler.is_compiling():
-            for name in ("_cfgs", "_inverse_temperatures", "_top_ps"):
+            for name in ("_cfgs", "_inverse_temperatures", "_top_ks", "_top_ps"):
                 if numbers := getattr(self, name):
                     self._tensors[name] = _as_tensors(numbers, torch.device("cpu"))
 
@@ -176,14 +180,14 @@ class GuidedSampler:
             ValueError, RuntimeError: whatever `SSG`, `guided_logits`, `guided_logits_cfg` and `sample` raise; a
                 generator and uniforms at once. After an error the sampler is as it was before the call.
         """
-        generation = self.generation
+        generation = self._ssg.generation
         step = generation.due(logits)
         scale = self.scale(step, logits.device if torch.compiler.is_compiling() else None)
         self._ssg.check(step, logits, scale.cfg)
         batch = logits.shape[0] if scale.cfg is None else logits.shape[0] // 2
         if self._temperature is not None:
             _checks.strength("GuidedSampler", "temperature", self._temperature, batch, logits.device)
-        shape = self._shape_of(logits, batch, scale.top_k)
+        shape = self._shape_of(logits, batch, self._top_ks[step])
         if uniform is None:
             uniform = torch.rand(shape, generator=generator, dtype=torch.float32, device=logits.device)
             uniform = replicated_like(uniform, logits)
@@ -192,7 +196,8 @@ class GuidedSampler:
         elif uniform.shape != shape:
             given = tuple(uniform.shape)
             raise ValueError(f"GuidedSampler: uniform must have shape {shape}, got {given}")
-        if not self._before:
+        if self._cfg is not None and not self._before:
+            # Its values may have changed since the previous scale.
             scale = scale._replace(prev_cfg=generation.prev_cfg)
         tokens = self.draw(scale, logits, generation.prev_logits, uniform)
         # Not a copy, since nothing here writes into the logits.
@@ -200,13 +205,15 @@ class GuidedSampler:
         return tokens
 
     def scale(self, step: int, device: torch.device | str | None = None) -> SampledScale:
-        """What :meth:`draw` needs to know of scale `step`, 0..K-1.
+        """What :meth:`GuidedSampler.draw` needs to know of scale `step`, 0..K-1.
 
         Args:
             step: the index of the scale.
-            device: of the logits. With a device all numbers but top_k are tensors there, so that code which was
-                compiled once serves all of them. Without one floats stay floats.
+            device: of the logits. With a device all numbers are tensors there, so that code which was compiled once
+                serves all of them. Without one numbers stay numbers.
         """
+        if device is None and self._scales:
+            return self._scales[step]
         cfg = self._cfg_of(step, device)
         prev_cfg = cfg if self._before or step == 0 else self._cfg_of(step - 1, device)
         if self._temperature is None:
@@ -215,8 +222,9 @@ class GuidedSampler:
             # Half-precision and integer temperatures are inverted in float32.
             inverse = 1 / self._temperature.to(torch.promote_types(self._temperature.dtype, torch.float32))
         guided = self._ssg.scale(step, device) if step else None
+        top_k: Any = self._on(device, "_top_ks")[step]
         top_p = self._on(device, "_top_ps")[step]
-        return SampledScale(guided, cfg, prev_cfg, inverse, self._top_ks[step], top_p)
+        return SampledScale(guided, cfg, prev_cfg, inverse, top_k, top_p)
 
     def draw(
         self, scale: SampledScale, logits: Tensor, prev_logits: Tensor | None, uniform: Tensor
@@ -224,7 +232,7 @@ class GuidedSampler:
         """Draw tokens from logits and previous logits of your own. Nothing is kept: this is the form to compile.
 
         Args:
-            scale: what :meth:`scale` returned.
+            scale: what :meth:`GuidedSampler.scale` returned.
             logits: raw logits of this scale, as in a call.
             prev_logits: raw logits of the previous scale; None for the first scale.
             uniform: uniform random numbers, of the shape of the result.
@@ -235,16 +243,17 @@ class GuidedSampler:
         Raises:
             ValueError, RuntimeError: whatever `guided_logits`, `guided_logits_cfg` and `sample` raise.
         """
-        guided, shape = logits, uniform.shape
-        if scale.guided is not None and prev_logits is not None:
-            guided = self._ssg.guide(scale.guided, logits, prev_logits, scale.cfg, scale.prev_cfg)
-        elif scale.cfg is not None:
-            guided = merge_cfg(logits, scale.cfg)
-        if self._classes is not None:
-            guided = guided.unflatten(2, (-1, self._classes)).flatten(1, 2)
-            uniform = uniform.flatten(1)
-        filters = (scale.inverse_temperature, scale.top_k, scale.top_p)
-        return sample_tempered(guided, uniform, *filters).view(shape)
+        guided_scale, cfg, prev_cfg, inverse_temperature, top_k, top_p = scale
+        guided = logits
+        if guided_scale is not None and prev_logits is not None:
+            guided = self._ssg.guide(guided_scale, logits, prev_logits, cfg, prev_cfg)
+        elif cfg is not None:
+            guided = merge_cfg(logits, cfg)
+        if self._classes is None:
+            return sample_tempered(guided, uniform, inverse_temperature, top_k, top_p)
+        guided = guided.unflatten(2, (-1, self._classes)).flatten(1, 2)
+        tokens = sample_tempered(guided, uniform.flatten(1), inverse_temperature, top_k, top_p)
+        return tokens.view(uniform.shape)
 
     def _shape_of(self, logits: Tensor, batch: int, top_k: int) -> tuple[int, ...]:
         """The shape of the returned tokens."""

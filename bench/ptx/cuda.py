@@ -190,7 +190,7 @@ def sample(
     uniform: Tensor,
     scale: Strength,
     *,
-    top_k: int = 0,
+    top_k: Strength = 0,
     top_p: Strength = 0.0,
     target: str = "sm_90",
     blocks: Iterable[int] | None = None,
@@ -212,7 +212,7 @@ def sample(
         batch=batch,
         tokens=tokens,
         vocabulary=vocabulary,
-        top_k=top_k,
+        top_k=_number(arena, top_k),
         top_p=_number(arena, top_p),
     )
     compiled = kernel("sample.cu", target, launch["function"], launch["argument"], change)

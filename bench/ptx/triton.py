@@ -182,7 +182,7 @@ def sample(
     logits: Tensor,
     uniform: Tensor,
     scale: float | Tensor,
-    top_k: int,
+    top_k: int | Tensor,
     top_p: float | Tensor,
     target: str,
     *,

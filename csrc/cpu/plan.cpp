@@ -40,13 +40,14 @@ std::vector<Chunk> balanced_chunks(int64_t rows, int64_t max_rows) {
 }
 
 template <class T>
-void pack_h(Plan<T>& plan, const std::vector<Term>& terms) {
-  std::vector<Band> bands;
-  for (const Term& term : terms) bands.push_back(band_of(term.h, plan.h));
+void pack_h(Plan<T>& plan, const Step& step) {
+  const std::vector<Term>& terms = step.terms;
+  const std::vector<Band>& bands = step.h_bands;
   for (int64_t t = 0; t < plan.terms; ++t)
     (bands[t].is_narrow(plan.h) ? plan.banded_terms : plan.dense_terms).push_back(t);
 
   const int64_t dense = static_cast<int64_t>(plan.dense_terms.size());
+  plan.h_coefficients.reserve(static_cast<size_t>(plan.h.pairs() * dense * plan.h.in));
   plan.block_pairs = std::min(plan.h.pairs(), std::max<int64_t>(1, 6 / std::max<int64_t>(dense, 1)));
   plan.blocks = (plan.h.pairs() + plan.block_pairs - 1) / plan.block_pairs;
   for (int64_t block = 0; block < plan.blocks; ++block) {
@@ -79,9 +80,9 @@ void pack_h(Plan<T>& plan, const std::vector<Term>& terms) {
 }
 
 template <class T>
-void pack_w(Plan<T>& plan, const std::vector<Term>& terms) {
-  std::vector<Band> bands;
-  for (const Term& term : terms) bands.push_back(band_of(term.w, plan.w));
+void pack_w(Plan<T>& plan, const Step& step) {
+  const std::vector<Term>& terms = step.terms;
+  const std::vector<Band>& bands = step.w_bands;
   std::vector<int64_t> dense;
   std::vector<int64_t> banded;
   for (int64_t t = 0; t < plan.terms; ++t) (bands[t].is_narrow(plan.w) ? banded : dense).push_back(t);
@@ -104,26 +105,34 @@ void pack_w(Plan<T>& plan, const std::vector<Term>& terms) {
     plan.slots += even + odd;
   }
 
+  plan.w_coefficients.reserve(static_cast<size_t>(plan.w.pairs() * (plan.dense_even + plan.dense_odd)));
   plan.w_chunks = balanced_chunks(plan.w.pairs(), plan.key.max_rows);
   for (Chunk& chunk : plan.w_chunks) {
     chunk.offset = static_cast<int64_t>(plan.w_coefficients.size());
-    for (const bool is_odd : {false, true})
-      for (int64_t t : dense)
-        for (int64_t j = 0; j < (is_odd ? odd : even); ++j)
-          for (int64_t r = chunk.begin; r < chunk.begin + chunk.rows; ++r) {
-            const PairRow row = pair_row(terms[t].w, plan.w, r);
-            plan.w_coefficients.push_back(static_cast<T>(is_odd ? row.odd[j] : row.even[j]));
-          }
+    std::vector<std::vector<PairRow>> rows;  // [dense term][row of the chunk]
+    for (int64_t t : dense) {
+      rows.emplace_back();
+      for (int64_t r = chunk.begin; r < chunk.begin + chunk.rows; ++r)
+        rows.back().push_back(pair_row(terms[t].w, plan.w, r));
+    }
+    for (const auto& of_term : rows)
+      for (int64_t j = 0; j < even; ++j)
+        for (const PairRow& row : of_term) plan.w_coefficients.push_back(static_cast<T>(row.even[j]));
+    for (const auto& of_term : rows)
+      for (int64_t j = 0; j < odd; ++j)
+        for (const PairRow& row : of_term) plan.w_coefficients.push_back(static_cast<T>(row.odd[j]));
   }
   for (int64_t t : banded) {
     plan.w_taps.even += bands[t].even;
     plan.w_taps.odd += bands[t].odd;
   }
   for (int64_t pair = 0; pair < plan.w.pairs(); ++pair) {
-    for (int64_t t : banded)
-      append_taps(plan.w_taps, pair_row(terms[t].w, plan.w, pair).even, bands[t].even, plan.slot_even[t]);
-    for (int64_t t : banded)
-      append_taps(plan.w_taps, pair_row(terms[t].w, plan.w, pair).odd, bands[t].odd, plan.slot_odd[t]);
+    std::vector<PairRow> rows;  // [banded term]
+    for (int64_t t : banded) rows.push_back(pair_row(terms[t].w, plan.w, pair));
+    for (size_t b = 0; b < rows.size(); ++b)
+      append_taps(plan.w_taps, rows[b].even, bands[banded[b]].even, plan.slot_even[banded[b]]);
+    for (size_t b = 0; b < rows.size(); ++b)
+      append_taps(plan.w_taps, rows[b].odd, bands[banded[b]].odd, plan.slot_odd[banded[b]]);
   }
 }
 
@@ -140,8 +149,8 @@ Plan<T> make_plan(const PlanKey& key) {
   plan.h = step.h;
   plan.w = step.w;
   plan.multiply_adds = step.multiply_adds();
-  pack_w(plan, step.terms);
-  pack_h(plan, step.terms);
+  pack_w(plan, step);
+  pack_h(plan, step);
   return plan;
 }
 

@@ -9,6 +9,7 @@ namespace ssg::cpu {
 
 struct SampleCall : ssg::SampleCall {
   const double* scale = nullptr;  // [batch], positive and finite: what the logits are multiplied by
+  const double* top_k = nullptr;  // [batch], whole numbers; 0 keeps all
   const double* top_p = nullptr;  // [batch], from 0 to 1; 0 keeps all
 };
 

@@ -98,7 +98,7 @@ class Row {
   }
 
   // The token, or -1 where the largest logit is not finite.
-  int64_t draw(const S* logits, double uniform, double scale, double top_p) const {
+  int64_t draw(const S* logits, double uniform, double scale, int64_t top_k, double top_p) const {
     constexpr Key infinity = key_of(Format<S>::infinity);
     constexpr Key minus_infinity = key_of(static_cast<Key>(Format<S>::infinity | kSign<Key>));
     const int64_t vocabulary = call_.vocabulary;
@@ -114,8 +114,8 @@ class Row {
     }
     if (low < minus_infinity || high >= infinity || high == minus_infinity) return -1;
 
-    if (call_.top_k > 0 && call_.top_k < vocabulary)
-      low = select(vocabulary, low, high, vocabulary - call_.top_k, [](int64_t) { return int64_t{1}; }).key;
+    if (top_k > 0 && top_k < vocabulary)
+      low = select(vocabulary, low, high, vocabulary - top_k, [](int64_t) { return int64_t{1}; }).key;
     int64_t count = 0;
     for (int64_t v = 0; v < vocabulary; ++v) {
       const Key key = keys_[v];
@@ -238,7 +238,7 @@ int64_t sample_as(const SampleCall& call, int64_t begin, int64_t end) {
                                                   : static_cast<const float*>(call.uniform)[at];
     const S* logits =
         static_cast<const S*>(call.logits.data) + b * call.logits.batch_stride + t * call.logits.token_stride;
-    call.out[r] = row.draw(logits, uniform, call.scale[b], call.top_p[b]);
+    call.out[r] = row.draw(logits, uniform, call.scale[b], static_cast<int64_t>(call.top_k[b]), call.top_p[b]);
     if (call.out[r] < 0 && first_empty < 0) first_empty = r;
   }
   return first_empty;

@@ -17,6 +17,7 @@ struct GuidedCall : ssg::GuidedCall {
 
 struct SampleCall : ssg::SampleCall {
   Strength scale;  // 1 / temperature: what the logits are multiplied by
+  Strength top_k;  // 0 keeps all
   Strength top_p;  // 0 keeps all
 };
 

@@ -98,13 +98,17 @@ Rows rows_of_w(const Step& step) {
 }
 
 template <class T>
+void append_direct(std::vector<T>& values, const Matrix& factor) {
+  for (int64_t r = 0; r < factor.rows; ++r)
+    for (int64_t c = 0; c < factor.cols; ++c) values.push_back(static_cast<T>(factor(r, c)));
+}
+
+template <class T>
 Packed<T> pack_direct(const Step& step) {
   Packed<T> packed;
-  for (const Term& term : step.terms)
-    for (double value : term.h.values) packed.values.push_back(static_cast<T>(value));
+  for (const Term& term : step.terms) append_direct(packed.values, term.h);
   packed.w_at = static_cast<int64_t>(packed.values.size());
-  for (const Term& term : step.terms)
-    for (double value : term.w.values) packed.values.push_back(static_cast<T>(value));
+  for (const Term& term : step.terms) append_direct(packed.values, term.w);
   return packed;
 }
 

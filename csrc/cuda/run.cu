@@ -6,7 +6,9 @@
 #include <mutex>
 #include <shared_mutex>
 #include <string>
+#include <thread>
 #include <tuple>
+#include <utility>
 
 #include "check.h"
 #include "kernel.h"
@@ -31,26 +33,6 @@ struct Device {
   std::string unavailable;  // why it cannot serve; empty where it can
 };
 
-// Makes a device the current one for a while. Selecting a device creates a context on it, so nothing is done, and
-// nothing restored, where the device is the current one already.
-class CurrentDevice {
- public:
-  explicit CurrentDevice(int device) {
-    check(cudaGetDevice(&before_), "cudaGetDevice");
-    changed_ = before_ != device;
-    if (changed_) check(cudaSetDevice(device), "cudaSetDevice");
-  }
-  ~CurrentDevice() {
-    if (changed_) cudaSetDevice(before_);
-  }
-  CurrentDevice(const CurrentDevice&) = delete;
-  CurrentDevice& operator=(const CurrentDevice&) = delete;
-
- private:
-  int before_ = 0;
-  bool changed_ = false;
-};
-
 // Lets this thread load kernels, allocate and copy while it, or another thread, captures a stream.
 class CaptureAllowsAll {
  public:
@@ -63,11 +45,12 @@ class CaptureAllowsAll {
   cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
 
+// Makes the device the current one of this thread.
 Device examine(int device) {
   Device found;
   try {
+    check(cudaSetDevice(device), "cudaSetDevice");
     const CaptureAllowsAll relaxed;
-    const CurrentDevice current(device);
     Machine& machine = found.machine;
     machine.capability = 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
                          attribute(cudaDevAttrComputeCapabilityMinor, device);
@@ -92,7 +75,13 @@ const Device& device_of(int device) {
   static auto& devices = *new std::map<int, Device>();
   const std::lock_guard<std::mutex> lock(mutex);
   auto found = devices.find(device);
-  if (found == devices.end()) found = devices.emplace(device, examine(device)).first;
+  if (found == devices.end()) {
+    // Selecting a device creates a context on it. A thread of its own leaves the caller's current device as it is, so
+    // no context appears on that one.
+    Device examined;
+    std::thread([&] { examined = examine(device); }).join();
+    found = devices.emplace(device, std::move(examined)).first;
+  }
   return found->second;
 }
 

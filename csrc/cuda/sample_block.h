@@ -82,9 +82,8 @@ struct SampleBlock {
       if (thread == 0) *out = -1;
       return;
     }
-    const SampleCall& call = p.call;
-    if (call.top_k > 0 && call.top_k < vocabulary) {
-      const auto below = static_cast<uint64_t>(vocabulary - call.top_k);
+    if (row.top_k > 0 && row.top_k < vocabulary) {
+      const auto below = static_cast<uint64_t>(vocabulary - row.top_k);
       low = select(low, high, [](Key) { return uint64_t{1}; }, [=](uint64_t) { return below; }).key;
     }
     uint64_t gone = 0;  // how many columns with the lowest key top-p removes; the first ones go

@@ -34,12 +34,12 @@ struct SampleFew {
     }
     if (!row.begin(low, high)) return -1;
     lowest = low;
-    if (row.call.top_k > 0) {
+    if (row.top_k > 0) {
       lowest = high;
       for (int v = 0; v < columns; ++v) {
         int greater = 0;
         for (int u = 0; u < columns; ++u) greater += row.key(u) > row.key(v);
-        if (greater < row.call.top_k && row.key(v) < lowest) lowest = row.key(v);
+        if (greater < row.top_k && row.key(v) < lowest) lowest = row.key(v);
       }
     }
     if (row.top_p > 0) {

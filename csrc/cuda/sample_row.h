@@ -52,6 +52,7 @@ struct Row {
   const SampleCall& call;
   const Stored* logits = nullptr;
   double scale = 1.0;
+  int64_t top_k = 0;
   double top_p = 0.0;
   double share = 0.0;  // of the remaining weight, which lies before the drawn token
   double largest = 0.0;
@@ -66,6 +67,8 @@ struct Row {
     const double uniform = call.uniform_is_double ? static_cast<const double*>(call.uniform)[at]
                                                   : static_cast<const float*>(call.uniform)[at];
     share = within_one(uniform);
+    const double k = read_strength(call.top_k, batch);
+    top_k = k > 0 ? (k < static_cast<double>(call.vocabulary) ? static_cast<int64_t>(k) : call.vocabulary) : 0;
     top_p = within_one(read_strength(call.top_p, batch));
   }
 

@@ -59,12 +59,13 @@ PriorLinearArguments::PriorLinearArguments(const StableIValue* stack)
       rescale(to<bool>(stack[6])),
       transpose(to<bool>(stack[7])) {}
 
-SampleArguments::SampleArguments(ScaleKind kind, bool top_p_is_float, const StableIValue* stack)
+SampleArguments::SampleArguments(ScaleKind kind, bool filters_are_numbers, const StableIValue* stack)
     : logits(to<Tensor>(stack[0])), uniform(to<Tensor>(stack[1])), scale(1.0) {
   stack += 2;
   if (kind != ScaleKind::none) scale = StrengthArgument::from_stack(*stack++, kind == ScaleKind::number);
-  top_k = to<int64_t>(stack[0]);
-  top_p = StrengthArgument::from_stack(stack[1], top_p_is_float);
+  top_k = filters_are_numbers ? StrengthArgument(static_cast<double>(to<int64_t>(stack[0])))
+                              : StrengthArgument(to<Tensor>(stack[0]));
+  top_p = StrengthArgument::from_stack(stack[1], filters_are_numbers);
 }
 
 }  // namespace ssg::ops

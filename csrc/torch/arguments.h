@@ -80,10 +80,10 @@ struct SampleArguments {
   Operand logits;
   Operand uniform;
   StrengthArgument scale;  // 1 for ScaleKind::none
-  int64_t top_k;
+  StrengthArgument top_k;
   StrengthArgument top_p;
 
-  SampleArguments(ScaleKind kind, bool top_p_is_float, const StableIValue* stack);
+  SampleArguments(ScaleKind kind, bool filters_are_numbers, const StableIValue* stack);
 };
 
 }  // namespace ssg::ops

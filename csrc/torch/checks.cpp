@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -13,10 +14,12 @@ namespace {
 
 void output(const char* name, const Operand& out, const Operand& logits, int64_t batch);
 void three_dimensional(const char* name, const char* argument, const Operand& x, const char* tokens);
+std::string dtype_choices(Names<Scalar> dtypes);
 void floating(const char* name, const char* argument, const Operand& x);
 void sizes(const char* name, const Ints& size, const Ints& prev_size, StepKey& key);
 void tokens(const char* name, const char* argument, const Operand& x, const char* tokens, const char* size_argument,
             const Grid& size);
+void countable(const char* name, const Grid& size);
 void options(const char* name, const Text& prior, const Text& interpolation, StepKey& key);
 template <class Enum>
 Enum one_of(const char* name, const char* argument, std::string_view value, Names<Enum> choices);
@@ -66,6 +69,7 @@ StepKey prior_linear(const PriorLinearArguments& given) {
     tokens(name, "x", given.x, "L", "size", key.size);
   else
     tokens(name, "x", given.x, "L", "prev_size", key.prev_size);
+  countable(name, key.size);
   options(name, given.prior, given.interpolation, key);
   strength(name, "scale", given.scale, given.x.size[0], given.x.device);
   key.rescale = given.rescale;
@@ -87,8 +91,9 @@ void sample(const char* name, const SampleArguments& given) {
     fail(name, ": uniform must be float32 or float64, got ", dtype_text(uniform.dtype));
   if (!(uniform.device == logits.device))
     fail(name, ": uniform must be on the device of logits, ", logits.device.text(), ", got ", uniform.device.text());
-  if (given.top_k < 0 || given.top_k > vocabulary)
-    fail(name, ": top_k must be from 0 to V = ", vocabulary, ", got ", given.top_k);
+  const auto top_k = given.top_k.operand() == nullptr ? static_cast<int64_t>(given.top_k.strength().value) : 0;
+  if (top_k < 0 || top_k > vocabulary) fail(name, ": top_k must be from 0 to V = ", vocabulary, ", got ", top_k);
+  strength(name, "top_k", given.top_k, logits.size[0], logits.device);
   const double top_p = given.top_p.operand() == nullptr ? given.top_p.strength().value : 0.0;
   if (!(top_p >= 0 && top_p <= 1)) fail(name, ": top_p must be from 0 to 1, got ", number_text(top_p));
   strength(name, "top_p", given.top_p, logits.size[0], logits.device);
@@ -112,6 +117,9 @@ void strength(const char* name, const char* argument, const StrengthArgument& va
   if (x->dtype == ScalarType::ComplexHalf || x->dtype == ScalarType::ComplexFloat ||
       x->dtype == ScalarType::ComplexDouble)
     fail(name, ": ", argument, " must be a real tensor, got ", dtype_text(x->dtype));
+  if (!scalar_of(x->dtype))
+    fail(name, ": ", argument, " must be a float or a tensor of ", dtype_choices(kStrengthDtypes), ", got ",
+         dtype_text(x->dtype));
   if (!(x->device == device))
     fail(name, ": ", argument, " must be on the device of logits, ", device.text(), ", got ", x->device.text());
 }
@@ -133,11 +141,11 @@ void three_dimensional(const char* name, const char* argument, const Operand& x,
 }
 
 // "float32, bfloat16, float16 or float64"
-std::string dtype_choices() {
+std::string dtype_choices(Names<Scalar> dtypes) {
   std::ostringstream text;
   size_t written = 0;
-  for (const auto& [name, scalar] : kDtypes) {
-    if (written > 0) text << (written + 1 == kDtypes.count ? " or " : ", ");
+  for (const auto& [name, scalar] : dtypes) {
+    if (written > 0) text << (written + 1 == dtypes.count ? " or " : ", ");
     text << name;
     ++written;
   }
@@ -148,7 +156,7 @@ void floating(const char* name, const char* argument, const Operand& x) {
   const auto scalar = scalar_of(x.dtype);
   const auto is_given = [&](const Named<Scalar>& dtype) { return scalar == dtype.value; };
   if (!std::any_of(kDtypes.begin(), kDtypes.end(), is_given))
-    fail(name, ": ", argument, " must be ", dtype_choices(), ", got ", dtype_text(x.dtype));
+    fail(name, ": ", argument, " must be ", dtype_choices(kDtypes), ", got ", dtype_text(x.dtype));
 }
 
 void sizes(const char* name, const Ints& size, const Ints& prev_size, StepKey& key) {
@@ -167,8 +175,13 @@ void sizes(const char* name, const Ints& size, const Ints& prev_size, StepKey& k
 void tokens(const char* name, const char* argument, const Operand& x, const char* tokens, const char* size_argument,
             const Grid& size) {
   if (x.size[1] != size.tokens())
-    fail(name, ": ", argument, " must have ", tokens, " = ", size.h, "*", size.w, " = ", size.tokens(), " tokens for ",
-         size_argument, " (", size.h, ", ", size.w, "), got ", x.size[1]);
+    fail(name, ": ", argument, " must have ", tokens, " = ", size.h, "*", size.w, " = ", wide_text(size.tokens()),
+         " tokens for ", size_argument, " (", size.h, ", ", size.w, "), got ", x.size[1]);
+}
+
+void countable(const char* name, const Grid& size) {
+  if (size.tokens() > std::numeric_limits<int64_t>::max())
+    fail(name, ": size must have fewer than 2**63 tokens, got ", size.h, "*", size.w, " = ", wide_text(size.tokens()));
 }
 
 void options(const char* name, const Text& prior, const Text& interpolation, StepKey& key) {
@@ -192,15 +205,15 @@ class Rows {
     bool operator<(const Row& other) const { return begin < other.begin; }
   };
 
+  // x must not be empty.
   Rows(const Operand& x, int64_t first)
-      : batch_(x.size[2] == 0 ? 0 : x.size[0] - first),
+      : batch_(x.size[0] - first),
         tokens_(x.size[1]),
         batch_bytes_(x.stride[0] * item_bytes(*scalar_of(x.dtype))),
         token_bytes_(x.stride[1] * item_bytes(*scalar_of(x.dtype))),
         row_bytes_(((x.size[2] - 1) * x.stride[2] + 1) * item_bytes(*scalar_of(x.dtype))),
         base_(reinterpret_cast<uintptr_t>(x.tensor.const_data_ptr()) + static_cast<uintptr_t>(first * batch_bytes_)) {}
 
-  bool empty() const { return batch_ == 0; }
   uintptr_t begin() const { return base_; }
   uintptr_t end() const {
     return base_ + static_cast<uintptr_t>((batch_ - 1) * batch_bytes_ + (tokens_ - 1) * token_bytes_ + row_bytes_);
@@ -231,8 +244,9 @@ class Rows {
 
 // Whether two rows share memory, as those of an expanded tensor do.
 bool repeats(const Operand& x) {
+  if (x.empty()) return false;
   const Rows of_x(x, 0);
-  if (of_x.empty() || of_x.are_apart()) return false;
+  if (of_x.are_apart()) return false;
   std::vector<Rows::Row> rows;
   of_x.append_to(rows, 0);
   std::sort(rows.begin(), rows.end());
@@ -243,9 +257,10 @@ bool repeats(const Operand& x) {
 
 // Whether two tensors share memory, b from a sample on; rows of one that lie between rows of the other do not.
 bool overlap(const Operand& a, const Operand& b, int64_t first_of_b) {
+  if (a.empty() || b.empty() || first_of_b == b.size[0]) return false;
   const Rows of_a(a, 0);
   const Rows of_b(b, first_of_b);
-  if (of_a.empty() || of_b.empty() || of_a.end() <= of_b.begin() || of_b.end() <= of_a.begin()) return false;
+  if (of_a.end() <= of_b.begin() || of_b.end() <= of_a.begin()) return false;
   std::vector<Rows::Row> rows;
   of_a.append_to(rows, 0);
   of_b.append_to(rows, 1);

@@ -41,8 +41,7 @@ void run_on_cpu(const StepKey& key, const GuidedArguments& given, const Operand&
   cpu::GuidedCall call;
   fill(call, given.sources(), given.logits, given.prev_logits, out);
   if (!given.out) {
-    const int64_t elements = out.size[0] * out.size[1] * out.size[2];
-    cpu::advise_huge_pages(out.tensor.mutable_data_ptr(), elements * item_bytes(call.scalar));
+    cpu::advise_huge_pages(out.tensor.mutable_data_ptr(), out.tensor.numel() * item_bytes(call.scalar));
   }
   Numbers weights(2 * call.sources * call.batch);
   set_weights(weights.data(), given, call.batch);

@@ -98,7 +98,8 @@ PyObject* names(PyObject*, PyObject*) {
   PyObject* found = PyDict_New();
   if (found != nullptr && set_list(found, "priors", texts_of(ssg::kPriors)) &&
       set_list(found, "interpolations", texts_of(ssg::kInterpolations)) &&
-      set_list(found, "dtypes", texts_of(ssg::kDtypes)) && set_list(found, "overloads", overloads))
+      set_list(found, "dtypes", texts_of(ssg::kDtypes)) &&
+      set_list(found, "strength_dtypes", texts_of(ssg::kStrengthDtypes)) && set_list(found, "overloads", overloads))
     return found;
   Py_XDECREF(found);
   return nullptr;

@@ -15,7 +15,7 @@ constexpr const char* kName = "_prior_linear";
 Tensor prior_linear(PriorLinearArguments given) {
   const StepKey key = checks::prior_linear(given);
   const Operand x = readable(std::move(given.x));
-  const int64_t tokens = (key.transposed ? key.prev_size : key.size).tokens();
+  const auto tokens = static_cast<int64_t>((key.transposed ? key.prev_size : key.size).tokens());
   Operand out(empty_like(x, {x.size[0], tokens, x.size[2]}, x.dtype));
   const Strength scale = given.scale.strength();
 #if defined(SSG_HAVE_CUDA)

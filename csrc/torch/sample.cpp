@@ -19,7 +19,7 @@ struct SampleOverload {
   const char* op;
   const char* overload;
   ScaleKind scale;
-  bool top_p_is_float;
+  bool filters_are_numbers;
 };
 constexpr SampleOverload kOverloads[] = {{"sample", "", ScaleKind::none, true},
                                          {"_sample_tempered", "", ScaleKind::tensor, true},
@@ -37,7 +37,6 @@ void fill(SampleCall& call, const SampleArguments& given, const Tensor& out) {
   call.uniform_is_double = given.uniform.dtype == ScalarType::Double;
   call.uniform_batch_stride = given.uniform.stride[0];
   call.uniform_token_stride = given.uniform.stride[1];
-  call.top_k = given.top_k;
   call.out = static_cast<int64_t*>(out.mutable_data_ptr());
 }
 
@@ -46,6 +45,7 @@ void run_on_cuda(const SampleArguments& given, const Tensor& out) {
   cuda::SampleCall call;
   fill(call, given, out);
   call.scale = given.scale.strength();
+  call.top_k = given.top_k.strength();
   call.top_p = given.top_p.strength();
   on_current_stream(given.logits, [&](int32_t device, void* stream) { cuda::sample(call, device, stream); });
 }
@@ -62,22 +62,28 @@ double largest_of(const Logits& logits, Scalar scalar, int64_t vocabulary, int64
   return largest;
 }
 
+// The nearest number from 0 to `most`; 0 for NaN.
+double within(double x, double most) { return x > 0 ? std::min(x, most) : 0.0; }
+
 void run_on_cpu(const SampleArguments& given, const Tensor& out) {
   cpu::SampleCall call;
   fill(call, given, out);
   Numbers scales(call.batch);
+  Numbers top_ks(call.batch);
   Numbers top_ps(call.batch);
   const Strength scale = given.scale.strength();
+  const Strength top_k = given.top_k.strength();
   const Strength top_p = given.top_p.strength();
   for (int64_t b = 0; b < call.batch; ++b) {
     const double value = number_of(scale, b);
     if (!(value > 0 && value < std::numeric_limits<double>::infinity()) && call.tokens > 0)
       fail("sample: scale must be positive and finite, got ", number_text(value));
     scales.data()[b] = value;
-    const double p = number_of(top_p, b);
-    top_ps.data()[b] = p > 0 ? std::min(p, 1.0) : 0.0;  // 0 for NaN
+    top_ks.data()[b] = within(number_of(top_k, b), static_cast<double>(call.vocabulary));
+    top_ps.data()[b] = within(number_of(top_p, b), 1.0);
   }
   call.scale = scales.data();
+  call.top_k = top_ks.data();
   call.top_p = top_ps.data();
   const int64_t empty = cpu::sample(call, in_parallel);
   if (empty < 0) return;
@@ -106,7 +112,7 @@ void boxed(StableIValue* stack, uint64_t, uint64_t) {
   constexpr SampleOverload overload = kOverloads[I];
   if (serves(stack[0]))
     stack[0] = torch::stable::detail::from(
-        sample(overload.op, SampleArguments(overload.scale, overload.top_p_is_float, stack)));
+        sample(overload.op, SampleArguments(overload.scale, overload.filters_are_numbers, stack)));
   else
     fall_back(overload.op, overload.overload, stack);
 }

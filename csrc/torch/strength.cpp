@@ -1,7 +1,5 @@
 #include "strength.h"
 
-#include "text.h"
-
 namespace ssg::ops {
 
 StrengthArgument StrengthArgument::from_stack(StableIValue value, bool is_float) {
@@ -11,9 +9,8 @@ StrengthArgument StrengthArgument::from_stack(StableIValue value, bool is_float)
 
 Strength StrengthArgument::strength() const {
   if (!tensor_) return {nullptr, 0, Scalar::float64, value_};
-  const auto scalar = scalar_of(tensor_->dtype);
-  if (!scalar) fail("a strength of ", dtype_text(tensor_->dtype), " cannot be read");
-  return {tensor_->tensor.const_data_ptr(), tensor_->dim == 1 ? tensor_->stride[0] : 0, *scalar, 0.0};
+  return {tensor_->tensor.const_data_ptr(), tensor_->dim == 1 ? tensor_->stride[0] : 0, *scalar_of(tensor_->dtype),
+          0.0};
 }
 
 double number_at(const void* data, Scalar scalar, int64_t i) {

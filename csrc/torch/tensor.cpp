@@ -3,7 +3,9 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
+#include <vector>
 
 #include "text.h"
 
@@ -40,8 +42,22 @@ Device device_of(AtenTensorHandle x) {
   return device;
 }
 
+namespace {
+
+ScalarType dtype_of(const Tensor& x) {
+  try {
+    return x.scalar_type();
+  } catch (const std::exception&) {  // a dtype that the stable ABI does not convert, which a message has to name
+    int32_t dtype = 0;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
+    return static_cast<ScalarType>(dtype);
+  }
+}
+
+}  // namespace
+
 Operand::Operand(Tensor x)
-    : tensor(std::move(x)), dtype(tensor.scalar_type()), device(device_of(tensor.get())), dim(tensor.dim()) {
+    : tensor(std::move(x)), dtype(dtype_of(tensor)), device(device_of(tensor.get())), dim(tensor.dim()) {
   if (dim > 3) return;
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();
@@ -49,7 +65,12 @@ Operand::Operand(Tensor x)
     size[d] = sizes[d];
     stride[d] = strides[d];
   }
+  // A stride that leads to no second element may be any number, and its product with the item size may overflow.
+  for (int64_t d = 0; d < dim; ++d)
+    if (size[d] <= 1 || (empty() && d < 2)) stride[d] = 0;
 }
+
+bool Operand::empty() const { return std::find(size, size + dim, 0) != size + dim; }
 
 std::string Operand::shape() const { return shape_text(tensor.sizes()); }
 
@@ -58,7 +79,8 @@ Tensor empty_like(const Operand& x, std::initializer_list<int64_t> sizes, Scalar
   int64_t stride = 1;
   for (size_t d = sizes.size(); d-- > 0;) {
     strides[d] = stride;
-    stride *= std::max<int64_t>(sizes.begin()[d], 1);
+    if (__builtin_mul_overflow(stride, std::max<int64_t>(sizes.begin()[d], 1), &stride))
+      fail("a result of shape ", shape_text(std::vector<int64_t>(sizes)), " is too large");
   }
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(

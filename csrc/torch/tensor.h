@@ -38,6 +38,7 @@ struct Operand {
   int64_t stride[3] = {};
 
   explicit Operand(Tensor x);
+  bool empty() const;
   std::string shape() const;
 };
 

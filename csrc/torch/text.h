@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "factors.h"
+
 namespace ssg::ops {
 
 using torch::headeronly::ScalarType;
@@ -28,6 +30,9 @@ std::string shape_text(const Sizes& sizes) {
   text << (sizes.size() == 1 ? ",)" : ")");
   return text.str();
 }
+
+// A number that is not negative.
+std::string wide_text(Wide value);
 
 // A float in Python's format "g".
 std::string number_text(double value);

@@ -83,8 +83,8 @@ class GuidedLogits(Derivative):
             if needs_prev_logits:
                 grad_prev_logits = ctx.prior(grad, -beta.scale, transpose=True)
             if needs_beta:
-                logits, prev_logits = _unmasked(masked, logits, prev_logits)
-                grad_beta = beta.grad(_accurate(grad) * (logits - ctx.prior(prev_logits)))
+                residual = _accurate(logits) - ctx.prior(_accurate(prev_logits))
+                grad_beta = beta.grad(_accurate(grad) * residual.masked_fill(masked, 0))
         return None, grad_logits, grad_prev_logits, None, None, grad_beta, *[None] * len(needs_options)
 
     @staticmethod
@@ -99,8 +99,8 @@ class GuidedLogits(Derivative):
         if d_prev_logits is not None:
             terms.append(prior(_accurate(d_prev_logits), -beta.scale))
         if d_beta is not None:
-            unmasked, prev_unmasked = _unmasked(masked, logits, prev_logits)
-            terms.append(Strength(d_beta, logits).per_sample * (unmasked - prior(prev_unmasked)))
+            residual = _accurate(logits) - prior(_accurate(prev_logits))
+            terms.append(Strength(d_beta, logits).per_sample * residual.masked_fill(masked, 0))
         return sum(terms[1:], terms[0]).masked_fill(masked, 0).to(logits.dtype)
 
 
@@ -149,22 +149,23 @@ class GuidedLogitsCfg(Derivative):
         prior = Prior(size, prev_size, *options)
         beta, cfg, prev_cfg = (Strength(x, logits) for x in (beta, cfg, prev_cfg))
         masked = logits.chunk(2)[0] == -math.inf
-        unmasked, prev_unmasked = _unmasked(masked, logits, prev_logits)
-        terms = []
+        dtype, terms = logits.dtype, []
         if d_logits is not None:
             terms.append((1 + beta.per_sample) * _merge(d_logits, cfg))
         if d_prev_logits is not None:
             terms.append(prior(_merge(d_prev_logits, prev_cfg), -beta.scale))
+        if any(d is not None for d in (d_beta, d_cfg, d_prev_cfg)):
+            logits, prev_logits = _unmasked(masked, logits, prev_logits)
         if d_beta is not None:
-            residual = _merge(unmasked, cfg) - prior(_merge(prev_unmasked, prev_cfg))
+            residual = _merge(logits, cfg) - prior(_merge(prev_logits, prev_cfg))
             terms.append(Strength(d_beta, logits).per_sample * residual)
         if d_cfg is not None:
             factor = (1 + beta.per_sample) * Strength(d_cfg, logits).per_sample
-            terms.append(factor * _difference(unmasked))
+            terms.append(factor * _difference(logits))
         if d_prev_cfg is not None:
-            prior_difference = prior(_difference(prev_unmasked), -beta.scale)
+            prior_difference = prior(_difference(prev_logits), -beta.scale)
             terms.append(Strength(d_prev_cfg, logits).per_sample * prior_difference)
-        return sum(terms[1:], terms[0]).masked_fill(masked, 0).to(logits.dtype)
+        return sum(terms[1:], terms[0]).masked_fill(masked, 0).to(dtype)
 
 
 class PriorLinear(Derivative):
@@ -254,12 +255,15 @@ def _saved(ctx: Any) -> tuple[tuple[Tensor, Tensor], tuple[Strength, ...]]:
 
 
 def _unmasked(masked: Tensor, logits: Tensor, prev_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Both logits, with zeros where they reach only masked results: 0 times infinity would be NaN in a derivative."""
+    """Both logits, with zeros where they reach only masked results.
 
-    def fill(x: Tensor, mask: Tensor) -> Tensor:
-        return _accurate(x).masked_fill(mask.repeat(len(logits) // max(len(mask), 1), 1, 1), 0)
-
-    return fill(logits, masked), fill(prev_logits, masked.all(dim=1, keepdim=True))
+    Derivatives multiply the logits by numbers that are 0 there, and 0 times infinity would be NaN.
+    """
+    columns = masked.all(dim=1, keepdim=True)
+    return (
+        _accurate(logits).masked_fill(torch.cat([masked, masked]), 0),
+        _accurate(prev_logits).masked_fill(torch.cat([columns, columns]), 0),
+    )
 
 
 def _merge(x: Tensor, cfg: Strength) -> Tensor:

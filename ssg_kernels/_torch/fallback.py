@@ -66,14 +66,14 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
 
 
 def sample_tempered(
-    logits: Tensor, uniform: Tensor, scale: Strength, top_k: int = 0, top_p: Strength = 0.0
+    logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor = 0, top_p: Strength = 0.0
 ) -> Tensor:
     """Any overload of `_sample_tempered`."""
     return _sampled("_sample_tempered", logits, uniform, scale, top_k, top_p)
 
 
 def _sampled(
-    name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: Strength
+    name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor, top_p: Strength
 ) -> Tensor:
     _checks.sample(name, logits, uniform, scale, top_k, top_p)
     draw = backends.triton().sample if backends.resolve(logits.device) == "triton" else reference.draw

@@ -32,6 +32,7 @@ __all__ = [
     "is_constant",
     "live",
     "may_have_tangents",
+    "missing",
     "operator_name",
     "unwrapped",
     "without_tangent",
@@ -124,3 +125,35 @@ def operator_name(op: OpOverload) -> str:
 def unwrapped(op: OpOverload) -> Any:
     """The callable inside the overload, which is faster to call."""
     return op._op
+
+
+def missing() -> list[str]:
+    """What the operators cannot do with this version of torch, each with torch's reason."""
+
+    def prior(x: Tensor) -> Tensor:
+        options = ((1, 1), (1, 1), "dse", "bilinear", False, False)
+        return torch.ops.ssg._prior_linear.default(x, x.new_empty(()), *options)
+
+    def tangent(x: Tensor) -> Tensor:
+        return torch.func.jvp(prior, (x,), (x,))[1]
+
+    def sharding() -> None:
+        if torch.distributed.is_available():
+            from torch.distributed.tensor.experimental import register_sharding  # noqa: F401
+
+    # Meta tensors: every step is taken, and nothing is computed.
+    x = torch.empty(1, 1, 1, device="meta")
+    uses: dict[str, Callable[[], object]] = {
+        "torch.func.grad": lambda: torch.func.grad(lambda x: prior(x).sum())(x),
+        "torch.func.jvp": lambda: tangent(x),
+        "torch.func.jvp of torch.func.jvp": lambda: torch.func.jvp(tangent, (x,), (x,)),
+        "torch.func.vmap": lambda: torch.func.vmap(prior)(x[None]),
+        "sharding of DTensor": sharding,
+    }
+    found = []
+    for name, use in uses.items():
+        try:
+            use()
+        except Exception as error:  # whatever it is, torch lacks something
+            found.append(f"{name}: {(str(error) or type(error).__name__).splitlines()[0]}")
+    return found

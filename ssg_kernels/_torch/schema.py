@@ -81,7 +81,7 @@ PRIOR_LINEAR = "ssg::_prior_linear"
 SAMPLE = "ssg::sample"
 SAMPLE_TEMPERED = "ssg::_sample_tempered"
 SAMPLE_TEMPERED_FLOAT = "ssg::_sample_tempered.float"
-# For compiled code, which is bound to the value of a float: top_p is a tensor of shape () or (B,) as well.
+# For compiled code, which is bound to the values of numbers: the filters are tensors of shape () or (B,) as well.
 SAMPLE_TEMPERED_TENSORS = "ssg::_sample_tempered.tensors"
 # All that multiply by a scale.
 TEMPERED = (SAMPLE_TEMPERED, SAMPLE_TEMPERED_FLOAT, SAMPLE_TEMPERED_TENSORS)
@@ -99,7 +99,7 @@ _SCHEMAS = {
     SAMPLE_TEMPERED: (f"Tensor logits, Tensor uniform, Tensor scale, {_FILTERS}", "Tensor"),
     SAMPLE_TEMPERED_FLOAT: (f"Tensor logits, Tensor uniform, float scale, {_FILTERS}", "Tensor"),
     SAMPLE_TEMPERED_TENSORS: (
-        "Tensor logits, Tensor uniform, Tensor scale, SymInt top_k, Tensor top_p",
+        "Tensor logits, Tensor uniform, Tensor scale, Tensor top_k, Tensor top_p",
         "Tensor",
     ),
 }

@@ -52,7 +52,7 @@ def prior_linear(
     return _launch().linear(x, scale, size, prev_size, options, transpose)
 
 
-def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: Strength) -> Tensor:
+def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor, top_p: Strength) -> Tensor:
     """Computes `ssg::_sample_tempered` of checked arguments. A row that has no answer gives -1."""
     return _launch().sample(logits, uniform, scale, top_k, top_p)
 

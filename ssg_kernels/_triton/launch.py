@@ -50,7 +50,7 @@ def linear(
     return out
 
 
-def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: Strength) -> Tensor:
+def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor, top_p: Strength) -> Tensor:
     """One token per row; -1 for a row without an answer, which `sample_kernel` defines."""
     batch, tokens, vocabulary = logits.shape
     out = torch.empty((batch, tokens), dtype=torch.int64, device=logits.device)
@@ -63,7 +63,9 @@ def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: 
     else:
         drop = 1 - top_p if top_p > 0 else 2.0
     numbers: list[Any] = []
-    for number in (scale, drop):
+    if isinstance(top_k, Tensor):
+        top_k = top_k.double().nan_to_num(0.0).clamp(0, vocabulary)
+    for number in (scale, drop, top_k):
         if isinstance(number, Tensor):
             tensors.append(number)
             numbers += (number, number.stride(0) if number.ndim else 0, 0, 0)
@@ -71,8 +73,8 @@ def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: 
             numbers += (0, None, *_halves(number))
     strides = (*logits.stride(), *uniform.stride())
     key = (
-        logits.device, logits.dtype, uniform.dtype, numbers[1], numbers[5], batch, tokens, vocabulary, strides,
-        _alignment(tensors), *[x.dtype for x in tensors[3:]],
+        logits.device, logits.dtype, uniform.dtype, *numbers[1::4], batch, tokens, vocabulary,
+        strides, _alignment(tensors), *[x.dtype for x in tensors[3:]],
     )  # fmt: skip
     launch = _launches.get(key)
     if launch is None:
@@ -81,7 +83,7 @@ def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: 
         given, at_once, warps = sample_tile(logits.dtype, vocabulary)
         launch = _keep(key, _Launch(sampling.sample_kernel, given, -(-rows // at_once), warps, 1))
     launch(
-        logits.device, out, logits, *strides[:3], uniform, *strides[3:], *numbers, top_k,
+        logits.device, out, logits, *strides[:3], uniform, *strides[3:], *numbers,
         batch, tokens, vocabulary,
     )  # fmt: skip
     return out

@@ -79,19 +79,30 @@ def _per_row(number, stride, low, high, sample, inside, ROWS: tl.constexpr):
         return tl.load(number + sample * stride, mask=inside, other=1.0).to(tl.float64)
 
 
-@triton.jit(do_not_specialize=["batch", "tokens", "keep", "drop_low", "drop_high", "scale_low", "scale_high"])
+@triton.jit(
+    do_not_specialize=[
+        "batch",
+        "tokens",
+        "keep_low",
+        "keep_high",
+        "drop_low",
+        "drop_high",
+        "scale_low",
+        "scale_high",
+    ]
+)
 def sample_kernel(
     out, logits, logits_batch, logits_token, logits_column, uniform, uniform_batch, uniform_token,
-    scale, scale_stride, scale_low, scale_high, drop, drop_stride, drop_low, drop_high, keep,
-    batch, tokens, vocabulary,
+    scale, scale_stride, scale_low, scale_high, drop, drop_stride, drop_low, drop_high,
+    keep, keep_stride, keep_low, keep_high, batch, tokens, vocabulary,
     COMPUTE: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Draws a token for each of ROWS rows, or -1 for a row without an answer.
 
     A row has no answer if it holds a NaN, if its largest logit is infinite, or if its scale is not positive and finite.
 
-    `keep` is top_k. `drop` is 1 - top_p, or more than 1 without top_p. `scale` and `drop` are tensors, or floats with
-    the stride None. COLUMNS is the vocabulary rounded up to whole BLOCKs.
+    `keep` is top_k. `drop` is 1 - top_p, or more than 1 without top_p. `scale`, `drop` and `keep` are tensors, or
+    floats with the stride None. COLUMNS is the vocabulary rounded up to whole BLOCKs.
     """
     WHOLE: tl.constexpr = COLUMNS == BLOCK
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -103,6 +114,7 @@ def sample_kernel(
     )
     scale = _per_row(scale, scale_stride, scale_low, scale_high, sample, inside, ROWS)
     drop = _per_row(drop, drop_stride, drop_low, drop_high, sample, inside, ROWS)
+    keep = _per_row(keep, keep_stride, keep_low, keep_high, sample, inside, ROWS).to(tl.int32)
 
     # The largest logit of each row, and which rows have an answer.
     largest = tl.full((ROWS,), -float("inf"), COMPUTE)

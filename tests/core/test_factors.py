@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.fft import dct
+from scipy.fft import dct, idct
 from support import schedules
 from support.packed import load_host
 from support.strategies import INTERPOLATIONS, PRIORS
@@ -132,11 +132,26 @@ def test_transposed_terms(size: Size, prev_size: Size) -> None:
         np.testing.assert_array_equal(w_t, w.T)
 
 
-@pytest.mark.parametrize("n", [*range(1, LARGEST + 1), 84, 111, 120])
-def test_dct_is_orthonormal(n: int) -> None:
-    c = host.dct_matrix(n)
-    assert_close(c @ c.T, np.eye(n))
-    assert_close(c, dct(np.eye(n), axis=0, norm="ortho"))
+@pytest.mark.parametrize(("n_from", "n_to"), [(1, 1000), (2, 2047), (1024, 1025), (999, 1998), (1500, 2048)])
+def test_longest_axes(n_from: int, n_to: int) -> None:
+    """Against fast transforms, since the reference's matrices would take long."""
+    u, b, g = host.axis_factors(n_from, n_to)
+    coarse = np.zeros((n_to, n_from))
+    coarse[:n_from] = dct(np.eye(n_from), axis=0, norm="ortho")
+    assert_close(b, idct(coarse, axis=0, norm="ortho"))
+    low = dct(u, axis=0, norm="ortho")
+    low[n_from:] = 0
+    assert_close(g, idct(low, axis=0, norm="ortho"))
+
+
+def test_factors_store_what_is_not_zero() -> None:
+    for n in (1, 32, 1024, 4096):
+        assert host.stored_entries((1, n), (1, n)) == 1 + n
+        assert host.stored_entries((n, n), (n, n)) == 2 * n
+    for interpolation, taps in (("nearest", 1), ("bilinear", 2), ("bicubic", 4), ("area", 2)):
+        assert host.stored_entries((1, 4096), (1, 3000), "spatial", interpolation) <= 1 + taps * 4096
+    # One factor: the three terms of an axis are merged where the other axis does not grow.
+    assert host.stored_entries((1, 200), (1, 150)) == 1 + 200 * 150
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
@@ -181,7 +196,6 @@ def test_is_symmetric_sees_one_wrong_entry() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: host.dct_matrix(0), "n must be positive, got 0"),
         (lambda: host.axis_factors(4, 3), "n_from must not exceed n_to"),
         (lambda: host.axis_factors(0, 3), "n_from must be positive, got 0"),
         (lambda: host.interpolation_matrix(3, 0), "n_to must be positive, got 0"),
@@ -195,6 +209,8 @@ def test_is_symmetric_sees_one_wrong_entry() -> None:
         ),
         (lambda: host.prior_terms((2, 2), (3, 1)), "prev_size must not exceed size"),
         (lambda: host.prior_terms((2, 2), (0, 1)), "prev_size must be positive"),
+        (lambda: host.prior_terms((2**15, 2**16), (1, 1)), r"size must have at most 2\*\*30 tokens"),
+        (lambda: host.prior_terms((2**62, 2**62), (1, 1)), r"size must have at most 2\*\*30 tokens"),
     ],
 )
 def test_errors(call: object, message: str) -> None:

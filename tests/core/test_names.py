@@ -18,6 +18,16 @@ def names(kind: str) -> list[str]:
     return importlib.import_module("ssg_kernels._C").names()[kind]
 
 
+def test_the_names_that_users_rely_on() -> None:
+    assert _names.PRIORS == ("dse", "dse_zero_pad", "spatial")
+    assert _names.INTERPOLATIONS == ("nearest", "bilinear", "bicubic", "area")
+    assert set(_names.DTYPES) == {torch.float32, torch.bfloat16, torch.float16, torch.float64}
+    assert _names.STRENGTHS == {
+        "guided_logits": ("beta",),
+        "guided_logits_cfg": ("beta", "cfg", "prev_cfg"),
+    }
+
+
 def test_options_of_the_operators() -> None:
     assert names("priors") == list(_names.PRIORS)
     assert names("interpolations") == list(_names.INTERPOLATIONS)
@@ -27,9 +37,14 @@ def test_dtypes_of_logits() -> None:
     assert [f"torch.{name}" for name in names("dtypes")] == [str(dtype) for dtype in _names.DTYPES]
 
 
+def test_dtypes_of_strengths() -> None:
+    expected = [str(dtype) for dtype in _names.STRENGTH_DTYPES]
+    assert [f"torch.{name}" for name in names("strength_dtypes")] == expected
+
+
 def test_every_overload_has_a_compiled_kernel() -> None:
     expected = [overload.qualname for overload in schema.OVERLOADS]
-    expected += [schema.PRIOR_LINEAR, schema.SAMPLE, schema.SAMPLE_TEMPERED, schema.SAMPLE_TEMPERED_FLOAT]
+    expected += [schema.PRIOR_LINEAR, schema.SAMPLE, *schema.TEMPERED]
     assert len(names("overloads")) == len(set(names("overloads")))
     assert set(names("overloads")) == set(expected)
 

@@ -210,7 +210,8 @@ void test(const Case& c, std::mt19937_64& random) {
   call.uniform_batch_stride = c.tokens;
   call.uniform_token_stride = 1;
   call.scale = scale.get();
-  call.top_k = c.top_k;
+  const std::vector<double> top_k(static_cast<size_t>(c.batch), static_cast<double>(c.top_k));
+  call.top_k = top_k.data();
   const std::vector<double> top_p(static_cast<size_t>(c.batch), c.top_p);
   call.top_p = top_p.data();
   call.out = out.get();

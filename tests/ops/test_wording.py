@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.strategies import normal
+from support.strategies import INTERPOLATIONS, PRIORS, normal
 from torch import Tensor
 
 import ssg_kernels
+from ssg_kernels import _names
 
+OPTIONS = {*_names.PRIORS, *_names.INTERPOLATIONS}
 pytestmark = pytest.mark.usefixtures("extension")
 
 
@@ -34,8 +36,9 @@ def assert_same(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> Non
 
 
 @pytest.mark.parametrize("argument", ["prior", "interpolation"])
-@given(text=st.text(st.characters(max_codepoint=126), max_size=8))
+@given(text=st.text(st.characters(max_codepoint=126), max_size=8).filter(lambda text: text not in OPTIONS))
 def test_any_name(monkeypatch: pytest.MonkeyPatch, argument: str, text: str) -> None:
+    assume(text not in (*PRIORS, *INTERPOLATIONS))
     logits, prev_logits = torch.zeros(1, 4, 1), torch.zeros(1, 1, 1)
     options = {argument: text}
     assert_same(
@@ -75,6 +78,70 @@ def test_any_sizes(
             return str(error)
 
     assert outcome("cpu") == outcome("reference")
+
+
+LARGE = [2**16, 2**31, 2**32, 2**62, 2**63 - 1]
+
+
+@pytest.mark.parametrize("h", LARGE)
+@pytest.mark.parametrize("w", LARGE)
+def test_products_beyond_64_bits(monkeypatch: pytest.MonkeyPatch, h: int, w: int) -> None:
+    empty = torch.zeros(1, 0, 3)
+    assert_same(monkeypatch, lambda: ssg_kernels.guided_logits(empty, empty, (h, w), (h, w), 0.5))
+    tokens = h * w
+    with pytest.raises(RuntimeError) as caught:
+        monkeypatch.setenv("SSG_KERNELS_BACKEND", "cpu")
+        ssg_kernels.guided_logits(empty, empty, (h, w), (h, w), 0.5)
+    assert str(caught.value) == (
+        f"guided_logits: logits must have L = {h}*{w} = {tokens} tokens for size ({h}, {w}), got 0"
+    )
+    # The operator's result has `size`, and no argument has.
+    if tokens >= 2**63:
+        assert_same(monkeypatch, _linear(x=normal(1, 1, 3), prev_size=(1, 1), size=(h, w), scale=1.0))
+
+
+def test_strides_beyond_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stride of 2**62 elements leads nowhere where there is one sample."""
+    monkeypatch.setenv("SSG_KERNELS_BACKEND", "cpu")
+    logits, prev_logits = normal(1, 4, 3), normal(1, 1, 3)
+    expected = ssg_kernels.guided_logits(logits, prev_logits, (2, 2), (1, 1), 0.5)
+    far = logits.as_strided((1, 4, 3), (2**62, 3, 1))
+    prev_far = prev_logits.as_strided((1, 1, 3), (2**62, 2**61, 1))
+    assert torch.equal(ssg_kernels.guided_logits(far, prev_far, (2, 2), (1, 1), 0.5), expected)
+    out = torch.zeros(1, 4, 3).as_strided((1, 4, 3), (2**62, 3, 1))
+    ssg_kernels.guided_logits(far, prev_far, (2, 2), (1, 1), 0.5, out=out)
+    assert torch.equal(out, expected)
+
+
+READABLE = set(_names.STRENGTH_DTYPES)
+ALL_DTYPES = sorted({x for x in vars(torch).values() if isinstance(x, torch.dtype)}, key=str)
+
+
+@pytest.mark.parametrize("dtype", [d for d in ALL_DTYPES if d not in READABLE], ids=str)
+def test_any_unreadable_strength(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    logits, prev_logits = torch.zeros(1, 4, 3), torch.zeros(1, 1, 3)
+    if str(dtype).startswith(("torch.qu", "torch.qi")):
+        value = torch.empty((), dtype=dtype)
+    else:
+        value = torch.zeros(16, dtype=torch.uint8).view(dtype)[0]
+    for call in (
+        lambda: ssg_kernels.guided_logits(logits, prev_logits, (2, 2), (1, 1), value),
+        _linear(scale=value),
+        _sample(scale=value),
+    ):
+        assert_same(monkeypatch, call)
+    with pytest.raises((ValueError, RuntimeError), match=f"guided_logits: beta must be a .*, got {dtype}$"):
+        ssg_kernels.guided_logits(logits, prev_logits, (2, 2), (1, 1), value)
+
+
+@pytest.mark.parametrize("dtype", _names.STRENGTH_DTYPES, ids=str)
+def test_any_readable_strength(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    logits, prev_logits = normal(1, 4, 3), normal(1, 1, 3)
+    for backend in ("cpu", "reference"):
+        monkeypatch.setenv("SSG_KERNELS_BACKEND", backend)
+        expected = ssg_kernels.guided_logits(logits, prev_logits, (2, 2), (1, 1), 1.0)
+        one = torch.ones((), dtype=dtype)
+        assert torch.equal(ssg_kernels.guided_logits(logits, prev_logits, (2, 2), (1, 1), one), expected)
 
 
 def _shifted(x: Tensor) -> Tensor:
@@ -166,9 +233,11 @@ def _sample(**changes: Any) -> Callable[[], Tensor]:
     scale = call.pop("scale", None)
     if scale is None:
         return lambda: torch.ops.ssg.sample(**call)
-    return lambda: torch.ops.ssg._sample_tempered(
-        call["logits"], call["uniform"], scale, call["top_k"], call["top_p"]
-    )
+    packet, filters = torch.ops.ssg._sample_tempered, (call["top_k"], call["top_p"])
+    if not any(isinstance(x, Tensor) for x in filters):
+        return lambda: packet(call["logits"], call["uniform"], scale, *filters)
+    tensors = [x if isinstance(x, Tensor) else torch.tensor(x) for x in filters]
+    return lambda: packet.tensors(call["logits"], call["uniform"], scale, *tensors)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +255,7 @@ def _sample(**changes: Any) -> Callable[[], Tensor]:
         _sample(top_p=1.0000001),
         _sample(top_p=-1e-9),
         _sample(top_p=float("nan")),
+        _sample(scale=torch.ones(2), top_k=torch.ones(3), top_p=torch.ones(())),
         _sample(scale=torch.ones(2), top_p=torch.ones(3)),
         _sample(scale=torch.ones(2), top_p=torch.ones((), dtype=torch.complex64)),
         _sample(scale=torch.ones(2), top_p=torch.ones((), device="meta")),

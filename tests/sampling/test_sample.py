@@ -50,7 +50,7 @@ def check_mask(call: Draw) -> None:
     assert_same_choice(lambda x, u: tempered(x, u, call.scale, call.top_k, call.top_p), logits, weights)
 
 
-def test_top_p_of_each_sample(backend: str) -> None:
+def test_filters_of_each_sample(backend: str) -> None:
     logits, uniform = normal(7, 5, 40), torch.rand(7, 5)
     top_p = torch.tensor([0.0, 0.5, 0.96, 1.0, -1.0, 2.0, torch.nan], dtype=torch.float64)
     within = [
@@ -64,17 +64,18 @@ def test_top_p_of_each_sample(backend: str) -> None:
     ]  # numbers outside [0, 1] count as the nearest one inside, NaN as 0
     scale = torch.linspace(0.5, 2, 7)
     op = torch.ops.ssg._sample_tempered
-    for top_k in (0, 9):
-        tokens = op.tensors(logits, uniform, scale, top_k, top_p)
-        for b, p in enumerate(within):
-            one = slice(b, b + 1)
-            assert torch.equal(tokens[one], op.default(logits[one], uniform[one], scale[one], top_k, p))
-            # One number for all samples, of another dtype.
-            number = torch.tensor(p, dtype=torch.bfloat16)
-            assert torch.equal(
-                op.tensors(logits, uniform, scale, top_k, number),
-                op.default(logits, uniform, scale, top_k, number.item()),
-            )
+    top_k = torch.tensor([0, 9, 1, 40, -3, 50, 7])
+    ks = [0, 9, 1, 40, 0, 40, 7]
+    tokens = op.tensors(logits, uniform, scale, top_k, top_p)
+    for b, (k, p) in enumerate(zip(ks, within, strict=True)):
+        one = slice(b, b + 1)
+        assert torch.equal(tokens[one], op.default(logits[one], uniform[one], scale[one], k, p))
+        # One number for all samples, of another dtype.
+        number = torch.tensor(p, dtype=torch.bfloat16)
+        assert torch.equal(
+            op.tensors(logits, uniform, scale, torch.tensor(k, dtype=torch.int16), number),
+            op.default(logits, uniform, scale, k, number.item()),
+        )
 
 
 @given(draws())

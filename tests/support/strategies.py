@@ -9,9 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-PRIORS = ("dse", "dse_zero_pad", "spatial")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+from ssg_kernels._names import DTYPES, INTERPOLATIONS, PRIORS
 
 # The most elements that the logits of a scale may have, so that an example takes milliseconds.
 _MAX_ELEMENTS = 100_000

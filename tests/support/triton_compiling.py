@@ -71,7 +71,7 @@ def compile_sample(dtype: torch.dtype, vocabulary: int, target: str) -> Compiled
         1,
         *(0, None, 0, 0),
         *(0, None, 0, 0),
-        900,
+        *(0, None, 0, 0),
         1,
         256,
         vocabulary,

@@ -47,12 +47,14 @@ def check(call: Draw) -> None:
     assert torch.equal(tokens, expected_tokens(call, logits, uniform))
 
 
-def test_top_p_of_each_sample() -> None:
+def test_filters_of_each_sample() -> None:
     call = Draw(40, 4, 3)
     logits, uniform = call.logits(), call.uniform()
     top_p = torch.tensor([0.0, 0.5, 2.0, torch.nan])
-    expected = reference.draw(logits, uniform, call.scale, 9, top_p)
-    assert torch.equal(_triton.sample(logits, uniform, call.scale, 9, top_p), expected)
+    top_k = torch.tensor([0, 9, 1, 50])
+    for filters in ((9, top_p), (top_k, 0.5), (top_k, top_p)):
+        expected = reference.draw(logits, uniform, call.scale, *filters)
+        assert torch.equal(_triton.sample(logits, uniform, call.scale, *filters), expected)
 
 
 @settings(max_examples=25)
