@@ -158,7 +158,7 @@ def _conversion(how: tuple[str, ...], to: str, of: str) -> Callable[..., Array] 
         return lambda a: a.astype(np.float32)
     if to in ("f32", "f64") and not is_float(of) and how == ("rn",):
         return lambda a: a.astype(dtype)
-    if how == ("rzi",) and of in ("f32", "f64") and to[1:] == "64":
+    if how == ("rzi",) and of in ("f32", "f64") and to[1:] in ("32", "64") and not is_float(to):
         return lambda a: _to_integer(a, dtype)
     return None
 
