@@ -1,7 +1,7 @@
 """The core as tests see it. A wrong name of an option raises ValueError; csrc/names.h has the names."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,6 +201,34 @@ def cuda_sample(
     top_p: _Number,
     reverse: bool = False,
 ) -> None: ...
+
+class _CudaLaunch(TypedDict):
+    """`argument` is the template argument of the kernel `function`; `coefficients` are to be uploaded."""
+
+    function: str
+    argument: str
+    params: bytes
+    blocks: int
+    threads: int
+    shared_bytes: int
+    coefficients: bytes
+
+def cuda_launch(call: CudaCall, plan: CudaPlan, coefficients_at: int) -> _CudaLaunch: ...
+def cuda_sample_launch(
+    *,
+    logits: _Place,
+    uniform: _Place,
+    uniform_is_double: bool,
+    scale: _Number,
+    out: int,
+    dtype: str,
+    batch: int,
+    tokens: int,
+    vocabulary: int,
+    top_k: _Number,
+    top_p: _Number,
+) -> _CudaLaunch: ...
+def demangled(name: str) -> str: ...
 def cuda_fault(fault: str, reverse: bool = False) -> list[float]: ...
 def cuda_mma(a: Sequence[float], b: Sequence[float], depth: int) -> list[float]: ...
 def cuda_round(x: float, dtype: str) -> tuple[int, float]: ...

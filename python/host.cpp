@@ -201,6 +201,7 @@ PYBIND11_MODULE(_host, module) {
       py::arg("rescale") = false, py::arg("transposed") = false, py::arg("max_rows") = 6, py::arg("dtype") = "float32",
       "The cached plan of a step; its packed coefficients are those that a kernel reads.");
   bind_cuda(module);
+  bind_launch(module);
 }
 
 }  // namespace ssg

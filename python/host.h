@@ -17,5 +17,7 @@ StepKey make_key(const Size& size, const Size& prev_size, const std::string& pri
 
 // Adds the launch plan of the CUDA kernels, and their source run on the host.
 void bind_cuda(pybind11::module_& module);
+// Adds what a launch of them hands to the driver.
+void bind_launch(pybind11::module_& module);
 
 }  // namespace ssg

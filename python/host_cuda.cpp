@@ -1,3 +1,5 @@
+#include "host_cuda.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,7 +10,6 @@
 
 #include "cuda/device.h"
 #include "cuda/host/run.h"
-#include "cuda/launch_plan.h"
 #include "host.h"
 #include "names.h"
 
@@ -20,6 +21,11 @@ namespace {
 using cuda::Engine;
 using cuda::LaunchPlan;
 using cuda::Tile;
+using host_cuda::Call;
+using host_cuda::logits_of;
+using host_cuda::Number;
+using host_cuda::Place;
+using host_cuda::strength_of;
 
 constexpr Named<Engine> kEngineNames[] = {{"fma", Engine::fma}, {"mma", Engine::mma}, {"direct", Engine::direct}};
 constexpr Names<Engine> kEngines = kEngineNames;
@@ -34,26 +40,6 @@ Tile tile_of(const std::string& engine, int thread_columns, int chunks) {
 }
 
 cuda::host::Order order_of(bool reverse) { return reverse ? cuda::host::Order::reverse : cuda::host::Order::forward; }
-
-// Address, batch stride, token stride.
-using Place = std::tuple<uintptr_t, int64_t, int64_t>;
-// Address or 0, stride, dtype, value.
-using Number = std::tuple<uintptr_t, int64_t, std::string, double>;
-
-Logits logits_of(const Place& place) {
-  return {reinterpret_cast<const void*>(std::get<0>(place)), std::get<1>(place), std::get<2>(place)};
-}
-
-Strength strength_of(const Number& number) {
-  return {reinterpret_cast<const void*>(std::get<0>(number)), std::get<1>(number),
-          parse("strength", kStrengthDtypes, std::get<2>(number)), std::get<3>(number)};
-}
-
-struct Call {
-  Step step;
-  cuda::GuidedCall call;
-  cuda::Machine machine;
-};
 
 Call make_call(const Size& size, const Size& prev_size, const std::string& prior, const std::string& interpolation,
                bool rescale, bool transposed, const std::string& dtype, int64_t batch, int64_t vocabulary,
@@ -208,20 +194,8 @@ void bind_cuda(py::module_& module) {
       [](const Place& logits, const Place& uniform, bool uniform_is_double, const Number& scale, uintptr_t out,
          const std::string& dtype, int64_t batch, int64_t tokens, int64_t vocabulary, const Number& top_k,
          const Number& top_p, bool reverse) {
-        cuda::SampleCall call;
-        call.scalar = parse("dtype", kDtypes, dtype);
-        call.batch = batch;
-        call.tokens = tokens;
-        call.vocabulary = vocabulary;
-        call.logits = logits_of(logits);
-        call.uniform = reinterpret_cast<const void*>(std::get<0>(uniform));
-        call.uniform_batch_stride = std::get<1>(uniform);
-        call.uniform_token_stride = std::get<2>(uniform);
-        call.uniform_is_double = uniform_is_double;
-        call.scale = strength_of(scale);
-        call.top_k = strength_of(top_k);
-        call.top_p = strength_of(top_p);
-        call.out = reinterpret_cast<int64_t*>(out);
+        const cuda::SampleCall call = host_cuda::sample_call_of(logits, uniform, uniform_is_double, scale, out, dtype,
+                                                                batch, tokens, vocabulary, top_k, top_p);
         cuda::host::sample(call, order_of(reverse));
       },
       py::kw_only(), py::arg("logits"), py::arg("uniform"), py::arg("uniform_is_double"), py::arg("scale"),

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bounds import assert_accurate
-from support.cuda_on_host import HOST, VARIANTS, expected_of, prepare
+from support.cuda_on_host import HOST, VARIANTS, expected_of, plan_of, prepare
 from support.strategies import DTYPES, INTERPOLATIONS, OUT_LAYOUTS, PRIORS, Call, calls, normal
 from torch import Tensor
 
@@ -28,16 +28,6 @@ CAPABILITIES = (80, 86, 89, 90, 100, 120)
 def readable(x: Tensor) -> Tensor:
     """What the binding hands to the kernel: a strided vocabulary is copied."""
     return x if x.stride(2) == 1 or x.shape[2] <= 1 else x.contiguous()
-
-
-def plan_of(prepared: Any, variant: dict[str, Any] | None) -> Any:
-    """The plan of a variant or what comes closest: fewer splits and pairs on a small grid, no tensor cores on a row."""
-    for choice in () if variant is None else (variant, {**variant, "splits": 1, "group_pairs": 1}):
-        try:
-            return prepared.plan_with(**choice)
-        except ValueError:
-            pass
-    return prepared.plan()
 
 
 def run(

@@ -28,6 +28,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def plan_of(prepared: Any, variant: dict[str, Any] | None) -> Any:
+    """The plan of a variant or what comes closest: fewer splits and pairs on a small grid, no tensor cores on a row."""
+    for choice in () if variant is None else (variant, {**variant, "splits": 1, "group_pairs": 1}):
+        try:
+            return prepared.plan_with(**choice)
+        except ValueError:
+            pass
+    return prepared.plan()
+
+
 def place(x: Tensor, first: int = 0) -> tuple[int, int, int]:
     assert x.stride(2) == 1 or x.shape[2] <= 1
     return x.data_ptr() + first * x.stride(0) * x.element_size(), x.stride(0), x.stride(1)

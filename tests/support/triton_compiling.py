@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
-from triton.backends.compiler import GPUTarget
 
+from bench.ptx.triton import driver
 from ssg_kernels._triton import launch, sampling
 from ssg_kernels._triton.plan import LaunchPlan, Step
 
@@ -37,45 +35,6 @@ class Compiled:
     def dots(self) -> Counter[str]:
         """The matrix instructions among `products`."""
         return Counter({name: n for name, n in self.products.items() if "mma" in name or "mfma" in name})
-
-
-class Driver:
-    """Stands in for the driver of a GPU. Kernels compile, and launches call `launched`."""
-
-    def __init__(self, target: str, launched: Callable[..., None]) -> None:
-        self._target, self._launched = target, launched
-        self.utils = self
-
-    def get_current_target(self) -> GPUTarget:
-        if self._target.startswith("gfx"):
-            return GPUTarget("hip", self._target, 64)
-        return GPUTarget("cuda", int(self._target.removeprefix("sm_")), 32)
-
-    def get_current_device(self) -> Driver:
-        return self  # Triton caches kernels by device, and with them where their launches go
-
-    def get_current_stream(self, device: Driver) -> int:
-        return 0
-
-    def get_device_properties(self, device: Driver) -> dict[str, int]:
-        return {"max_shared_mem": 227 << 10}
-
-    def load_binary(self, *kernel: object) -> tuple[object, ...]:
-        return object(), object(), 0, 0, 1024
-
-    def unload_module(self, module: object) -> None:
-        pass
-
-    def launcher_cls(self, source: object, metadata: object) -> Callable[..., None]:
-        return self._launched
-
-
-@contextlib.contextmanager
-def driver(target: str, launched: Callable[..., None] = lambda *arguments: None) -> Iterator[None]:
-    before = triton.runtime.driver._active
-    triton.runtime.driver.set_active(Driver(target, launched))
-    yield
-    triton.runtime.driver._active = before
 
 
 def compile_plan(plan: LaunchPlan, step: Step, dtype: torch.dtype, target: str) -> Compiled:
