@@ -132,9 +132,7 @@ def test_transposed_terms(size: Size, prev_size: Size) -> None:
         np.testing.assert_array_equal(w_t, w.T)
 
 
-@pytest.mark.parametrize(
-    ("n_from", "n_to"), [(1, 1000), (2, 2047), (1024, 1025), (999, 1998), (1500, 2048)]
-)
+@pytest.mark.parametrize(("n_from", "n_to"), [(1, 1000), (2, 2047), (1024, 1025), (999, 1998), (1500, 2048)])
 def test_longest_axes(n_from: int, n_to: int) -> None:
     """Against fast transforms, since the reference's matrices would take long."""
     u, b, g = host.axis_factors(n_from, n_to)
