@@ -77,13 +77,11 @@ std::string Operand::shape() const { return shape_text(tensor.sizes()); }
 Tensor empty_like(const Operand& x, std::initializer_list<int64_t> sizes, ScalarType dtype) {
   int64_t strides[3];
   int64_t stride = 1;
-  bool overflows = false;
   for (size_t d = sizes.size(); d-- > 0;) {
     strides[d] = stride;
-    if (d > 0) overflows |= __builtin_mul_overflow(stride, std::max<int64_t>(sizes.begin()[d], 1), &stride);
+    if (d > 0 && __builtin_mul_overflow(stride, std::max<int64_t>(sizes.begin()[d], 1), &stride))
+      fail("a result of shape ", shape_text(std::vector<int64_t>(sizes)), " is too large");
   }
-  if (overflows && std::find(sizes.begin(), sizes.end(), 0) == sizes.end())
-    fail("a result of shape ", shape_text(std::vector<int64_t>(sizes)), " is too large");
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       static_cast<int64_t>(sizes.size()), sizes.begin(), strides,
