@@ -2,18 +2,36 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace ssg::cpu {
 
+#if defined(__linux__)
+namespace {
+
+// Whether the allocator has mapped a block of its own, which returns to the system when it is freed. The other blocks
+// lie in the heap. Their pages may be there already, and where the allocator has given them back to the system and asks
+// for them again, huge pages cost more than they save.
+bool is_mapped_alone(uintptr_t data) {
+  // Behind glibc's header of 16 bytes, a mapped block begins at the first address that torch's alignment allows.
+  constexpr uintptr_t kPage = 4096;
+  constexpr uintptr_t kTorchAlignment = 64;
+  if (data % kPage != kTorchAlignment) return false;
+  return data >= reinterpret_cast<uintptr_t>(sbrk(0));  // a block in the heap may begin there by chance
+}
+
+}  // namespace
+#endif
+
 void advise_huge_pages(void* data, int64_t bytes) {
 #if defined(__linux__)
-  // Allocators take memory of this size straight from the system, so it is fresh. Smaller memory may be recycled.
-  constexpr int64_t kFreshBytes = int64_t{32} << 20;
+  constexpr int64_t kLargeBytes = int64_t{32} << 20;  // smaller blocks are seldom mapped alone
   constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
-  if (bytes < kFreshBytes) return;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  if (bytes < kLargeBytes || !is_mapped_alone(address)) return;
+  const uintptr_t begin = (address + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (address + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #else
   (void)data;

@@ -79,7 +79,7 @@ Tensor empty_like(const Operand& x, std::initializer_list<int64_t> sizes, Scalar
   int64_t stride = 1;
   for (size_t d = sizes.size(); d-- > 0;) {
     strides[d] = stride;
-    if (__builtin_mul_overflow(stride, std::max<int64_t>(sizes.begin()[d], 1), &stride))
+    if (d > 0 && __builtin_mul_overflow(stride, std::max<int64_t>(sizes.begin()[d], 1), &stride))
       fail("a result of shape ", shape_text(std::vector<int64_t>(sizes)), " is too large");
   }
   AtenTensorHandle handle = nullptr;

@@ -17,7 +17,6 @@ from torch._functorch.utils import enable_single_level_autograd_function, unwrap
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
-from torch.fx.experimental.symbolic_shapes import has_static_value
 
 __all__ = [
     "OpOverload",
@@ -109,6 +108,9 @@ def live(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def is_constant(number: float) -> bool:
     """Whether compiled code is bound to this value of the number; False where the number is an input of its graph."""
+    # Only compilers ask, and the import takes long.
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
     return has_static_value(number)
 
 

@@ -88,16 +88,17 @@ LARGE = [2**16, 2**31, 2**32, 2**62, 2**63 - 1]
 def test_products_beyond_64_bits(monkeypatch: pytest.MonkeyPatch, h: int, w: int) -> None:
     empty = torch.zeros(1, 0, 3)
     assert_same(monkeypatch, lambda: ssg_kernels.guided_logits(empty, empty, (h, w), (h, w), 0.5))
-    tokens = h * w
-    monkeypatch.setenv("SSG_KERNELS_BACKEND", "cpu")
-    with pytest.raises(RuntimeError) as caught:
-        ssg_kernels.guided_logits(empty, empty, (h, w), (h, w), 0.5)
-    assert str(caught.value) == (
-        f"guided_logits: logits must have L = {h}*{w} = {tokens} tokens for size ({h}, {w}), got 0"
-    )
-    # The operator's result has `size`, and no argument has.
-    if tokens >= 2**63:
-        assert_same(monkeypatch, _linear(x=normal(1, 1, 3), prev_size=(1, 1), size=(h, w), scale=1.0))
+    text = sentence(monkeypatch, "cpu", lambda: ssg_kernels.guided_logits(empty, empty, (h, w), (h, w), 0.5))
+    assert text == f"guided_logits: logits must have L = {h}*{w} = {h * w} tokens for size ({h}, {w}), got 0"
+    # The result of this operator has `size`, and no argument has.
+    linear = _linear(x=normal(1, 1, 3), prev_size=(1, 1), size=(h, w), scale=torch.ones(1))
+    if h * w >= 2**63:
+        assert_same(monkeypatch, linear)
+        text = sentence(monkeypatch, "cpu", linear)
+        assert text == f"_prior_linear: size must have fewer than 2**63 tokens, got {h}*{w} = {h * w}"
+    elif h * w >= 2**62:
+        shape = (1, h * w, 3)
+        assert sentence(monkeypatch, "cpu", linear) == f"a result of shape {shape} is too large"
 
 
 def test_strides_beyond_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +112,13 @@ def test_strides_beyond_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     out = torch.zeros(1, 4, 3).as_strided((1, 4, 3), (2**62, 3, 1))
     ssg_kernels.guided_logits(far, prev_far, (2, 2), (1, 1), 0.5, out=out)
     assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 2**62, 1), (2, 2**62, 0)])
+def test_many_tokens_without_logits(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
+    monkeypatch.setenv("SSG_KERNELS_BACKEND", "cpu")
+    empty = torch.zeros(shape)
+    assert ssg_kernels.guided_logits(empty, empty, (2**31, 2**31), (2**31, 2**31), 0.5).shape == shape
 
 
 READABLE = set(_names.STRENGTH_DTYPES)
