@@ -19,6 +19,7 @@ NEIGHBOURS = 3  # of precision and recall, as in the ADM evaluator
 SPLIT = 5000  # images of a split of the inception score, as in the ADM evaluator
 PRDC_LIMIT = 10_000  # images on each side: prdc keeps all pairs of images in memory
 _SUBSET, _SUBSETS = 1000, 100  # of KID, the defaults of torchmetrics
+_ALONE: dict[str, Any] = {"sync_on_compute": False}  # One rank has all features.
 _SEED = 0  # of the subsets that KID and the inception score draw
 
 
@@ -46,7 +47,7 @@ def fid(made: Tensor, real: Tensor | Statistics) -> float:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     made = made.double()
-    metric = FrechetInceptionDistance(feature=_Identity(made.shape[1])).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=_Identity(made.shape[1]), **_ALONE).set_dtype(torch.float64)
     metric.to(made.device)
     metric.update(made, real=False)
     if isinstance(real, Statistics):
@@ -61,13 +62,13 @@ def fid(made: Tensor, real: Tensor | Statistics) -> float:
 
 
 def kid(made: Tensor, real: Tensor) -> float:
-    """Kernel inception distance, by torchmetrics in float64, in 100 subsets of 1000 images (of all, if there are fewer)."""
+    """Kernel inception distance, by torchmetrics in float64, in 100 subsets of at most 1000 images."""
     from torchmetrics.image.kid import KernelInceptionDistance
 
     subset = min(_SUBSET, len(made), len(real))
     with _repeatable():
         metric = KernelInceptionDistance(
-            feature=_Identity(made.shape[1]), subsets=_SUBSETS, subset_size=subset
+            feature=_Identity(made.shape[1]), subsets=_SUBSETS, subset_size=subset, **_ALONE
         )
         metric.update(made.double(), real=False)
         metric.update(real.double(), real=True)
@@ -79,7 +80,9 @@ def inception_score(logits: Tensor) -> float:
     from torchmetrics.image.inception import InceptionScore
 
     with _repeatable():
-        metric = InceptionScore(feature=_Identity(logits.shape[1]), splits=max(1, round(len(logits) / SPLIT)))
+        metric = InceptionScore(
+            feature=_Identity(logits.shape[1]), splits=max(1, round(len(logits) / SPLIT)), **_ALONE
+        )
         metric.update(logits.double())
         return metric.compute()[0].item()
 

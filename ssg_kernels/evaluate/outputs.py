@@ -24,7 +24,7 @@ class Outputs:
         self.network, self.clip, self.device = network, clip, device
 
     def of(self, images: Tensor, prompts: Sequence[str]) -> dict[str, np.ndarray]:
-        """The arrays of a chunk: "features", "logits" and, if asked for, "clip": the chunk's mean cosine, for each image."""
+        """The arrays of a chunk: "features", "logits" and, if asked for, the chunk's mean cosine as "clip"."""
         arrays = features(self.network, images) if self.network is not None else {}
         if self.clip is not None:
             self.clip.reset()
@@ -84,7 +84,7 @@ def clip_score(model: str) -> Any:
     try:
         from torchmetrics.multimodal.clip_score import CLIPScore
 
-        return CLIPScore(model)  # type: ignore[arg-type]
+        return CLIPScore(model, sync_on_compute=False)  # type: ignore[arg-type]
     except (ImportError, RuntimeError) as reason:
         raise EvaluateError(
             f"clip_score needs torchmetrics and transformers ({reason}): pip install 'ssg-kernels[evaluate]'"
