@@ -105,10 +105,8 @@ def _page(
     def line(tag: str, cells: Sequence[str]) -> str:
         return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
 
-    rows = "\n".join(
-        f"<tr{' class=best' if i == table.best else ''}>{line('td', row)}</tr>"
-        for i, row in enumerate(table.rows)
-    )
+    marks = {table.best: ' class="best"'}
+    rows = "\n".join(f"<tr{marks.get(i, '')}>{line('td', row)}</tr>" for i, row in enumerate(table.rows))
     told = "\n".join(f"<p>{escape(sentence)}</p>" for sentence in sentences(recipe, names, results))
     curve = '<h2>FID against IS</h2>\n<img src="fid_is.png" alt="FID against IS">' if sweep else ""
     return f"""<!doctype html>
