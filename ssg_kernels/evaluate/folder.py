@@ -64,7 +64,8 @@ class Folder:
     def _check(self, arguments: Mapping[str, Any]) -> None:
         path = self.path / "arguments.json"
         wanted = json.loads(json.dumps(arguments))
-        if not path.exists():
+        # A run that failed before its first chunk binds nobody to its arguments.
+        if not path.exists() or next((self.path / "chunks").rglob("*.npz"), None) is None:
             write(path, json.dumps(arguments, indent=1).encode())
             return
         try:

@@ -89,6 +89,8 @@ class Recipe(ABC):
     )
     metrics: ClassVar[tuple[str, ...]] = ("fid", "kid", "is", "precision", "recall")
 
+    model: str = ""  # which of its models `load` found, where the paper has rows for several
+
     @abstractmethod
     def load(self, source: Source) -> None:
         """Loads the model. Raises EvaluateError, with a sentence, if something is missing or wrong."""

@@ -26,14 +26,14 @@ def write_all(
     chunks: Mapping[str, Sequence[Item]],
     results: Mapping[str, Any],
 ) -> None:
-    table = tables.table(results, names, recipe.paper)
+    table = tables.table(results, names, recipe)
     out = folder.path
     sweep = pictures.trade_off(results["rows"], results["best"], out / "fid_is.png")
     shown = {name: _shown(folder, items) for name, items in chunks.items()}
     captions = [recipe.prompt(i) for i in range(pictures.COLUMNS)]
     pictures.side_by_side(shown, captions, out / "images.png")
     texts = {
-        "table.csv": tables.as_csv(results, recipe.paper),
+        "table.csv": tables.as_csv(results, recipe),
         "report.md": _markdown(recipe, table, names, results, sweep),
         "index.html": _page(recipe, table, names, results, sweep),
     }

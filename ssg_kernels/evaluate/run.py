@@ -102,6 +102,7 @@ def run(given: dict[str, Any], command: Sequence[str]) -> int:
             return 0
         results: dict[str, Any] = {
             "recipe": evaluation.recipe.name,
+            "model": evaluation.recipe.model,
             "rows": _rows(evaluation, folder, compared, device),
             "images": evaluation.images,
             "seeds": evaluation.seeds,

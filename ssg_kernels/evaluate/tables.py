@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssg_kernels.evaluate.recipe import PaperRow
+from ssg_kernels.evaluate.recipe import PaperRow, Recipe
 
 TITLES = {
     "fid": "FID ↓",
@@ -31,10 +31,11 @@ class Table:
     best: int | None
 
 
-def table(results: Mapping[str, Any], names: Sequence[str], paper: Sequence[PaperRow]) -> Table:
+def table(results: Mapping[str, Any], names: Sequence[str], recipe: Recipe) -> Table:
+    """The table of the results. `names` are those of the settings."""
     rows = results["rows"]
     measured = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-    found = [paper_row(row["setting"], paper) for row in rows]
+    found = [paper_row(recipe, row["setting"]) for row in rows]
     beside = [name for name in measured if any(other and name in other.metrics for other in found)]
     head = ["setting"]
     for name in measured:
@@ -51,9 +52,15 @@ def table(results: Mapping[str, Any], names: Sequence[str], paper: Sequence[Pape
     return Table(head, cells, results["best"])
 
 
-def paper_row(setting: Mapping[str, Any], paper: Sequence[PaperRow]) -> PaperRow | None:
-    """The paper's row for a setting: of those that fit, the one with the most conditions."""
-    fitting = [row for row in paper if row.is_of(setting)]
+def paper_row(recipe: Recipe, setting: Mapping[str, Any]) -> PaperRow | None:
+    """The paper's row for a setting: of those that fit, the one with the most conditions.
+
+    The paper keeps to the protocol, which is the temperature 1 and the recipe's defaults.
+    """
+    protocol = {"temperature": 1.0, **recipe.options}
+    if any(setting[name] != value for name, value in protocol.items()):
+        return None
+    fitting = [row for row in recipe.paper if row.is_of({"model": recipe.model, **setting})]
     return max(fitting, key=lambda row: len(row.conditions), default=None)
 
 
@@ -73,7 +80,7 @@ def markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
-def as_csv(results: Mapping[str, Any], paper: Sequence[PaperRow]) -> str:
+def as_csv(results: Mapping[str, Any], recipe: Recipe) -> str:
     """A line for each row, with every value of its setting."""
     rows = results["rows"]
     settings = list(rows[0]["setting"])
@@ -83,7 +90,7 @@ def as_csv(results: Mapping[str, Any], paper: Sequence[PaperRow]) -> str:
     writer.writerow([*settings, *(f"{name}{end}" for name in measured for end in ("", " error", " paper"))])
     for row in rows:
         line = [row["setting"][name] for name in settings]
-        other = paper_row(row["setting"], paper)
+        other = paper_row(recipe, row["setting"])
         for name in measured:
             figure = row["metrics"].get(name, {"value": None, "error": None})
             line += [figure["value"], figure["error"], other.metrics.get(name) if other else None]

@@ -34,14 +34,14 @@ def chunks(out: Path) -> dict[str, bytes]:
 
 def test_what_is_written(evaluate: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    assert evaluate("--beta", 0, 0.4, "--seeds", 0, 3, "--set", "top_k=10", "--keep", "png", "npz") == 0
+    assert evaluate("--beta", 0, 0.4, "--seeds", 0, 3, "--set", "top_k=900", "--keep", "png", "npz") == 0
     found = results(out)
     assert [row["setting"]["beta"] for row in found["rows"]] == [0.0, 0.4]
     plain, guided = found["rows"]
     assert plain["setting"]["prior"] is None
     assert guided["setting"] | {"beta": 0} == {
         "beta": 0, "prior": "dse", "interpolation": "bilinear", "schedule": "linear", "rescale": False,
-        "cfg_order": "after", "temperature": 1.0, "cfg": 1.5, "top_k": 10, "smooth": False,
+        "cfg_order": "after", "temperature": 1.0, "cfg": 1.5, "top_k": 900, "smooth": False,
     }  # fmt: skip
     assert set(plain["metrics"]) == {"fid", "kid", "is", "precision", "recall"}
     for row in found["rows"]:
@@ -92,8 +92,8 @@ def _check_report(out: Path, found: dict[str, Any], printed: str) -> None:
 
 
 def test_the_grid(evaluate: Run, tmp_path: Path) -> None:
-    arguments = "--beta 0 0.4 --prior dse spatial --rescale off on --temperature 0.8 1 --set cfg=1,2 --images 12 --metrics is"
-    assert evaluate(*arguments.split()) == 0
+    arguments = "--beta 0 0.4 --prior dse spatial --rescale off on --temperature 0.8 1 --set cfg=1,2"
+    assert evaluate(*arguments.split(), "--images", 12, "--metrics", "is") == 0
     settings = [row["setting"] for row in results(tmp_path / "out")["rows"]]
     # Without guidance, prior and rescale make no difference.
     assert len(settings) == 2 * 2 * (1 + 4)

@@ -1,6 +1,6 @@
 """A recipe for tests: images of random pixels, and two numbers a channel as features. It makes 12 images a chunk.
 
-Environment variables make it slow, or make it fail: TOY_SLEEP is the seconds a chunk takes, and TOY_FAIL names the first
+Environment variables make it slow, or make it fail. TOY_SLEEP is the seconds a chunk takes. TOY_FAIL names the first
 image of a chunk that always fails. `TOY_FAIL_ONCE` is a file: if it is there, the next chunk deletes it and fails.
 """
 
