@@ -80,21 +80,42 @@ def inception(device: str) -> Network:
 
 
 def clip_score(model: str) -> Any:
-    """torchmetrics' CLIPScore, with the weights that transformers has for `model`."""
+    """torchmetrics' CLIPScore, with the weights that transformers has for `model`, a name or a folder."""
     try:
         from torchmetrics.multimodal.clip_score import CLIPScore
-
-        return CLIPScore(model, sync_on_compute=False)  # type: ignore[arg-type]
+        from transformers import CLIPModel, CLIPProcessor
     except (ImportError, RuntimeError) as reason:
         raise EvaluateError(
             f"clip_score needs torchmetrics and transformers ({reason}): pip install 'ssg-kernels[evaluate]'"
         ) from reason
+    try:
+        network, processor = CLIPModel.from_pretrained(model), CLIPProcessor.from_pretrained(model)
     except (OSError, ValueError) as reason:
         raise EvaluateError(
             f"the weights of {model} are not there and could not be downloaded "
-            f"({str(reason).partition(chr(10))[0]}): download them with `huggingface-cli download {model}`, on a "
-            f"machine with a network, and set HF_HOME to the folder that holds them"
+            f"({str(reason).partition(chr(10))[0]}): download them with `hf download {model} --local-dir DIR` on a "
+            f"machine with a network, and name them with --clip DIR"
         ) from reason
+    return CLIPScore(lambda: (_TensorsOnly(network.eval()), processor), sync_on_compute=False)  # type: ignore[arg-type]
+
+
+class _TensorsOnly(torch.nn.Module):
+    """A CLIPModel whose features are tensors. transformers 5 wraps them, and torchmetrics 1.9 does not expect it."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def get_image_features(self, *args: Any) -> Tensor:
+        return _tensor(self.model.get_image_features(*args))
+
+    def get_text_features(self, *args: Any) -> Tensor:
+        return _tensor(self.model.get_text_features(*args))
+
+
+def _tensor(features: Any) -> Tensor:
+    found: Tensor = features if isinstance(features, Tensor) else features.pooler_output
+    return found
 
 
 def _batches(images: Tensor, prompts: Sequence[str]) -> list[tuple[Tensor, list[str]]]:
