@@ -13,6 +13,7 @@ from ssg_kernels.evaluate.setting import Setting
 
 REFERENCE_SEED = 10**10  # of the data that the study compares with; training used none of it
 REFERENCE = 5000  # images
+_BATCH = 60  # images at once: larger batches leave the caches of a CPU
 
 
 class Demo(Recipe):
@@ -44,7 +45,7 @@ class Demo(Recipe):
         sampling = Sampling(**given | {"beta": setting.beta or None})
         uniform = self._stream.rows(seed, first, count, positions(self.models))
         labels = torch.arange(first, first + count) % len(self.names)
-        images, tokens = draw(self.models, labels, uniform, sampling, batch=count)
+        images, tokens = draw(self.models, labels, uniform, sampling, batch=_BATCH)
         return Samples(to_bytes(images), tokens)
 
     def prompt(self, index: int) -> str:
