@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,13 +101,9 @@ def precision_recall(made: Tensor, real: Tensor) -> tuple[float, float]:
         with contextlib.redirect_stdout(io.StringIO()):
             from prdc import compute_prdc
 
-            arrays = [_float32(part[:PRDC_LIMIT]) for part in (real, made)]
+            arrays = [part[:PRDC_LIMIT].cpu().numpy() for part in (real, made)]
             found = compute_prdc(*arrays, nearest_k=NEIGHBOURS)
     return float(found["precision"]), float(found["recall"])
-
-
-def _float32(features: Tensor) -> np.ndarray:
-    return features.float().cpu().numpy()
 
 
 def _fidelity() -> bool:
