@@ -96,7 +96,8 @@ def clip_score(model: str) -> Any:
             f"({str(reason).partition(chr(10))[0]}): download them with `hf download {model} --local-dir DIR` on a "
             f"machine with a network, and name them with --clip DIR"
         ) from reason
-    return CLIPScore(lambda: (_TensorsOnly(network.eval()), processor), sync_on_compute=False)  # type: ignore[return-value,unused-ignore]
+    loaded: Any = lambda: (_TensorsOnly(network.eval()), processor)  # noqa: E731
+    return CLIPScore(loaded, sync_on_compute=False)
 
 
 class _TensorsOnly(torch.nn.Module):

@@ -54,9 +54,10 @@ def test_precision_and_recall() -> None:
     # Half of the data is missing from `made`, but all of `made` looks like data.
     two = torch.cat([real[:250], real[250:] + 100])
     assert precision_recall(real[:250], two) == (1, pytest.approx(0.5, abs=0.02))
-    # Each ball ends at the third neighbour: at distances of 4, 3, 2 and 4.
-    line = torch.tensor([[0.0], [1.0], [2.0], [4.0]])
-    assert precision_recall(torch.tensor([[-3.9], [-4.1], [7.9], [8.1]]), line)[0] == 0.5
+    # Each ball ends at the third neighbour: at distances of 4, 3, 2, 4 and 7.
+    line = torch.tensor([[0.0], [1.0], [2.0], [4.0], [8.0]])
+    made = torch.tensor([[-3.9], [-4.1], [14.9], [15.1], [0.0], [16.0]])
+    assert precision_recall(made, line)[0] == 0.5
 
 
 @pytest.mark.parametrize("column", data.COLUMNS)
