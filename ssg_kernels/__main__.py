@@ -60,7 +60,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--beta", type=float, default=0.3, help="strength at the first scale, decaying linearly"
+        "--beta", type=float, default=0.8, help="strength of the guidance, the same at every scale"
     )
     parser.add_argument("--prior", choices=PRIORS, default="dse", help="what stands for the coarser scale")
     parser.add_argument(
@@ -104,7 +104,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _plan_arguments(facts)
     pictures = commands.add_parser(
         "demo",
-        help="images of the embedded model, with and without SSG",
+        help="images of the embedded model, with and without SSG and cfg",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
