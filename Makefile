@@ -4,15 +4,18 @@
 BIN := .venv/bin
 READY := .venv/.ready
 TORCH ?= torch==2.13.0
+# What `make test-torch` tests against; `torch` is the newest one.
+AGAINST ?= torch
 # Python 3.11, or the newest from 3.10 on.
 PYTHON ?= $(shell for p in python3.11 python3.14 python3.13 python3.12 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
-CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*/*.h csrc/*/*/*.cpp python/*.h python/*.cpp tests/cpp/*.cpp)
+PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
+CPP := $(shell find csrc python tests/cpp -name "*.h" -o -name "*.cpp" -o -name "*.cu")
 
-.PHONY: help setup build demo tour train study test bench docs lint format sanitize clean
+.PHONY: help setup build demo tour train study test test-torch bench docs lint format sanitize clean
 
 help:
-	@echo "make setup | demo | tour | train | study | test | bench | docs | lint | format | sanitize | clean"
+	@echo "make setup | demo | tour | train | study | test | test-torch | bench | docs | lint | format | sanitize | clean"
 
 setup: build
 	@$(BIN)/python -m ssg_kernels info
@@ -45,6 +48,15 @@ study: build
 
 test: build
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Tests the operators and the samplers with another torch: make test-torch AGAINST=torch==2.10.0. Everything else, and
+# the compiled kernels, are those of .venv.
+test-torch: build
+	@[ -e "build/$(AGAINST)/.ready" ] || { echo "Setting up build/$(AGAINST) (minutes, once)"; \
+		$(BIN)/python -m venv "build/$(AGAINST)" && "build/$(AGAINST)/bin/pip" install -q "$(AGAINST)" && \
+		$(BIN)/python -c '$(PURELIB)' >"$$("build/$(AGAINST)/bin/python" -c '$(PURELIB)')/dependencies.pth" && \
+		touch "build/$(AGAINST)/.ready"; }
+	@"build/$(AGAINST)/bin/python" -m pytest tests/ops tests/sampling $(ARGS)
 
 bench: build
 	@$(BIN)/python -m bench $(ARGS)

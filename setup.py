@@ -1,7 +1,7 @@
-"""Hands the build to CMake; what is built, and how, stands in CMakeLists.txt.
+"""Hands the build to CMake. CMakeLists.txt says what is built, and how.
 
-SSG_BUILD_EXT=0 makes the pure-Python wheel, SSG_BUILD_EXT=1 insists on the extension; unset, it is built where a C++
-compiler is found. CMAKE_ARGS is handed on to CMake.
+SSG_BUILD_EXT=0 makes the pure-Python wheel, and SSG_BUILD_EXT=1 insists on the extension. Without it, the extension is
+built if a C++ compiler is found. CMAKE_ARGS is passed on to CMake.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TORCH_MISSING = (
     "installs the pure-Python package)."
 )
 COMPILER_MISSING = (
-    "warning: no C++ compiler found, so this is the pure-Python ssg-kernels: the same results, slowly "
-    "(install g++ or clang++, or set CXX, for the fast kernels)"
+    "warning: no C++ compiler found, so this is the pure-Python ssg-kernels: the same results, but slow "
+    "(for the fast kernels, install g++ or clang++, or set CXX)"
 )
 
 
@@ -36,8 +36,10 @@ def has_compiler() -> bool:
 
 
 def find_torch() -> Path | None:
-    """The torch package's folder, without importing it, and from inside an isolated build too: there the import path is
-    the installer's, while sysconfig still names the environment that is installed into."""
+    """Finds the folder of the torch package without importing it, inside an isolated build too.
+
+    There the import path is that of the installer, but sysconfig still names the environment that is installed into.
+    """
     spec = importlib.util.find_spec("torch")
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     for packages in (
@@ -50,13 +52,13 @@ def find_torch() -> Path | None:
 
 
 def find_tool(name: str, folder_attribute: str) -> str:
-    """The PyPI package's program where there is one (its wrapper on PATH may belong to another environment)."""
+    """The program of the PyPI package if that is installed: a wrapper on PATH may belong to another environment."""
     if importlib.util.find_spec(name):
         tool = shutil.which(name, path=getattr(importlib.import_module(name), folder_attribute))
         if tool:
             return tool
     return shutil.which(name) or sys.exit(
-        f"ssg-kernels is built with {name}, found nowhere: pip install {name}"
+        f"ssg-kernels is built with {name}, which was not found: pip install {name}"
     )
 
 

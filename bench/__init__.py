@@ -1,5 +1,5 @@
-"""Speed of the guidance step against what PyTorch offers for it, and against a copy of the same bytes.
+"""Compares the speed of the guidance step with what PyTorch offers for it, and with a copy of the same bytes.
 
-``python -m bench`` from the repository root; docs/benchmarks.md says how it measures. Not part of the installed
-package.
+Run ``python -m bench`` from the repository root; docs/benchmarks.md says how it measures. The installed package does
+not contain this folder.
 """

@@ -1,4 +1,4 @@
-"""``python -m bench``: times every contender on every case, prints tables, writes JSON and a picture."""
+"""``python -m bench``: times every contender on every case, prints tables, and writes JSON and a picture."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--cases", nargs="+", metavar="NAME", help="case names or shell patterns (default: all)"
     )
     parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
-    parser.add_argument("--quick", action="store_true", help="five cases, short budgets, nothing compiled")
+    parser.add_argument("--quick", action="store_true", help="five cases, short budgets, no torch.compile")
     parser.add_argument(
         "--no-compile", action="store_true", help="leave out the contenders under torch.compile"
     )
     parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory of a call")
-    parser.add_argument("--cold", action="store_true", help="also with inputs out of the caches")
+    parser.add_argument("--cold", action="store_true", help="also measure with inputs that are not cached")
     parser.add_argument(
         "--budget", type=float, metavar="SECONDS", help="timed seconds per contender and case"
     )
     parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own choice)")
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="the JSON; the picture lies beside it")
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="JSON file; the picture goes beside it")
     parser.add_argument("--list", action="store_true", help="list cases and contenders, and measure nothing")
     arguments = parser.parse_args(argv)
     if arguments.quick:
@@ -52,7 +52,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class _Progress:
-    """Shows the samples of a case on the bar, redrawn twice a second: the terminal is not to be measured."""
+    """Shows on the bar how many samples of a case are done.
+
+    It redraws at most twice a second, so that the terminal does not disturb the measurement.
+    """
 
     def __init__(self, bar: tqdm) -> None:
         self.bar = bar
@@ -76,7 +79,7 @@ def write(document: dict[str, Any], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 1 where ours was refused or failed on a case, else 0."""
+    """Returns 0 if every result of ours is exact, else 1."""
     arguments = _arguments(argv)
     if arguments.list:
         for case in CASES:
@@ -130,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 progress=_Progress(bar),
             )
             document["results"].append(result)
-            # After every case, so that an interrupted run keeps what it has.
+            # Written after every case, so that an interrupted run keeps its results.
             write(document, arguments.out)
             tqdm.write(f"\n{title} ({result['bytes'] / 1e6:.2f} MB)")
             tqdm.write("\n".join(report.contenders_table(result)))

@@ -1,4 +1,4 @@
-"""The contenders, each built once per case (matrices, buffers) and then called with (logits, prev_logits)."""
+"""The contenders. Each is built once per case (matrices, buffers) and then called with (logits, prev_logits)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ HALF = (torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Contender:
-    """``family`` groups the formulations of one approach; the fastest of a family counts for it.
+    """One way to compute the step.
 
-    ``build(case, dtype, outputs)`` returns the step; contenders that write into buffers of their own rotate
+    ``family`` groups the formulations of one approach; the fastest of a family represents it.
+    ``build(case, dtype, outputs)`` returns the step. A contender that writes into its own buffers rotates over
     ``outputs`` of them. ``checked`` is False for the copies, which compute nothing.
     """
 
@@ -92,14 +93,14 @@ def addmm(case: Case, dtype: torch.dtype, outputs: int) -> Step:
 
 
 def _stacked(case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(3, h, h') and (3, w, w') terms of the two axes, the sign of the third in the columns' ones."""
+    """The three terms of each axis: (3, h, h') for rows, (3, w, w') for columns. The column terms carry the signs."""
     (prev_h, prev_w), (h, w) = case.prev_size, case.size
     signs = torch.tensor(factors.SIGNS, dtype=torch.float64).reshape(3, 1, 1)
     return factors.axis_terms(prev_h, h).to(dtype), (factors.axis_terms(prev_w, w) * signs).to(dtype)
 
 
 def separable_rows_first(case: Case, dtype: torch.dtype, outputs: int) -> Step:
-    """A matmul makes all terms of the row axis, a baddbmm contracts (term, column) and guides; no copies."""
+    """One matmul makes all terms of the row axis; a baddbmm contracts (term, column) and guides. Nothing is copied."""
     batch, vocab, (prev_h, prev_w), (h, w) = case.batch, case.vocab, case.prev_size, case.size
     rows, cols = _stacked(case, dtype)
     first = rows.transpose(0, 1).reshape(3 * h, prev_h)
@@ -116,7 +117,7 @@ def separable_rows_first(case: Case, dtype: torch.dtype, outputs: int) -> Step:
 
 
 def separable_columns_first(case: Case, dtype: torch.dtype, outputs: int) -> Step:
-    """The same, the column axis first: a batched matmul, then a baddbmm over the (row, term) axis."""
+    """The same with the column axis first: a batched matmul, then a baddbmm over the (row, term) axis."""
     batch, vocab, (prev_h, prev_w), (h, w) = case.batch, case.vocab, case.prev_size, case.size
     rows, cols = _stacked(case, dtype)
     first = cols.reshape(3 * w, prev_w).expand(batch * prev_h, -1, -1)
@@ -133,7 +134,7 @@ def separable_columns_first(case: Case, dtype: torch.dtype, outputs: int) -> Ste
 
 
 def separable_blocked(case: Case, dtype: torch.dtype, outputs: int, block: int) -> Step:
-    """The row form, ``block`` output rows at a time through a small workspace kept between calls."""
+    """`separable_rows_first`, ``block`` output rows at a time, in a small workspace that is kept between calls."""
     batch, vocab, (prev_h, prev_w), (h, w) = case.batch, case.vocab, case.prev_size, case.size
     rows, cols = _stacked(case, dtype)
     first = rows.transpose(0, 1).reshape(3 * h, prev_h)
@@ -162,7 +163,7 @@ def separable_blocked(case: Case, dtype: torch.dtype, outputs: int, block: int) 
 
 
 def through_float32(build: Build) -> Build:
-    """Half-precision logits computed in float32 and rounded once: within the bound, unlike the above."""
+    """Computes half-precision logits in float32 and rounds once. Unlike the steps above, it stays within the bound."""
 
     def build_float32(case: Case, dtype: torch.dtype, outputs: int) -> Step:
         step = build(case, torch.float32, outputs)
@@ -172,7 +173,7 @@ def through_float32(build: Build) -> Build:
 
 
 def merged(build: Build) -> Build:
-    """Classifier-free guidance as one lerp per scale, then a contender on the merged logits."""
+    """Merges the halves of classifier-free guidance with one lerp per scale, then runs a contender on the result."""
 
     def build_merged(case: Case, dtype: torch.dtype, outputs: int) -> Step:
         step = build(case, dtype, outputs)
@@ -188,7 +189,7 @@ def merged(build: Build) -> Build:
 
 
 def merged_once(build: Build) -> Build:
-    """The same with the previous scale's merged logits kept, so that a step merges once."""
+    """The same, but keeps the merged logits of the previous scale, so that a step merges only the current one."""
 
     def build_merged(case: Case, dtype: torch.dtype, outputs: int) -> Step:
         step = build(case, dtype, outputs)
@@ -198,7 +199,7 @@ def merged_once(build: Build) -> Build:
         def run(logits: Tensor, prev: Tensor) -> Tensor:
             entry = kept.get(id(prev))
             if entry is None:
-                # The input is kept beside its merge so that its id is not given to another tensor.
+                # Keeping the input keeps its id from being given to another tensor.
                 entry = kept[id(prev)] = (prev, torch.lerp(prev[batch:], prev[:batch], 1 + PREV_CFG))
             return step(torch.lerp(logits[batch:], logits[:batch], 1 + CFG), entry[1])
 
@@ -208,14 +209,14 @@ def merged_once(build: Build) -> Build:
 
 
 def output_buffers(case: Case, dtype: torch.dtype, outputs: int) -> Iterator[Tensor]:
-    """Endless: ``outputs`` buffers in turn, every page touched."""
+    """An endless iterator over ``outputs`` buffers in turn. Every page of them has been touched."""
     return cycle([torch.zeros(case.batch, case.tokens, case.vocab, dtype=dtype) for _ in range(outputs)])
 
 
 def copy(case: Case, dtype: torch.dtype, outputs: int, fresh: bool) -> Step:
-    """The bytes of the step and nothing else: one copy of the conditional logits, every other input summed.
+    """Moves the bytes of the step and does nothing else: copies the conditional logits and sums every other input.
 
-    The sum runs over the bytes seen as int64: the cheapest pass that reads everything and writes nothing.
+    The sum treats the bytes as int64, which is the cheapest pass that reads everything and writes nothing.
     """
     batch = case.batch
     out = output_buffers(case, dtype, outputs if not fresh else 1)
@@ -225,7 +226,7 @@ def copy(case: Case, dtype: torch.dtype, outputs: int, fresh: bool) -> Step:
         entry = words.get(id(prev))
         if entry is None:
             parts = [prev, logits[batch:]] if case.cfg else [prev]
-            # prev is kept so that its id is not given to another tensor.
+            # Keeping prev keeps its id from being given to another tensor.
             entry = words[id(prev)] = (prev, [part.reshape(-1).view(torch.int64) for part in parts])
         return entry[1]
 
@@ -281,7 +282,7 @@ CONTENDERS: tuple[Contender, ...] = (
             f"separable_rows_{block}",
             "separable",
             partial(separable_blocked, block=block),
-            f"the first, {block} output rows at a time through a kept workspace",
+            f"separable_rows, {block} output rows at a time in a kept workspace",
             partial(_blockable, block=block),
         )
         for block in (4, 8)
@@ -305,7 +306,7 @@ CONTENDERS: tuple[Contender, ...] = (
         "merge_baddbmm_kept",
         "baddbmm",
         merged_once(baddbmm),
-        "one lerp, then baddbmm on the previous scale's merged logits, kept",
+        "one lerp, then baddbmm; the previous scale's merged logits are kept",
         with_cfg,
     ),
     Contender(
@@ -319,7 +320,7 @@ CONTENDERS: tuple[Contender, ...] = (
         "merge_separable_kept",
         "separable",
         merged_once(separable_rows_first),
-        "one lerp, then separable_rows on the previous scale's merged logits, kept",
+        "one lerp, then separable_rows; the previous scale's merged logits are kept",
         with_cfg,
     ),
     Contender(

@@ -1,4 +1,4 @@
-"""The steps that are timed, and the inputs they are timed on."""
+"""The steps that are timed, and their inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-# Exact in every floating dtype, so that no contender is judged by how it rounds a scalar.
+# Every floating dtype holds these exactly, so that no contender is judged by how it rounds a scalar.
 BETA = 0.75
 CFG = 1.5
 PREV_CFG = 1.25
@@ -23,7 +23,7 @@ VAR_256 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 
 @dataclass(frozen=True)
 class Case:
-    """One guidance step. ``batch`` is that of the result: with ``cfg`` the inputs hold twice as many."""
+    """One guidance step. ``batch`` is the batch of the result; with ``cfg`` the inputs hold twice as many."""
 
     name: str
     group: str
@@ -57,7 +57,7 @@ class Case:
         return self.batch * self.tokens * self.vocab * dtype.itemsize
 
     def bytes_moved(self, dtype: torch.dtype) -> int:
-        """What the step cannot avoid: all logits of both scales read once, all guided ones written once."""
+        """The traffic that no step can avoid: read all logits of both scales once, write all guided ones once."""
         return self.input_bytes(dtype) + self.output_bytes(dtype)
 
     def as_json(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ QUICK = ("var256-1-2", "var256-5-6", "var256-13-16", "bitwise-48-64-b2", "cfg-13
 
 
 def select(patterns: Iterable[str] | None) -> list[Case]:
-    """The cases whose names match one of the shell patterns, in the order of ``CASES``; all of them for None.
+    """The cases whose names match one of the shell patterns, in the order of ``CASES``. None selects all cases.
 
     Raises ValueError for a pattern that matches nothing.
     """
@@ -108,7 +108,7 @@ def select(patterns: Iterable[str] | None) -> list[Case]:
 def make_inputs(
     case: Case, dtype: torch.dtype, sets: int = 1, seed: int = 0
 ) -> Sequence[tuple[Tensor, Tensor]]:
-    """``sets`` pairs (logits, prev_logits), standard normal times 4; they differ in memory, not in values."""
+    """``sets`` pairs (logits, prev_logits), standard normal times 4. All pairs have the same values in other memory."""
     generator = torch.Generator().manual_seed(seed)
     pair = tuple(
         (torch.randn(case.input_batch, tokens, case.vocab, generator=generator) * 4).to(dtype)

@@ -1,4 +1,4 @@
-"""The gate before the stopwatch: a contender whose result is wrong gets no figure."""
+"""Checks a contender before it is timed: a contender whose result is wrong gets no figure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from ssg_kernels import reference
 
 from .cases import BETA, CFG, PREV_CFG, Case
 
-# Bound of an exact result, relative to the largest expected value; half types have half an ulp on top.
+# Bound of an exact result, relative to the largest expected value. Half types may be off by half an ulp more.
 EXACT = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-6, torch.float16: 2e-6}
 EQUAL_FRACTION = 0.99
-# Beyond these a result is wrong, not merely rounded once too often: largest error relative to the largest
-# expected value, and root mean square of the error relative to that of the expected values.
+# A result beyond these bounds is wrong, not merely rounded once too often. The first is for the largest error,
+# relative to the largest expected value; the second for the root mean square of the error, relative to that of the
+# expected values.
 WRONG_MAX = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 WRONG_RMS = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-3}
 
@@ -24,10 +25,11 @@ COLUMNS = 256
 
 @dataclass(frozen=True)
 class Accuracy:
-    """``verdict`` is "exact" (within the project's bound), "inexact" (right, but beyond it) or "wrong".
+    """How accurate a result is.
 
-    ``max_error`` and ``rms_error`` are relative; ``equal_fraction`` is the share of elements equal to the
-    correctly rounded result.
+    ``verdict`` is "exact" (within the project's bound), "inexact" (right, but beyond that bound) or "wrong".
+    ``max_error`` and ``rms_error`` are relative. ``equal_fraction`` is the share of elements that equal the correctly
+    rounded result.
     """
 
     verdict: str
@@ -38,7 +40,7 @@ class Accuracy:
 
 
 def expected(case: Case, logits: Tensor, prev_logits: Tensor) -> Tensor:
-    """The step in float64 by the literal reference, a few vocabulary columns at a time."""
+    """The reference's result in float64, computed a few vocabulary columns at a time."""
     out = torch.empty(case.batch, case.tokens, case.vocab, dtype=torch.float64)
     for start in range(0, case.vocab, COLUMNS):
         columns = slice(start, start + COLUMNS)
@@ -60,13 +62,13 @@ def half_ulp(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def judge(got: Tensor, want: Tensor, dtype: torch.dtype) -> Accuracy:
-    """``got`` (dtype) against the float64 result ``want``."""
+    """Compares ``got``, which should have ``dtype``, with the float64 result ``want``."""
     if got.dtype != dtype or got.shape != want.shape:
         reason = f"{got.dtype} {tuple(got.shape)} instead of {dtype} {tuple(want.shape)}"
         return Accuracy("wrong", float("inf"), float("inf"), 0.0, reason)
     error = (got.double() - want).abs()
     scale = want.abs().max().item()
-    # A NaN must not slip through a comparison: it counts as an infinite error.
+    # A NaN would slip through a comparison, so it counts as an infinite error.
     error = torch.nan_to_num(error, nan=float("inf"), posinf=float("inf"))
     max_error = error.max().item() / scale
     rms_error = (error.square().mean().sqrt() / want.square().mean().sqrt()).item()

@@ -1,8 +1,9 @@
 """The linear map of the ``dse`` prior with bilinear interpolation, built in float64 from PyTorch alone.
 
-Nothing here comes from ssg_kernels: the baselines that use these matrices are a second opinion, not a copy.
-Per axis, n -> N: U interpolates, B = C_N[:n]^T C_n copies the coarse spectrum into the fine one and
-G = C_N[:n]^T C_N[:n] U is the low band of the interpolated signal that the splice throws away:
+Nothing here comes from ssg_kernels, so the baselines that use these matrices are an independent check.
+
+An axis that goes from n to N points has three factors. U interpolates. B = C_N[:n]^T C_n copies the coarse spectrum
+into the fine one. G = C_N[:n]^T C_N[:n] U is the low band of the interpolated signal, which the splice removes. Then
 prior = U x U^T + B x B^T - G x G^T.
 """
 

@@ -1,7 +1,7 @@
-"""The guidance step as it is usually first written: permute, interpolate, FFT-based 2-D DCT, splice, inverse.
+"""The guidance step as people usually write it first: permute, interpolate, FFT-based 2-D DCT, splice, inverse DCT.
 
-The DCT follows the scheme of the torch-dct package (Makhoul's reordering, one FFT of the same length along
-the last axis, dct_2d by transposing), on today's ``torch.fft.rfft`` and ``irfft``.
+The DCT follows the scheme of the torch-dct package: Makhoul's reordering, one FFT of the same length along the last
+axis, and dct_2d by transposing. It uses today's ``torch.fft.rfft`` and ``irfft``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def guided_logits_fft(
 ) -> Tensor:
     """Alg. 1 and 2 of the paper for ``prior="dse"``, bilinear, on (B, V, h, w) maps.
 
-    float16 and bfloat16 logits pass through float32, because ``torch.fft`` takes neither on the CPU.
+    float16 and bfloat16 logits are computed in float32, because ``torch.fft`` takes neither on the CPU.
     """
     work = torch.float32 if logits.dtype in (torch.float16, torch.bfloat16) else logits.dtype
     batch, _, vocab = logits.shape

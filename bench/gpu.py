@@ -1,7 +1,8 @@
-"""``python -m bench.gpu``: the step on a GPU, by CUDA graphs, against what PyTorch offers and the copy of its bytes.
+"""``python -m bench.gpu``: times the step on a GPU against what PyTorch offers and against a copy of its bytes.
 
-Cold: the calls of a graph rotate over so many inputs and outputs that they exceed the second-level cache several
-times. Hot: one set, as the head of the model leaves its logits at the small scales. Host: the host's share of a call.
+Calls are recorded into CUDA graphs. The cold time is that of a graph whose calls rotate over so many inputs and
+outputs that these exceed the second-level cache several times. The hot time uses one set, because at small scales the
+head of the model leaves its logits in the cache. The host time is the time that the host spends in a call.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from itertools import cycle, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from ssg_kernels import SSG
 from ssg_kernels._torch import backends
 
-from . import baselines, check, factors, machine, recordings, report, summary
-from .baselines import Build, Contender, Step
-from .cases import BETA, CFG, DTYPES, PREV_CFG, VAR_256, Case, make_inputs, square
+from . import check, machine, recordings, report, summary
+from .cases import BETA, DTYPES, VAR_256, Case, make_inputs, square
+from .gpu_contenders import CONTENDERS
 from .machine import forced_backend
 from .recordings import Recording
 from .timing import Budget, Inputs
@@ -41,9 +42,8 @@ CASES: tuple[Case, ...] = (
     square("cfg-24-32-b16", "VAR-512 cfg", 24, 32, batch=16, cfg=True),
     square("cfg-48-64-b4", "1024px cfg", 48, 64, batch=4, cfg=True),
 )
-COMPILED = ("var256-13-16-b64", "var512-24-32-b16", "1024px-48-64-b4")
 
-CACHES = 4  # cold: the sets in rotation fill the last-level cache this many times
+CACHES = 4  # in a cold run, the sets in rotation fill the last-level cache this many times
 MOST_SETS = 512
 LEAST_CALLS = 4
 GRAPH_SECONDS = 2e-3  # about how long a graph runs
@@ -53,159 +53,10 @@ def backends_of(device: torch.device) -> tuple[str, ...]:
     return ("cuda", "triton") if device.type == "cuda" else ("cpu",)
 
 
-def naive_matrices(case: Case, dtype: torch.dtype, outputs: int) -> Step:
-    """The algorithm step by step on (B, V, h, w) maps, with DCT matrices made beforehand: no copy from the host."""
-    (prev_h, prev_w), (h, w) = case.prev_size, case.size
-    dct = {n: factors.dct_matrix(n).float() for n in {prev_h, prev_w, h, w}}
-
-    def maps(x: Tensor, rows: int, columns: int) -> Tensor:
-        return x.float().permute(0, 2, 1).reshape(x.shape[0], x.shape[2], rows, columns)
-
-    def step(logits: Tensor, prev: Tensor) -> Tensor:
-        if case.cfg:
-            (c, u), (prev_c, prev_u) = logits.chunk(2), prev.chunk(2)
-            logits, prev = (1 + CFG) * c - CFG * u, (1 + PREV_CFG) * prev_c - PREV_CFG * prev_u
-        fine, coarse = maps(logits, h, w), maps(prev, prev_h, prev_w)
-        upsampled = torch.nn.functional.interpolate(coarse, size=(h, w), mode="bilinear")
-        spectrum = dct[h] @ upsampled @ dct[w].T
-        spectrum[..., :prev_h, :prev_w] = dct[prev_h] @ coarse @ dct[prev_w].T
-        prior = dct[h].T @ spectrum @ dct[w]
-        guided = fine + BETA * (fine - prior)
-        return (
-            guided.reshape(fine.shape[0], fine.shape[1], h * w).permute(0, 2, 1).contiguous().to(logits.dtype)
-        )
-
-    return step
-
-
-def with_tf32(build: Build) -> Build:
-    """The same with TF32 allowed in torch's float32 products."""
-
-    def build_tf32(case: Case, dtype: torch.dtype, outputs: int) -> Step:
-        step = build(case, dtype, outputs)
-
-        def run(logits: Tensor, prev: Tensor) -> Tensor:
-            torch.backends.cuda.matmul.allow_tf32 = True
-            try:
-                return step(logits, prev)
-            finally:
-                torch.backends.cuda.matmul.allow_tf32 = False
-
-        return run
-
-    return build_tf32
-
-
-def compiled(build: Build, mode: str) -> Build:
-    def build_compiled(case: Case, dtype: torch.dtype, outputs: int) -> Step:
-        return torch.compile(build(case, dtype, outputs), dynamic=False, mode=mode)
-
-    return build_compiled
-
-
-def copy(case: Case, dtype: torch.dtype, outputs: int) -> Step:
-    """As many bytes read and written as the step reads and writes, in one device-to-device copy."""
-    elements = case.bytes_moved(dtype) // (2 * dtype.itemsize)
-    source = torch.zeros(outputs, elements, dtype=dtype)
-    targets = torch.zeros_like(source)
-    turn = cycle(range(outputs))
-
-    def step(logits: Tensor, prev: Tensor) -> Tensor:
-        i = next(turn)
-        return targets[i].copy_(source[i])
-
-    return step
-
-
-def _plain(case: Case, dtype: torch.dtype) -> bool:
-    return not case.cfg
-
-
-def _in_float32(case: Case, dtype: torch.dtype) -> bool:
-    return not case.cfg and dtype == torch.float32
-
-
-def _compiled(case: Case, dtype: torch.dtype) -> bool:
-    return case.name in COMPILED
-
-
-CONTENDERS: tuple[Contender, ...] = (
-    *(
-        Contender(
-            f"ours_{name}",
-            "ours",
-            baselines.ours,
-            f"torch.ops.ssg.guided_logits(_cfg), {name}",
-            baselines.always,
-        )
-        for name in ("cuda", "triton", "cpu")
-    ),
-    Contender(
-        "baddbmm", "baddbmm", baselines.baddbmm, "one torch.baddbmm with the dense operator, TF32 off", _plain
-    ),
-    Contender("baddbmm_tf32", "baddbmm", with_tf32(baselines.baddbmm), "the same, TF32 on", _in_float32),
-    Contender(
-        "baddbmm_float32",
-        "baddbmm",
-        baselines.through_float32(baselines.baddbmm),
-        "baddbmm on logits cast to float32 and back",
-        baselines.half,
-    ),
-    Contender(
-        "separable_rows",
-        "separable",
-        baselines.separable_rows_first,
-        "matmul over rows, then baddbmm",
-        _plain,
-    ),
-    Contender(
-        "merge_baddbmm",
-        "baddbmm",
-        baselines.merged(baselines.baddbmm),
-        "two lerps, then baddbmm, TF32 off",
-        baselines.with_cfg,
-    ),
-    Contender(
-        "merge_baddbmm_tf32",
-        "baddbmm",
-        with_tf32(baselines.merged(baselines.baddbmm)),
-        "the same, TF32 on",
-        lambda case, dtype: case.cfg and dtype == torch.float32,
-    ),
-    Contender(
-        "naive_matrices",
-        "naive_eager",
-        naive_matrices,
-        "the algorithm step by step, matrix DCT",
-        baselines.always,
-    ),
-    Contender("naive_fft", "naive_fft", baselines.naive_fft, "the same with an FFT-based DCT", _plain),
-    *(
-        Contender(
-            f"naive_matrices_{mode.replace('-', '_')}",
-            "naive_compiled",
-            compiled(naive_matrices, mode),
-            f"naive_matrices under torch.compile, mode {mode}",
-            _compiled,
-            compiled=True,
-        )
-        for mode in ("default", "max-autotune-no-cudagraphs")
-    ),
-    Contender(
-        "copy_fresh",
-        "copy_fresh",
-        copy,
-        "a device-to-device copy of the same bytes",
-        baselines.always,
-        checked=False,
-    ),
-)
-
-
 def run_case(
     case: Case, dtype: torch.dtype, device: torch.device, budget: Budget, compile_too: bool
 ) -> dict[str, Any]:
-    """Judges and times every contender of a case, cold and hot: one result of the JSON."""
+    """Judges every contender of a case and times it cold and hot. Returns one result of the JSON."""
     cache = machine.cache_bytes(device)
     set_bytes = case.input_bytes(dtype) + case.output_bytes(dtype)
     count = min(max(2, math.ceil(CACHES * cache / set_bytes)), MOST_SETS)
@@ -242,7 +93,7 @@ def run_case(
                     if row["verdict"] == "wrong":
                         continue
                     once = recordings.seconds(recordings.record(step, sets[:1], 5, device), device)
-                    # A slow contender at a small step sees fewer sets than the cache holds, to its advantage.
+                    # A slow contender may call fewer sets than fill the cache; at a small step that favours it.
                     calls = min(max(math.ceil(GRAPH_SECONDS / once), LEAST_CALLS), MOST_SETS)
                     calls = math.ceil(calls / count) * count if once * count < GRAPH_SECONDS else calls
                     rotating = recordings.record(step, sets, calls, device)
@@ -253,7 +104,7 @@ def run_case(
                     row["captured"] = rotating.captured
                     if contender.family in ("ours", "baddbmm"):
                         row["host_us"] = recordings.host_seconds(step, first, device) * 1e6
-            except Exception as error:  # a contender that fails must not end the run
+            except Exception as error:  # the run goes on when a contender fails
                 print(f"{contender.name} failed on {case.name}: {error}", file=sys.stderr)
                 row.update(verdict="failed", reason=f"{type(error).__name__}: {error}"[:300])
         del want
@@ -279,7 +130,7 @@ def run_case(
 
 
 def whole_image(dtype: torch.dtype, device: torch.device, budget: Budget) -> list[dict[str, Any]]:
-    """All ten scales of VAR-256 at B = 1, guided by `SSG`, replayed as one graph: microseconds per image."""
+    """Times an image: all ten scales of VAR-256 at B = 1 in one graph, once by the operators and once by `SSG`."""
     logits = [torch.randn(1, n * n, 4096, device=device).to(dtype) for n in VAR_256]
     beta = torch.tensor(BETA, device=device)
     rows = []
@@ -317,11 +168,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--no-compile", action="store_true", help="leave out the contenders under torch.compile"
     )
     parser.add_argument(
-        "--budget", type=float, default=0.15, metavar="SECONDS", help="per contender and case"
+        "--budget", type=float, default=0.15, metavar="SECONDS", help="timed seconds per contender and case"
     )
-    parser.add_argument(
-        "--device", default="cuda", help='"cpu" tries the benchmark itself where there is no GPU'
-    )
+    parser.add_argument("--device", default="cuda", help='"cpu" tries out the benchmark itself without a GPU')
     parser.add_argument("--out", type=Path, default=machine.ROOT / "bench" / "results" / "local-gpu.json")
     arguments = parser.parse_args(argv)
     names = [case.name for case in CASES]
@@ -333,7 +182,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @contextmanager
 def default_device(device: torch.device) -> Iterator[None]:
-    """The baselines build their matrices and buffers there."""
+    """Makes `device` torch's default device, so that the baselines build their matrices and buffers there."""
     before = torch.get_default_device()
     torch.set_default_device(device)
     try:
@@ -343,7 +192,7 @@ def default_device(device: torch.device) -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 1 where one of our backends was refused or failed on a case, else 0."""
+    """Returns 0 if each of our backends was exact on every case or is unavailable here, else 1."""
     arguments = _arguments(argv)
     device = torch.device(arguments.device)
     budget = Budget(seconds=arguments.budget, warmup=min(0.05, arguments.budget), max_samples=200)

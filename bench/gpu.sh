@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU: builds for its architecture, checks both GPU backends, measures them. Under nine
-# minutes. Needs this repository and a python3 with torch, Triton, pytest, hypothesis, cmake and ninja, and nvcc.
+# On a machine with an NVIDIA GPU, builds for its architecture, checks both GPU backends and measures them. This takes
+# less than nine minutes. It needs this repository, nvcc, and a python3 with torch, Triton, pytest, hypothesis, cmake
+# and ninja.
 #
 #   bench/gpu.sh [FOLDER]    writes gpu.json, sampling-*.json, parity.xml and the logs into FOLDER (default: build/gpu-results)
 set -uo pipefail
@@ -10,7 +11,7 @@ python=${PYTHON:-python3}
 export PYTHONPATH=$PWD:$PWD/tests PYTHONUNBUFFERED=1 SSG_REQUIRE_BACKENDS=${SSG_REQUIRE_BACKENDS-cuda,triton}
 failed=()
 step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
-# limit NAME SECONDS COMMAND...: runs it, keeps its output, and goes on where it fails.
+# limit NAME SECONDS COMMAND...: runs the command for at most SECONDS, keeps its output, and goes on if it fails.
 limit() {
   local name=$1 seconds=$2
   shift 2

@@ -1,4 +1,7 @@
-"""The README's picture, time of three steps over the copy limit (``python -m bench.headline IN.json OUT.png``)."""
+"""Draws the README's picture: the time of three steps, relative to a copy of their bytes.
+
+``python -m bench.headline IN.json OUT.png``
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from . import report, summary
 
 CASES = ("var256-13-16", "var512-24-32", "1024px-48-64")
 DTYPE = "float32"
-# The fastest formulation of each approach counts. The colours also differ in lightness, for print in grey.
+# Each approach shows its fastest formulation. The colours also differ in lightness, for printing in grey.
 APPROACHES = (
     ("ssg-kernels", ("ours",), "#D55E00"),
     ("separable matmuls, by hand", ("separable",), "#12263F"),
@@ -23,7 +26,7 @@ APPROACHES = (
 
 
 def steps(document: dict[str, Any]) -> list[tuple[dict[str, Any], summary.Row]]:
-    """The results that are drawn, each with its copy limit. Raises ValueError where one was not measured."""
+    """The results to draw, each with its copy limit. Raises ValueError if one of them was not measured."""
     found = {
         result["case"]["name"]: result
         for result in document["results"]
@@ -39,7 +42,7 @@ def steps(document: dict[str, Any]) -> list[tuple[dict[str, Any], summary.Row]]:
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
-    """Writes the picture to ``path`` (PNG). Approaches that were not measured are left out."""
+    """Writes the picture to ``path`` (PNG), without the approaches that were not measured."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -59,7 +62,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
                 continue
             x = at + (order - (len(shown) - 1) / 2) * width
             over, low, high = (row[key] / limit["median_us"] for key in ("median_us", "p20_us", "p80_us"))
-            # Bars start at the copy limit: on a logarithmic axis that is the one start with a meaning.
+            # Bars start at the copy limit, because a logarithmic axis has no zero to start from.
             axes.bar(x, over - 1, 0.9 * width, bottom=1, color=colour, label=label if at == 0 else None)
             axes.vlines(x, low, high, color="#777777", linewidth=1.2)
             axes.annotate(

@@ -1,4 +1,4 @@
-"""What a figure was measured on: machine, versions, commit. No host name, no path."""
+"""Records what a figure was measured on: machine, versions and commit, but no host name and no path."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def l3_bytes() -> int:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """The last-level cache of the device."""
+    """The size of the device's last-level cache."""
     return torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else l3_bytes()
 
 
 def accelerator(device: torch.device) -> dict[str, Any]:
-    """What a figure from a GPU depends on; nothing for the CPU."""
+    """The facts of a GPU that its figures depend on; empty for the CPU."""
     if device.type != "cuda":
         return {}
     properties = torch.cuda.get_device_properties(device)
@@ -80,7 +80,7 @@ def accelerator(device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def forced_backend(name: str) -> Iterator[None]:
-    """SSG_KERNELS_BACKEND set to `name`."""
+    """Sets SSG_KERNELS_BACKEND to `name` inside the context."""
     before = os.environ.get("SSG_KERNELS_BACKEND")
     os.environ["SSG_KERNELS_BACKEND"] = name
     try:
@@ -93,7 +93,7 @@ def forced_backend(name: str) -> Iterator[None]:
 
 
 def kernel_in_use() -> bool:
-    """Whether the compiled kernel serves CPU tensors: otherwise "ours" is the reference by another name."""
+    """Whether the compiled kernel serves CPU tensors. If it does not, "ours" runs the reference."""
     return extension.is_loaded() and os.environ.get("SSG_KERNELS_BACKEND") in (None, "", "cpu")
 
 
@@ -133,7 +133,7 @@ def _version_of(package: str) -> str | None:
 
 
 def kernel_capability() -> str | None:
-    """The instruction set that the compiled kernel chose here; None where there is no compiled kernel."""
+    """The instruction set that the compiled kernel chose on this machine; None without a compiled kernel."""
     if not extension.is_loaded():
         return None
     return str(importlib.import_module("ssg_kernels._C").cpu_capability())
@@ -152,7 +152,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def commit() -> dict[str, Any]:
-    """The commit, and whether anything but earlier results differs from it."""
+    """The commit, and whether the working tree differs from it in anything but bench/results."""
     changes = _git("status", "--porcelain", "--", ".", ":!bench/results")
     return {
         "commit": _git("rev-parse", "--verify", "HEAD"),

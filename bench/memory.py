@@ -1,11 +1,14 @@
-"""Peak memory of one call beyond its output, each measured in a process of its own.
+"""Measures the peak memory of one call beyond its output, each contender in a process of its own.
 
 ``python -m bench.memory CASE DTYPE CONTENDER THREADS`` prints the bytes of the first call and of the second.
-A call of a tiny step comes before, for what libraries set up on first use. Then, for each of the two: the
-heap is trimmed, the system's high-water mark of resident memory is reset (/proc/self/clear_refs), the step is
-called, and the peak is the new mark, less what was resident before and less the output, whose pages are new.
-The first call counts what is kept for later ones (scratch, cached factors), the second does not. What a
-baseline was built with (its matrices, a workspace) is in neither. Linux only; exact to some tens of pages per
+
+The process first calls a tiny step, so that what libraries set up on first use does not count. Then it measures the
+two calls. For each, it trims the heap, resets the system's high-water mark of resident memory
+(/proc/self/clear_refs) and calls the step. The peak is the new mark, less what was resident before, less the output,
+whose pages are new.
+
+The first call counts what is kept for later calls (scratch, cached factors); the second does not. Neither counts what
+a baseline was built with (its matrices, a workspace). This works on Linux only, and is exact to some tens of pages per
 core.
 """
 
@@ -27,7 +30,7 @@ from .cases import DTYPES, Case, make_inputs, select
 from .machine import ROOT
 
 CONTENDERS = ("ours", "baddbmm", "separable_rows", "naive_eager", "naive_fft", "merge_baddbmm")
-# Below this an output may lie in memory that was resident before, and the difference means nothing.
+# A smaller output may lie in memory that was already resident; the difference would then mean nothing.
 MIN_OUTPUT = 4 << 20
 TINY = Case("tiny", "memory", (2, 2), (3, 3), vocab=64)
 
@@ -40,7 +43,7 @@ def _status(key: str) -> int:
 
 
 def peaks_beyond_output(case: Case, dtype: torch.dtype, name: str) -> tuple[int, int]:
-    """Bytes of the first and the second call. Raises OSError where the system does not offer the counters."""
+    """Bytes of the first and the second call. Raises OSError if the system does not offer the counters."""
     build = baselines.by_name(name).build
     tiny = replace(TINY, cfg=case.cfg)
     step = build(case, dtype, 1)
@@ -61,7 +64,7 @@ def _peak(step: baselines.Step, inputs: tuple[Tensor, Tensor]) -> int:
 
 
 def measure(case: Case, dtype_name: str, threads: int) -> list[dict[str, Any]]:
-    """One row per contender; a row without "bytes" where it could not be measured."""
+    """One row per contender. The row has no "bytes" if the contender could not be measured."""
     dtype = DTYPES[dtype_name]
     if case.output_bytes(dtype) < MIN_OUTPUT:
         return []

@@ -1,4 +1,4 @@
-"""Calls so small that the way into the operator is all they cost, against ``torch.addmm`` of that size."""
+"""Times calls so small that they cost little but the way into the operator, against ``torch.addmm`` of that size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ BASELINE = "torch.addmm"
 def calls(case: Case, logits: Tensor, prev_logits: Tensor) -> dict[str, Callable[..., Tensor]]:
     """Every way to call the step on these logits (B = 1), and addmm with the dense operator on 2-D views.
 
-    The calls ignore their arguments: what they need is bound, views included, so that only the call costs.
+    The functions ignore their arguments. All that they need, views included, is bound beforehand, so that only the
+    call itself is timed.
     """
     x, p, x2, p2 = logits, prev_logits, logits[0], prev_logits[0]
     size, prev_size, tensor_beta = case.size, case.prev_size, torch.tensor(BETA)
@@ -47,7 +48,7 @@ def calls(case: Case, logits: Tensor, prev_logits: Tensor) -> dict[str, Callable
 
 
 def measure_overhead(budget: Budget) -> list[dict[str, Any]]:
-    """One row per size: microseconds per call, and how many addmm each costs; float32, inference mode."""
+    """One row per size: microseconds per call, and that time in units of addmm. In float32, under inference mode."""
     rows = []
     for case in SIZES:
         inputs = make_inputs(case, torch.float32)[0]

@@ -1,4 +1,4 @@
-"""The picture, time per step over the copy limit (``python -m bench.plot results.json``)."""
+"""Draws the time per step relative to a copy of its bytes (``python -m bench.plot results.json``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from . import report, summary
 
-# Okabe and Ito's palette, with a marker each so that no approach rests on its colour alone.
+# Okabe and Ito's palette. Each approach has its own marker too, so that colour alone does not identify it.
 APPROACHES = (
     ("ours", ("ours",), "ours", "#D55E00", "o"),
     ("separable", ("separable",), "separable, torch.matmul", "#0072B2", "s"),
@@ -23,7 +23,7 @@ APPROACHES = (
 
 
 class Point(NamedTuple):
-    """The fastest formulation of an approach, over the median of the copy limit."""
+    """Times of an approach's fastest formulation, divided by the median of the copy limit."""
 
     median: float
     p20: float
@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
 
 def points(result: dict[str, Any]) -> dict[str, Point]:
-    """The points of one result by approach; none where the copy limit was not measured."""
+    """The points of one result by approach; empty if the copy limit was not measured."""
     rows = result["contenders"]
     copy = summary.limit_of(rows, "ours")
     if copy is None:
@@ -62,7 +62,7 @@ def _draw(axes: Any, results: Sequence[dict[str, Any]], dtype: str) -> None:
     groups = _groups(results)
     cases = [result["case"] for result in results]
     for order, (name, _, _, colour, marker) in enumerate(APPROACHES):
-        # A line joins the scales of one model at one batch.
+        # A line connects the scales of one model at one batch size.
         for _, line in groupby(range(len(results)), lambda i: (cases[i]["group"], cases[i]["batch"])):
             xs = [i for i in line if name in measured[i]]
             if not xs:

@@ -1,4 +1,4 @@
-"""Runs of many calls that the host does not hold up, as CUDA graphs over input sets in turn, and their clock."""
+"""Records many calls over rotating input sets as one CUDA graph, so that the host does not delay them, and times it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .timing import Budget, Inputs, Step, Timing, sample_count, summarise
 
 @dataclass(frozen=True)
 class Recording:
-    """``calls`` calls of one step; ``captured``: as one graph, without the host between them."""
+    """``calls`` calls of one step. If ``captured``, they are one graph, and the host does nothing between them."""
 
     calls: int
     replay: Callable[[], object]
@@ -23,9 +23,10 @@ class Recording:
 
 
 def record(step: Step, sets: Sequence[Inputs], calls: int, device: torch.device) -> Recording:
-    """``calls`` calls over the sets in turn, with as many outputs alive as there are sets.
+    """Records ``calls`` calls over the sets in turn. As many outputs stay alive as there are sets.
 
-    On a GPU they become one graph, or a loop where the step cannot be captured (it copies from the host, say).
+    On a GPU the calls become one graph. If the step cannot be captured (for example, because it copies from the host),
+    they become a loop.
     """
 
     def loop() -> None:
@@ -50,7 +51,7 @@ def record(step: Step, sets: Sequence[Inputs], calls: int, device: torch.device)
 
 
 def seconds(recording: Recording, device: torch.device) -> float:
-    """Seconds per call of one replay, on the device's own clock where it has one."""
+    """Seconds per call of one replay, by the GPU's own clock on a GPU."""
     if device.type != "cuda":
         start = time.perf_counter()
         recording.replay()
@@ -64,7 +65,7 @@ def seconds(recording: Recording, device: torch.device) -> float:
 
 
 def measure(recordings: Mapping[str, Recording], device: torch.device, budget: Budget) -> dict[str, Timing]:
-    """Times all of them in shuffled rounds, each for about ``budget.seconds``; a sample is a replay."""
+    """Times every recording for about ``budget.seconds``, in one shuffled order. A sample is one replay."""
     counts = {}
     for name, recording in recordings.items():
         start = time.perf_counter()
@@ -82,7 +83,7 @@ def measure(recordings: Mapping[str, Recording], device: torch.device, budget: B
 def host_seconds(
     step: Step, inputs: Inputs, device: torch.device, calls: int = 200, rounds: int = 20
 ) -> float:
-    """The median time that the host spends in a call, with the device far behind."""
+    """The median time that the host spends in a call, while the device lags behind with the work."""
     times = []
     for _ in range(rounds):
         if device.type == "cuda":

@@ -80,7 +80,7 @@ def _align(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def inexact_errors(results: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """The largest relative error of every contender that was right but beyond the bound."""
+    """The largest relative error of each contender that was right, but beyond the bound."""
     errors: dict[str, float] = {}
     for result in results:
         for row in result["contenders"]:
@@ -100,14 +100,14 @@ def refused(results: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def notes(document: dict[str, Any]) -> list[str]:
-    """What the tables leave out: inexact results, refusals, a missing kernel."""
+    """Sentences on what the tables leave out: inexact results, refused contenders, a missing kernel."""
     lines = []
     errors = inexact_errors(document["results"])
     if errors:
         listed = ", ".join(f"{name} {error:.1e}" for name, error in sorted(errors.items()))
         lines.append(
-            f"{INEXACT} rounds factors or intermediates, beyond the accuracy bound; "
-            f"error relative to the largest value: {listed}"
+            f"{INEXACT} rounds factors or intermediates, and is beyond the accuracy bound; "
+            f"its error relative to the largest value: {listed}"
         )
     lines += refused(document["results"])
     if not document["versions"]["kernel_in_use"]:
@@ -137,7 +137,7 @@ def contenders_table(result: dict[str, Any]) -> list[str]:
 
 
 def summary_table(document: dict[str, Any]) -> list[str]:
-    """Ours and the ratios over it, one line per result, aligned for a terminal."""
+    """The time of ours and the other approaches' ratios to it, one line per result, aligned for a terminal."""
     header = ["", "ours", "of copy", *(f"{title} / ours" for _, title in COLUMNS)]
     rows = [header]
     for result in document["results"]:
@@ -160,7 +160,7 @@ def _overhead_rows(overhead: Sequence[dict[str, Any]]) -> tuple[list[str], list[
 
 
 def overhead_table(document: dict[str, Any]) -> list[str]:
-    """The small per-call cases: time per call, and how many addmm of that size."""
+    """The time per call of the smallest cases, also in units of addmm on the same size."""
     if not document.get("overhead"):
         return []
     header, rows = _overhead_rows(document["overhead"])
@@ -195,7 +195,7 @@ def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Tables for docs/performance.md: one per dtype, with the machine above and the notes below."""
+    """The tables for docs/performance.md: one per dtype, with the machine above and the notes below."""
     machine, versions, run = document["machine"], document["versions"], document["run"]
     commit = (run["commit"] or "no commit")[:12] + (" with changes" if run["dirty"] else "")
     lines = [
@@ -219,7 +219,7 @@ def markdown(document: dict[str, Any]) -> str:
     if overhead:
         lines += [
             "",
-            "One call, float32, inference mode, and how many `torch.addmm` of that size it costs:",
+            "Time of one call in float32 under inference mode, also in units of `torch.addmm` on the same size:",
             "",
         ]
         lines += _markdown_table(*_overhead_rows(overhead))
@@ -228,7 +228,7 @@ def markdown(document: dict[str, Any]) -> str:
         names = list(dict.fromkeys(row["contender"] for row in memory))
         steps = list(dict.fromkeys((row["label"], row["dtype"]) for row in memory))
         size = {(row["label"], row["dtype"], row["contender"]): _megabytes(row) for row in memory}
-        lines += ["", "Peak memory beyond the output, MB, of a first call and of a second:", ""]
+        lines += ["", "Peak memory beyond the output in MB, of the first call and of the second:", ""]
         lines += _markdown_table(
             ["step", *names],
             ([f"{step[0]}, {step[1]}", *(size.get((*step, name), "") for name in names)] for step in steps),

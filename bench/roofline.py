@@ -1,7 +1,7 @@
-"""The roofline picture of a GPU run (``python -m bench.roofline results.json``).
+"""Draws the roofline picture of a GPU run (``python -m bench.roofline results.json``).
 
-Operations are those of the separable form with even/odd halves, bytes those that the step cannot avoid; the slope is
-the bandwidth of the copy in the same run, the ceiling what the card's float32 units can do at its highest clock.
+It counts the operations of the separable form with even/odd halves, and the bytes that no step can avoid. The slope is
+the copy bandwidth of the same run. The ceiling is the rate of the card's float32 units at its highest clock.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 
 from . import report, summary
 
-LANES = 128  # float32 multiply-adds per multiprocessor and cycle, on every architecture since sm_86, sm_90 and sm_100
+LANES = 128  # float32 multiply-adds per multiprocessor and cycle, on sm_86 and every later architecture
 TERMS = 3
 MARKERS = {"ours_cuda": ("o", "#D55E00", "ours, CUDA C++"), "ours_triton": ("s", "#0072B2", "ours, Triton")}
 
 
 def flops(case: dict[str, Any]) -> int:
-    """Operations of one step: both contractions of the three terms, halved by the even/odd split."""
+    """Operations of one step: both contractions of the three terms. The even/odd split halves their number."""
     (prev_h, prev_w), (h, w) = case["prev_size"], case["size"]
     per_column = TERMS * (h * prev_h * prev_w + h * w * prev_w)
     return case["batch"] * case["vocab"] * per_column
 
 
 def peak_flops(machine: dict[str, Any]) -> float | None:
-    """The card's float32 rate by its multiprocessors and highest clock; None where the run did not record them."""
+    """The card's float32 rate from its multiprocessors and highest clock; None if the run did not record them."""
     megahertz = re.findall(r"(\d+) MHz", machine.get("gpu_clocks") or "")
     if not megahertz or "gpu_multiprocessors" not in machine:
         return None

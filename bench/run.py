@@ -1,4 +1,4 @@
-"""One case in one dtype: inputs, gate, stopwatch."""
+"""Runs one case in one dtype: makes the inputs, checks the contenders, times them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .cases import Case, make_inputs
 from .machine import l3_bytes
 from .timing import Budget, Rotation, measure
 
-# Cold: the inputs between two uses of one set fill the last-level cache this many times.
+# In a cold run, the inputs between two uses of one set fill the last-level cache this many times.
 COLD_CACHES = 4
 
 
 def cold_sets(input_bytes: int, l3: int) -> int:
-    """How many input sets it takes for more than ``COLD_CACHES`` times the last-level cache, at least two."""
+    """How many input sets, at least two, fill the last-level cache more than ``COLD_CACHES`` times."""
     return max(2, math.ceil((COLD_CACHES * l3 + 1) / input_bytes))
 
 
@@ -32,7 +32,7 @@ def admit(
     want: torch.Tensor,
     dtype: torch.dtype,
 ) -> dict[str, Any]:
-    """Calls the step once and judges it: the contender's row, with its verdict."""
+    """Calls the step once and judges its result. Returns the contender's row with the verdict."""
     row: dict[str, Any] = {"name": contender.name, "family": contender.family}
     start = time.perf_counter()
     try:
@@ -56,7 +56,7 @@ def run_case(
     compile_too: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Judges and times every contender of ``case``: one result of the JSON."""
+    """Judges and times every contender of ``case``. Returns one result of the JSON."""
     sets = make_inputs(case, dtype, cold_sets(case.input_bytes(dtype), l3_bytes()) if cold else 2)
     rows = []
     steps = {}

@@ -1,7 +1,8 @@
-"""``python -m bench.sampling``: from a model's logits to tokens, per scale and per image.
+"""``python -m bench.sampling``: times the way from a model's logits to its tokens, per scale and per image.
 
-Upstream is what the samplers run, without guidance by the previous scale: classifier-free guidance op by op, top-k and
-top-p by masks, sort, softmax and cumsum, and a multinomial. Ours is `ssg_kernels.GuidedSampler`, with guidance.
+"upstream" is what the models' own samplers run, without guidance by the previous scale: classifier-free guidance op by
+op; top-k and top-p by masks, sort, softmax and cumsum; and a multinomial. "ours" is `ssg_kernels.GuidedSampler`, with
+guidance.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .timing import Budget, Rotation, measure
 DEFAULT_OUT = machine.ROOT / "bench" / "results" / "local-sampling.json"
 BETA = 0.5
 CHECKED_TOKENS = 64
-GRAPH_CALLS = 4  # on a GPU: calls of a step in one graph
+GRAPH_CALLS = 4  # on a GPU, one graph holds this many calls of a step
 
 VAR_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 PIXELS_1024 = (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
@@ -37,7 +38,7 @@ INFINITY_1M = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
 
 @dataclass(frozen=True)
 class Model:
-    """How a model samples, as shipped: t of cfg, filters and temperature of each scale."""
+    """How a model samples by default: strength t of cfg, filters and temperature of each scale."""
 
     name: str
     sizes: tuple[int, ...]
@@ -57,7 +58,7 @@ def ramp(cfg: float, count: int) -> tuple[float, ...]:
 MODELS = (
     Model("VAR-256", VAR_256, ramp(1.5, 10), (900,) * 10, 0.96),
     Model("VAR-512", VAR_512, ramp(1.5, 10), (900,) * 10, 0.96),
-    # Its last scale has the t of the one before.
+    # HART's last scale has the t of the scale before it.
     Model("HART", PIXELS_1024, (*ramp(4.5, 14)[:-1], 4.5 * 12 / 13), (600,) * 7 + (300,) * 7),
     Model("Infinity-2B", INFINITY_1M, (2.0,) * 13, (2,) * 13, 0.97, 0.5, vocabulary=64, classes=2),
     Model("Switti", PIXELS_1024, (*ramp(6.0, 14)[:10], *(None,) * 4), (400,) * 14, 0.95, dtype="bfloat16"),
@@ -65,7 +66,7 @@ MODELS = (
 
 
 def choices(logits: Tensor, model: Model) -> Tensor:
-    """(B, L, V) as the rows that are drawn from: the same, or (B, L * V / classes, classes)."""
+    """The rows that tokens are drawn from: (B, L, V) as it is, or (B, L * V / classes, classes)."""
     return logits if model.classes is None else logits.unflatten(2, (-1, model.classes)).flatten(1, 2)
 
 
@@ -95,7 +96,7 @@ def upstream(model: Model, k: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def sampler_at(model: Model, k: int, **settings: Any) -> tuple[GuidedSampler, Callable[[Tensor], None]]:
-    """A sampler, and what puts it at scale k (1-based after the first) with the previous logits given."""
+    """A sampler, and a function that puts it at scale k (from 0) with the given previous logits."""
     cfg = None if model.cfgs[k] is None else [t or 0.0 for t in model.cfgs]
     sampler = GuidedSampler(
         model.sizes,
@@ -140,7 +141,7 @@ def make_inputs(
 
 
 def verdict(model: Model, k: int, logits: Tensor, prev_logits: Tensor) -> str:
-    """Whether ours draws, from guided logits, what the reference draws; some tokens of one sample."""
+    """Checks some tokens of one sample: "exact" if ours draws what the reference draws from the guided logits."""
     from ssg_kernels import guided_logits, guided_logits_cfg
 
     n, prev_n, cfg = model.sizes[k], model.sizes[max(k - 1, 0)], model.cfgs[k]
@@ -159,7 +160,7 @@ def verdict(model: Model, k: int, logits: Tensor, prev_logits: Tensor) -> str:
     )
     shape = guided.shape[:2] if model.classes is None else (*guided.shape[:2], -1)
     got = ours(model, k)(logits, prev_logits, uniform.view(shape)).flatten(1)[:1, some]
-    # The first scale's merge may round its last place otherwise.
+    # The merge of the first scale may round its last place differently.
     return "exact" if (got != want).sum() <= (1 if k == 0 else 0) else "wrong"
 
 
@@ -203,7 +204,7 @@ def run_scale(model: Model, k: int, batch: int, budget: Budget, device: torch.de
 
 
 def table(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Of one model: both times per scale, the share of ours, and how much of an image's upstream time a scale is."""
+    """The table of one model. Each scale has both times, their ratio, and its share of an image's upstream time."""
     first = results[0]
     medians = [{c["name"]: c.get("median_us") for c in result["contenders"]} for result in results]
     whole = {name: sum(m[name] or 0.0 for m in medians) for name in ("upstream", "ours")}
@@ -228,20 +229,20 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 1 where ours drew a wrong token, else 0."""
+    """Returns 1 if ours drew a wrong token, else 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.sampling", description=__doc__, allow_abbrev=False)
     names = [model.name for model in MODELS]
     parser.add_argument("--models", nargs="+", choices=names, default=names)
-    parser.add_argument("--batch", type=int, default=1, help="images at once (default: 1)")
-    parser.add_argument("--last", action="store_true", help="the last scale alone")
+    parser.add_argument("--batch", type=int, default=1, help="number of images at once (default: 1)")
+    parser.add_argument("--last", action="store_true", help="time the last scale only")
     parser.add_argument(
         "--budget", type=float, default=0.6, metavar="SECONDS", help="timed seconds per contender"
     )
     parser.add_argument(
-        "--device", default="cpu", help='"cuda" times graphs; SSG_KERNELS_BACKEND picks our backend'
+        "--device", default="cpu", help='"cuda" times CUDA graphs; SSG_KERNELS_BACKEND picks our backend'
     )
     parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own choice)")
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="the JSON")
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="JSON file of the results")
     arguments = parser.parse_args(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

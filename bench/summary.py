@@ -1,4 +1,4 @@
-"""Ratios of one result: pure arithmetic on the rows that go into the JSON."""
+"""Computes the ratios of one result from the rows that go into the JSON."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ Row = dict[str, Any]
 
 TORCH_FAMILIES = ("baddbmm", "separable")
 NAIVE_FAMILIES = ("naive_eager", "naive_fft", "naive_compiled")
-# A step that writes where it is told is held against a copy that does the same.
+# A step that writes into a given output is compared with a copy that does the same.
 LIMIT = {"ours_out": "copy_out", "copy_out": "copy_out"}
 DEFAULT_LIMIT = "copy_fresh"
 
 
 def timed(rows: Iterable[Row]) -> list[Row]:
-    """The rows with a figure: those that were not refused and did not fail."""
+    """The rows that have a figure: their contender was not refused and did not fail."""
     return [row for row in rows if "median_us" in row]
 
 
 def fastest(rows: Iterable[Row], families: Iterable[str], exact: bool = False) -> Row | None:
-    """The row with the smallest median among the families; ``exact``: only among results within the bound."""
+    """The row with the smallest median among the families. With ``exact``, only results within the bound count."""
     wanted = set(families)
     found = [r for r in timed(rows) if r["family"] in wanted and (not exact or r.get("verdict") == "exact")]
     return min(found, key=lambda row: float(row["median_us"]), default=None)
 
 
 def limit_of(rows: Iterable[Row], name: str) -> Row | None:
-    """The copy that bounds a contender."""
+    """The row of the copy that a contender is compared with."""
     wanted = LIMIT.get(name, DEFAULT_LIMIT)
     return next((row for row in timed(rows) if row["name"] == wanted), None)
 
@@ -43,7 +43,7 @@ def add_bandwidth(rows: list[Row], bytes_moved: int) -> None:
 
 
 def ratios(rows: list[Row]) -> dict[str, Any]:
-    """Per approach its fastest formulation, and how many times as long as ours that takes."""
+    """For each approach, its fastest formulation and how many times as long as ours it takes."""
     mine = fastest(rows, ["ours"])
     approaches: Mapping[str, tuple[tuple[str, ...], bool]] = {
         **{family: ((family,), False) for family in (*TORCH_FAMILIES, *NAIVE_FAMILIES)},

@@ -1,6 +1,6 @@
-"""Time per call of the smallest steps (pytest-benchmark): ``python -m pytest bench/test_call_overhead.py``.
+"""Times the smallest steps with pytest-benchmark: ``python -m pytest bench/test_call_overhead.py``.
 
-One group per size; compare with torch.addmm in the same group. The normal test run leaves this file out.
+Each size is a group; compare with torch.addmm in the same group. The normal test run leaves this file out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The stopwatch: contenders interleaved in one run, no sample dropped."""
+"""Times contenders. It interleaves them in one run and drops no sample."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Step = Callable[[Tensor, Tensor], object]
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds of timed work per contender, and what surrounds it.
+    """How long to time each contender: seconds of timed work, of warm-up and of one sample.
 
-    A sample is a block of calls that lasts about ``block`` seconds (one call if that is longer).
+    A sample is a block of calls that lasts about ``block`` seconds, or one call if that takes longer.
     """
 
     seconds: float = 0.6
@@ -53,7 +53,7 @@ class Timing:
 
 
 def percentile(samples: Sequence[float], q: float) -> float:
-    """The q-th percentile, 0 <= q <= 100, linear between the two nearest samples."""
+    """The q-th percentile, 0 <= q <= 100, interpolated linearly between the two nearest samples."""
     if not samples:
         raise ValueError("no samples")
     ordered = sorted(samples)
@@ -75,9 +75,9 @@ def summarise(samples: Sequence[float], calls: int) -> Timing:
 
 
 def schedule(counts: Mapping[str, int], seed: int = 0) -> list[str]:
-    """The order of all samples: each contender spread evenly over the run, the order within a round shuffled.
+    """The order of all samples. Each contender is spread evenly over the run; the order within a round is shuffled.
 
-    A slow contender with few samples meets the same stretches of the run as a fast one with many.
+    A slow contender with few samples therefore meets the same stretches of the run as a fast one with many.
     """
     order: list[str] = []
     shuffler = random.Random(seed)
@@ -90,10 +90,10 @@ def schedule(counts: Mapping[str, int], seed: int = 0) -> list[str]:
 
 
 class Rotation:
-    """The input sets in turn.
+    """Hands out the input sets in turn.
 
-    warm: every sample gets one set, whose tensors are rewritten in place before the clock starts, the
-    previous scale first: the state in which the model leaves them, whichever contender ran before.
+    warm: every sample gets one set. Its tensors are rewritten in place before the clock starts, the previous scale
+    first. That is the state in which the model leaves them, whichever contender ran before.
     cold: every call gets the set that was touched longest ago.
     """
 
@@ -114,7 +114,7 @@ class Rotation:
 
 
 def sample(step: Step, inputs: Sequence[Inputs]) -> float:
-    """Seconds per call over one block."""
+    """Seconds per call, measured over one block of calls."""
     start = time.perf_counter_ns()
     for logits, prev_logits in inputs:
         step(logits, prev_logits)
@@ -131,7 +131,7 @@ def sample_count(seconds_per_sample: float, budget: Budget) -> int:
 
 
 def _warm_up(step: Step, rotation: Rotation, budget: Budget) -> float:
-    """Runs for ``budget.warmup`` seconds, at least twice, and estimates the seconds per call."""
+    """Runs the step for ``budget.warmup`` seconds, at least twice, and estimates its seconds per call."""
     times: list[float] = []
     calls, spent = 1, 0.0
     while len(times) < 2 or spent < budget.warmup:
@@ -147,7 +147,7 @@ def measure(
     budget: Budget,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timing]:
-    """Times every step; ``progress(done, total)`` is called between samples."""
+    """Times every step. Calls ``progress(done, total)`` between samples."""
     calls: dict[str, int] = {}
     counts: dict[str, int] = {}
     for name, step in steps.items():

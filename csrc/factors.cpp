@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 namespace ssg {
 
@@ -50,7 +51,7 @@ Matrix dct_matrix(int64_t n) {
 
 namespace {
 
-// Keys' kernel with A = -0.75, at distances 1 + t, t, 1 - t and 2 - t.
+// The cubic convolution kernel (Keys, A = -0.75) at the distances 1 + t, t, 1 - t and 2 - t.
 void cubic_weights(double t, double weights[4]) {
   const double a = -0.75;
   const auto near = [a](double x) { return ((a + 2) * x - (a + 3)) * x * x + 1; };
@@ -100,7 +101,7 @@ Matrix interpolation_matrix(int64_t from, int64_t to, Interpolation interpolatio
 }
 
 AxisFactors axis_factors(int64_t from, int64_t to, Interpolation interpolation, bool rescale) {
-  // Exactly the identity, not up to rounding: equal sizes return the previous logits themselves.
+  // Exactly the identity, so that equal sizes return the previous logits themselves.
   if (from == to) return {identity(from), identity(from), identity(from)};
   AxisFactors factors;
   factors.interpolated = interpolation_matrix(from, to, interpolation);
@@ -130,7 +131,7 @@ Matrix negated(const Matrix& a) {
   return m;
 }
 
-// The sign of a term lives in its h factor, so that equal w factors compare equal.
+// Only h factors carry a sign, so equal w factors compare equal.
 bool merge_one(std::vector<Term>& terms) {
   for (size_t a = 0; a < terms.size(); ++a)
     for (size_t b = a + 1; b < terms.size(); ++b) {
@@ -149,16 +150,32 @@ bool merge_one(std::vector<Term>& terms) {
   return false;
 }
 
+// One term of a prior: its factor along both axes, and its sign.
+struct SignedFactor {
+  Matrix AxisFactors::* factor;
+  bool is_negative = false;
+};
+
+std::vector<SignedFactor> signed_factors(Prior prior) {
+  const SignedFactor u{&AxisFactors::interpolated};
+  const SignedFactor b{&AxisFactors::spliced};
+  switch (prior) {
+    case Prior::dse: return {u, b, {&AxisFactors::low_band, true}};
+    case Prior::dse_zero_pad: return {b};
+    case Prior::spatial: return {u};
+  }
+  throw std::logic_error("a prior without terms");
+}
+
 }  // namespace
 
 std::vector<Term> prior_terms(Grid size, Grid prev_size, Prior prior, Interpolation interpolation, bool rescale,
                               bool transposed) {
-  AxisFactors h = axis_factors(prev_size.h, size.h, interpolation, rescale);
-  AxisFactors w = axis_factors(prev_size.w, size.w, interpolation, rescale);
+  const AxisFactors h = axis_factors(prev_size.h, size.h, interpolation, rescale);
+  const AxisFactors w = axis_factors(prev_size.w, size.w, interpolation, rescale);
   std::vector<Term> terms;
-  if (prior != Prior::dse_zero_pad) terms.push_back({h.interpolated, w.interpolated});
-  if (prior != Prior::spatial) terms.push_back({h.spliced, w.spliced});
-  if (prior == Prior::dse) terms.push_back({negated(h.low_band), w.low_band});
+  for (const auto& [factor, is_negative] : signed_factors(prior))
+    terms.push_back({is_negative ? negated(h.*factor) : h.*factor, w.*factor});
   while (merge_one(terms)) {
   }
   if (transposed)

@@ -4,10 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace ssg {
+#include "names.h"
 
-enum class Prior : int8_t { dse, dse_zero_pad, spatial };
-enum class Interpolation : int8_t { nearest, bilinear, bicubic, area };
+namespace ssg {
 
 struct Matrix {
   int64_t rows = 0;
@@ -31,10 +30,11 @@ Matrix kronecker(const Matrix& a, const Matrix& b);
 // The orthonormal DCT-II of size n.
 Matrix dct_matrix(int64_t n);
 
-// What torch.nn.functional.interpolate(align_corners=False) does on one axis of n samples, in float64; to x from.
+// One axis of torch.nn.functional.interpolate(align_corners=False) as a (to x from) matrix, computed in float64.
 Matrix interpolation_matrix(int64_t from, int64_t to, Interpolation interpolation);
 
-// The three factors of one axis, from -> to (method: B copies the coarse spectrum, G is the interpolated low band).
+// The three factors of one axis, from -> to. B copies the coarse spectrum, G is the low band of the interpolated map
+// (docs/method.md).
 struct AxisFactors {
   Matrix interpolated;  // U
   Matrix spliced;       // B = g P^T C_n
@@ -59,10 +59,10 @@ struct Grid {
 std::vector<Term> prior_terms(Grid size, Grid prev_size, Prior prior, Interpolation interpolation, bool rescale,
                               bool transposed);
 
-// The same as one (output tokens) x (input tokens) matrix.
+// The sum of the terms as one (output tokens) x (input tokens) matrix.
 Matrix dense_operator(const std::vector<Term>& terms);
 
-// J m J = m, where J reverses an axis: such a factor maps even to even and odd to odd.
+// Whether J m J = m, where J reverses an axis. Such a factor maps even vectors to even ones and odd ones to odd ones.
 bool is_symmetric(const Matrix& m);
 
 }  // namespace ssg

@@ -1,7 +1,6 @@
-// What a logit weighs in sampling, the same bits everywhere: whole numbers, and no multiply-add that a compiler may
-// fuse
-// (-ffp-contract=off, --fmad=false). Included inside one namespace per instruction set, after <cstdint> and <cstring>
-// and where SSG_INLINE is defined.
+// The weight of a logit in sampling. It has the same bits on every processor: it is a whole number, and the compilers
+// may not fuse its multiply-adds (-ffp-contract=off, --fmad=false). To be included inside one namespace per instruction
+// set, after <cstdint> and <cstring>, where SSG_INLINE is defined.
 
 // round(2^35 exp(x)) for x <= 0.
 SSG_INLINE int64_t weight_of(double x) {
@@ -26,7 +25,7 @@ SSG_INLINE int64_t weight_of(double x) {
   p = p * r + 1.0 / 6;
   p = p * r + 1.0 / 2;
   p = p * r * r + r + 1.0;
-  // The low bits of `shifted` are n, those of a double from 2^52 on a whole number.
+  // From 2^52 on, the low bits of a double are a whole number: those of `shifted` are n.
   uint64_t bits;
   memcpy(&bits, &shifted, sizeof(bits));
   bits = (bits + 1023 + 35) << 52;

@@ -33,7 +33,9 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 90
 # Names of other projects have no page here; reading their inventories would need a network.
-nitpick_ignore_regex = [("py:.*", r"(torch|collections|contextlib|typing)\..*|Tensor|Any|optional")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|collections|contextlib|typing)\..*|Tensor|Any|optional|AbstractContextManager")
+]
 
 html_theme = "furo"
 html_title = f"ssg-kernels {version}"

@@ -1,11 +1,11 @@
+"""The core as tests see it. A wrong name of an option raises ValueError; csrc/names.h has the names."""
+
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-_Prior = Literal["dse", "dse_zero_pad", "spatial"]
-_Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
 _Matrix = NDArray[np.float64]
 _Chunk = tuple[int, int, int]  # begin, rows, offset
 
@@ -20,7 +20,7 @@ class _Taps:
     def coefficient(self) -> NDArray[np.floating]: ...
 
 class _Plan:
-    """csrc/plan.h says what the packed fields mean."""
+    """csrc/cpu/plan.h says what the packed fields mean."""
 
     @property
     def form(self) -> Literal["dense", "separable"]: ...
@@ -75,34 +75,130 @@ class _Plan:
     def describe(self) -> str: ...
 
 def dct_matrix(n: int) -> _Matrix: ...
-def interpolation_matrix(n_from: int, n_to: int, interpolation: _Interpolation = "bilinear") -> _Matrix: ...
+def interpolation_matrix(n_from: int, n_to: int, interpolation: str = "bilinear") -> _Matrix: ...
 def axis_factors(
-    n_from: int, n_to: int, interpolation: _Interpolation = "bilinear", rescale: bool = False
+    n_from: int, n_to: int, interpolation: str = "bilinear", rescale: bool = False
 ) -> tuple[_Matrix, _Matrix, _Matrix]: ...
 def is_symmetric(matrix: _Matrix) -> bool: ...
 def prior_terms(
     size: Sequence[int],
     prev_size: Sequence[int],
-    prior: _Prior = "dse",
-    interpolation: _Interpolation = "bilinear",
+    prior: str = "dse",
+    interpolation: str = "bilinear",
     rescale: bool = False,
     transposed: bool = False,
 ) -> list[tuple[_Matrix, _Matrix]]: ...
 def dense_operator(
     size: Sequence[int],
     prev_size: Sequence[int],
-    prior: _Prior = "dse",
-    interpolation: _Interpolation = "bilinear",
+    prior: str = "dse",
+    interpolation: str = "bilinear",
     rescale: bool = False,
     transposed: bool = False,
 ) -> _Matrix: ...
 def plan(
     size: Sequence[int],
     prev_size: Sequence[int],
-    prior: _Prior = "dse",
-    interpolation: _Interpolation = "bilinear",
+    prior: str = "dse",
+    interpolation: str = "bilinear",
     rescale: bool = False,
     transposed: bool = False,
     max_rows: int = 6,
-    dtype: Literal["float32", "float64"] = "float32",
+    dtype: str = "float32",
 ) -> _Plan: ...
+
+# ---- the CUDA kernels: their launch plan, and their source run on the host
+
+_Engine = Literal["fma", "mma", "direct"]
+_Place = tuple[int, int, int]  # address, batch stride, token stride
+_Number = tuple[int, int, str, float]  # address or 0, stride, dtype, value
+
+# csrc/cuda/tiles.h: engine, columns of a thread, chunks, whether it serves float64
+cuda_tiles: tuple[tuple[_Engine, int, int, bool], ...]
+
+class CudaPlan:
+    """csrc/cuda/launch_plan.h says what the fields mean."""
+
+    @property
+    def engine(self) -> _Engine: ...
+    @property
+    def thread_columns(self) -> int: ...
+    @property
+    def chunks(self) -> int: ...
+    @property
+    def column_warps(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def warps(self) -> int: ...
+    @property
+    def group_pairs(self) -> int: ...
+    @property
+    def splits(self) -> int: ...
+    @property
+    def shared_bytes(self) -> int: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def resident(self) -> int: ...
+    @property
+    def cycles(self) -> float: ...
+    @property
+    def arithmetic(self) -> float: ...
+    @property
+    def traffic(self) -> float: ...
+    def describe(self) -> str: ...
+
+class CudaCall:
+    """A guided step as the launcher gets it. `strengths` are beta, cfg and prev_cfg."""
+
+    def __init__(
+        self,
+        *,
+        size: Sequence[int],
+        prev_size: Sequence[int],
+        prior: str = "dse",
+        interpolation: str = "bilinear",
+        rescale: bool = False,
+        transposed: bool = False,
+        dtype: str = "float32",
+        batch: int = 1,
+        vocabulary: int = 1,
+        current: Sequence[_Place] = (),
+        previous: Sequence[_Place] = ((0, 0, 0),),
+        out: _Place = (0, 0, 0),
+        strengths: Sequence[_Number] = (),
+        capability: int = 90,
+        multiprocessors: int = 132,
+    ) -> None: ...
+    def plan(self) -> CudaPlan: ...
+    def plan_with(
+        self,
+        engine: _Engine,
+        thread_columns: int = 2,
+        column_warps: int = 1,
+        warps: int = 4,
+        group_pairs: int = 1,
+        splits: int = 1,
+        chunks: int = 1,
+    ) -> CudaPlan: ...
+    def run(self, plan: CudaPlan, reverse: bool = False) -> None: ...
+
+def cuda_sample(
+    *,
+    logits: _Place,
+    uniform: _Place,
+    uniform_is_double: bool,
+    scale: _Number,
+    out: int,
+    dtype: str,
+    batch: int,
+    tokens: int,
+    vocabulary: int,
+    top_k: _Number,
+    top_p: _Number,
+    reverse: bool = False,
+) -> None: ...
+def cuda_fault(fault: str, reverse: bool = False) -> list[float]: ...
+def cuda_mma(a: Sequence[float], b: Sequence[float], depth: int) -> list[float]: ...
+def cuda_round(x: float, dtype: str) -> tuple[int, float]: ...

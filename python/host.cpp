@@ -1,5 +1,5 @@
-// ssg_kernels._host: the torch-free core as the tests see it. Built for development only; nothing in the package
-// imports it.
+// ssg_kernels._host shows the tests the core, which needs no torch. It is built for development only; nothing in the
+// package imports it.
 #include "host.h"
 
 #include <pybind11/numpy.h>
@@ -8,40 +8,19 @@
 
 #include <algorithm>
 #include <memory>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "cpu/plan.h"
 #include "factors.h"
-#include "plan.h"
+#include "names.h"
 
 namespace py = pybind11;
 
 namespace ssg {
 namespace {
-
-template <class Enum>
-using Names = std::vector<std::pair<const char*, Enum>>;
-
-const Names<Prior> kPriors = {{"dse", Prior::dse}, {"dse_zero_pad", Prior::dse_zero_pad}, {"spatial", Prior::spatial}};
-const Names<Interpolation> kInterpolations = {{"nearest", Interpolation::nearest},
-                                              {"bilinear", Interpolation::bilinear},
-                                              {"bicubic", Interpolation::bicubic},
-                                              {"area", Interpolation::area}};
-
-template <class Enum>
-Enum parse(const Names<Enum>& names, const char* what, const std::string& text) {
-  std::ostringstream error;
-  error << what << " must be one of ";
-  for (const auto& [name, value] : names) {
-    if (text == name) return value;
-    error << "'" << name << "', ";
-  }
-  error << "got '" << text << "'";
-  throw py::value_error(error.str());
-}
 
 template <class T>
 py::array_t<T> to_array(const std::vector<T>& values) {
@@ -64,41 +43,38 @@ StepKey make_key(const Size& size, const Size& prev_size, const std::string& pri
   StepKey key;
   key.size = {size.first, size.second};
   key.prev_size = {prev_size.first, prev_size.second};
-  key.prior = parse(kPriors, "prior", prior);
-  key.interpolation = parse(kInterpolations, "interpolation", interpolation);
+  key.prior = parse("prior", kPriors, prior);
+  key.interpolation = parse("interpolation", kInterpolations, interpolation);
   key.rescale = rescale;
   key.transposed = transposed;
-  if (key.prev_size.h <= 0 || key.prev_size.w <= 0) throw py::value_error("prev_size must be positive");
-  if (key.size.h < key.prev_size.h || key.size.w < key.prev_size.w)
-    throw py::value_error("prev_size must not exceed size");
   return key;
 }
 
 namespace {
 
-std::vector<Term> terms_of(const StepKey& key) {
-  return prior_terms(key.size, key.prev_size, key.prior, key.interpolation, key.rescale, key.transposed);
-}
+py::tuple to_tuple(const cpu::Chunk& chunk) { return py::make_tuple(chunk.begin, chunk.rows, chunk.offset); }
 
-py::tuple to_tuple(const Chunk& chunk) { return py::make_tuple(chunk.begin, chunk.rows, chunk.offset); }
-
-py::list to_list(const std::vector<Chunk>& chunks) {
+py::list to_list(const std::vector<cpu::Chunk>& chunks) {
   py::list list;
-  for (const Chunk& chunk : chunks) list.append(to_tuple(chunk));
+  for (const cpu::Chunk& chunk : chunks) list.append(to_tuple(chunk));
   return list;
 }
 
+// The dtypes of coefficients.
+constexpr Named<Scalar> kComputed[] = {{name_of(kDtypes, Scalar::float32), Scalar::float32},
+                                       {name_of(kDtypes, Scalar::float64), Scalar::float64}};
+
 template <class T>
 void bind_plan(py::module_& module, const char* suffix) {
-  using P = Plan<T>;
-  using Tap = Taps<T>;
+  using P = cpu::Plan<T>;
+  using Tap = cpu::Taps<T>;
   py::class_<Tap>(module, (std::string("Taps") + suffix).c_str())
       .def_readonly("even", &Tap::even)
       .def_readonly("odd", &Tap::odd)
       .def_property_readonly("index", [](const Tap& taps) { return to_array(taps.index); })
       .def_property_readonly("coefficient", [](const Tap& taps) { return to_array(taps.coefficient); });
 
-  // The cache hands out plans to const; every property here is read-only too.
+  // Plans of the cache are const, so every property is read-only.
   py::class_<P, std::shared_ptr<P>>(module, (std::string("Plan") + suffix).c_str())
       .def_property_readonly("form", [](const P& plan) { return plan.form == Form::dense ? "dense" : "separable"; })
       .def_property_readonly("max_rows", [](const P& plan) { return plan.key.max_rows; })
@@ -140,8 +116,8 @@ void bind_plan(py::module_& module, const char* suffix) {
 }
 
 template <class T>
-py::object find_plan(const StepKey& key) {
-  return py::cast(std::const_pointer_cast<Plan<T>>(cached_plan<T>(key)));
+py::object find_plan(const cpu::PlanKey& key) {
+  return py::cast(std::const_pointer_cast<cpu::Plan<T>>(cpu::cached_plan<T>(key)));
 }
 
 }  // namespace
@@ -160,7 +136,7 @@ PYBIND11_MODULE(_host, module) {
       "interpolation_matrix",
       [](int64_t n_from, int64_t n_to, const std::string& interpolation) {
         require_axis(n_from, n_to);
-        return to_array(interpolation_matrix(n_from, n_to, parse(kInterpolations, "interpolation", interpolation)));
+        return to_array(interpolation_matrix(n_from, n_to, parse("interpolation", kInterpolations, interpolation)));
       },
       py::arg("n_from"), py::arg("n_to"), py::arg("interpolation") = "bilinear");
   module.def(
@@ -169,7 +145,7 @@ PYBIND11_MODULE(_host, module) {
         require_axis(n_from, n_to);
         if (n_from > n_to) throw py::value_error("n_from must not exceed n_to");
         const AxisFactors factors =
-            axis_factors(n_from, n_to, parse(kInterpolations, "interpolation", interpolation), rescale);
+            axis_factors(n_from, n_to, parse("interpolation", kInterpolations, interpolation), rescale);
         return py::make_tuple(to_array(factors.interpolated), to_array(factors.spliced), to_array(factors.low_band));
       },
       py::arg("n_from"), py::arg("n_to"), py::arg("interpolation") = "bilinear", py::arg("rescale") = false,
@@ -209,12 +185,10 @@ PYBIND11_MODULE(_host, module) {
       "plan",
       [](const Size& size, const Size& prev_size, const std::string& prior, const std::string& interpolation,
          bool rescale, bool transposed, int64_t max_rows, const std::string& dtype) -> py::object {
-        StepKey key = make_key(size, prev_size, prior, interpolation, rescale, transposed);
+        const cpu::PlanKey key{make_key(size, prev_size, prior, interpolation, rescale, transposed), max_rows};
         if (max_rows <= 0) throw py::value_error("max_rows must be positive, got " + std::to_string(max_rows));
-        key.max_rows = max_rows;
-        if (dtype == "float32") return find_plan<float>(key);
-        if (dtype == "float64") return find_plan<double>(key);
-        throw py::value_error("dtype must be one of 'float32', 'float64', got '" + dtype + "'");
+        if (parse("dtype", Names(kComputed), dtype) == Scalar::float64) return find_plan<double>(key);
+        return find_plan<float>(key);
       },
       py::arg("size"), py::arg("prev_size"), py::arg("prior") = "dse", py::arg("interpolation") = "bilinear",
       py::arg("rescale") = false, py::arg("transposed") = false, py::arg("max_rows") = 6, py::arg("dtype") = "float32",

@@ -1,4 +1,4 @@
-// What the parts of _host share.
+// Shared by the files of _host.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "plan.h"
+#include "step.h"
 
 namespace ssg {
 
@@ -15,7 +15,7 @@ using Size = std::pair<int64_t, int64_t>;
 StepKey make_key(const Size& size, const Size& prev_size, const std::string& prior, const std::string& interpolation,
                  bool rescale, bool transposed);
 
-// The CUDA kernels' launch plan, and their source run on the host.
+// Adds the launch plan of the CUDA kernels, and their source run on the host.
 void bind_cuda(pybind11::module_& module);
 
 }  // namespace ssg

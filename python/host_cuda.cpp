@@ -1,8 +1,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <array>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -12,43 +10,48 @@
 #include "cuda/host/run.h"
 #include "cuda/launch_plan.h"
 #include "host.h"
+#include "names.h"
 
 namespace py = pybind11;
 
 namespace ssg {
 namespace {
 
+using cuda::Engine;
 using cuda::LaunchPlan;
-using cuda::Scalar;
+using cuda::Tile;
 
-constexpr std::array<const char*, 10> kScalars = {"float32", "float64", "bfloat16", "float16", "uint8",
-                                                  "int8",    "int16",   "int32",    "int64",   "bool"};
-constexpr std::array<const char*, 3> kEngines = {"fma", "mma", "direct"};
+constexpr Named<Engine> kEngineNames[] = {{"fma", Engine::fma}, {"mma", Engine::mma}, {"direct", Engine::direct}};
+constexpr Names<Engine> kEngines = kEngineNames;
 
-template <class Enum, size_t N>
-Enum parse(const std::array<const char*, N>& names, const std::string& text) {
-  for (size_t i = 0; i < N; ++i)
-    if (text == names[i]) return static_cast<Enum>(i);
-  throw py::value_error("unknown name '" + text + "'");
+// The tile with these properties. Throws std::invalid_argument where the table has none.
+Tile tile_of(const std::string& engine, int thread_columns, int chunks) {
+  const Engine wanted = parse("engine", kEngines, engine);
+  if (wanted == Engine::direct) return {};
+  for (const Tile& tile : cuda::kTiles)
+    if (tile.engine == wanted && tile.thread_columns == thread_columns && tile.chunks == chunks) return tile;
+  throw std::invalid_argument("there is no such tile");
 }
+
+cuda::host::Order order_of(bool reverse) { return reverse ? cuda::host::Order::reverse : cuda::host::Order::forward; }
 
 // Address, batch stride, token stride.
 using Place = std::tuple<uintptr_t, int64_t, int64_t>;
 // Address or 0, stride, dtype, value.
 using Number = std::tuple<uintptr_t, int64_t, std::string, double>;
 
-cuda::Logits logits_of(const Place& place) {
+Logits logits_of(const Place& place) {
   return {reinterpret_cast<const void*>(std::get<0>(place)), std::get<1>(place), std::get<2>(place)};
 }
 
-cuda::Strength strength_of(const Number& number) {
+Strength strength_of(const Number& number) {
   return {reinterpret_cast<const void*>(std::get<0>(number)), std::get<1>(number),
-          parse<Scalar>(kScalars, std::get<2>(number)), std::get<3>(number)};
+          parse("strength", kStrengthDtypes, std::get<2>(number)), std::get<3>(number)};
 }
 
 struct Call {
-  StepKey key;
-  cuda::Step step;
+  Step step;
+  cuda::GuidedCall call;
   cuda::Machine machine;
 };
 
@@ -56,28 +59,28 @@ Call make_call(const Size& size, const Size& prev_size, const std::string& prior
                bool rescale, bool transposed, const std::string& dtype, int64_t batch, int64_t vocabulary,
                const std::vector<Place>& current, const std::vector<Place>& previous, const Place& out,
                const std::vector<Number>& strengths, int capability, int multiprocessors) {
-  Call call;
-  call.key = make_key(size, prev_size, prior, interpolation, rescale, transposed);
-  cuda::Step& step = call.step;
-  step.scalar = parse<Scalar>(kScalars, dtype);
-  step.batch = batch;
-  step.vocabulary = vocabulary;
-  step.sources = static_cast<int64_t>(previous.size());
-  if (step.sources < 1 || step.sources > 2 || (!current.empty() && current.size() != previous.size()))
+  Call made;
+  made.step = make_step(make_key(size, prev_size, prior, interpolation, rescale, transposed));
+  cuda::GuidedCall& call = made.call;
+  call.scalar = parse("dtype", kDtypes, dtype);
+  call.batch = batch;
+  call.vocabulary = vocabulary;
+  call.sources = static_cast<int64_t>(previous.size());
+  if (call.sources < 1 || call.sources > 2 || (!current.empty() && current.size() != previous.size()))
     throw py::value_error("one or two sources");
   for (size_t s = 0; s < previous.size(); ++s) {
-    if (!current.empty()) step.current[s] = logits_of(current[s]);
-    step.previous[s] = logits_of(previous[s]);
+    if (!current.empty()) call.current[s] = logits_of(current[s]);
+    call.previous[s] = logits_of(previous[s]);
   }
-  step.out = logits_of(out);
-  cuda::Strength* const strength[] = {&step.beta, &step.cfg, &step.prev_cfg};
+  call.out = logits_of(out);
+  Strength* const strength[] = {&call.beta, &call.cfg, &call.prev_cfg};
   for (size_t s = 0; s < strengths.size() && s < 3; ++s) *strength[s] = strength_of(strengths[s]);
-  call.machine = cuda::machine_of(capability, multiprocessors);
-  return call;
+  made.machine = cuda::machine_of(capability, multiprocessors);
+  return made;
 }
 
-// Small kernels with one fault each, for which the tests expect the shim to raise; of two warps and 256 shared bytes.
-// Returns what the kernel wrote, 64 floats.
+// Runs a small kernel with one fault, for which tests expect the shim to raise. It has two warps and 256 bytes of
+// shared memory. Returns the 64 floats that it wrote.
 std::vector<float> run_fault(const std::string& fault, bool reverse) {
   alignas(16) static const float source[64] = {1, 2, 3, 4};
   std::vector<float> out(64);
@@ -117,11 +120,11 @@ std::vector<float> run_fault(const std::string& fault, bool reverse) {
       throw py::value_error("unknown fault '" + fault + "'");
     }
   };
-  cuda::host::run_block(0, 1, 64, 256, reverse ? cuda::host::Order::reverse : cuda::host::Order::forward, kernel);
+  cuda::host::run_block(0, 1, 64, 256, order_of(reverse), kernel);
   return out;
 }
 
-// a (16 x depth) times b (depth x 8) on the emulated tensor cores, as one warp.
+// The product of a (16 x depth) and b (depth x 8), computed by one warp on the emulated tensor cores.
 std::vector<float> run_mma(const std::vector<float>& a, const std::vector<float>& b, int depth) {
   if ((depth != 4 && depth != 8) || a.size() != static_cast<size_t>(16 * depth) ||
       b.size() != static_cast<size_t>(8 * depth))
@@ -145,11 +148,15 @@ std::vector<float> run_mma(const std::vector<float>& a, const std::vector<float>
 }  // namespace
 
 void bind_cuda(py::module_& module) {
+  py::list tiles;
+  for (const Tile& tile : cuda::kTiles)
+    tiles.append(py::make_tuple(name_of(kEngines, tile.engine), tile.thread_columns, tile.chunks, tile.has_float64));
+  module.attr("cuda_tiles") = py::tuple(tiles);
+
   py::class_<LaunchPlan>(module, "CudaPlan")
-      .def_property_readonly("engine",
-                             [](const LaunchPlan& plan) { return kEngines[static_cast<size_t>(plan.engine)]; })
-      .def_readonly("thread_columns", &LaunchPlan::thread_columns)
-      .def_readonly("chunks", &LaunchPlan::chunks)
+      .def_property_readonly("engine", [](const LaunchPlan& plan) { return name_of(kEngines, plan.tile.engine); })
+      .def_property_readonly("thread_columns", [](const LaunchPlan& plan) { return plan.tile.thread_columns; })
+      .def_property_readonly("chunks", [](const LaunchPlan& plan) { return plan.tile.chunks; })
       .def_readonly("column_warps", &LaunchPlan::column_warps)
       .def_property_readonly("columns", &LaunchPlan::columns)
       .def_readonly("warps", &LaunchPlan::warps)
@@ -172,29 +179,26 @@ void bind_cuda(py::module_& module) {
            py::arg("out") = Place{0, 0, 0}, py::arg("strengths") = std::vector<Number>{}, py::arg("capability") = 90,
            py::arg("multiprocessors") = 132)
       .def(
-          "plan", [](const Call& call) { return cuda::plan_launch(cuda::shape_of(call.key), call.step, call.machine); },
+          "plan", [](const Call& call) { return cuda::plan_launch(call.step, call.call, call.machine); },
           "The launch plan of this call on this machine.")
       .def(
           "plan_with",
           [](const Call& call, const std::string& engine, int thread_columns, int column_warps, int warps,
              int group_pairs, int splits, int chunks) {
             LaunchPlan choices;
-            choices.engine = parse<cuda::Engine>(kEngines, engine);
-            choices.thread_columns = thread_columns;
+            choices.tile = tile_of(engine, thread_columns, chunks);
             choices.column_warps = column_warps;
             choices.warps = warps;
             choices.group_pairs = group_pairs;
             choices.splits = splits;
-            choices.chunks = chunks;
-            return cuda::plan_launch(cuda::shape_of(call.key), call.step, call.machine, choices);
+            return cuda::plan_launch(call.step, call.call, call.machine, choices);
           },
           py::arg("engine"), py::arg("thread_columns") = 2, py::arg("column_warps") = 1, py::arg("warps") = 4,
           py::arg("group_pairs") = 1, py::arg("splits") = 1, py::arg("chunks") = 1)
       .def(
           "run",
           [](const Call& call, const LaunchPlan& plan, bool reverse) {
-            cuda::host::run(call.key, call.step, plan,
-                            reverse ? cuda::host::Order::reverse : cuda::host::Order::forward);
+            cuda::host::run(call.step, call.call, plan, order_of(reverse));
           },
           py::arg("plan"), py::arg("reverse") = false,
           "Runs the kernel's source on host memory, block by block; RuntimeError for what the shim finds wrong.");
@@ -202,23 +206,23 @@ void bind_cuda(py::module_& module) {
   module.def(
       "cuda_sample",
       [](const Place& logits, const Place& uniform, bool uniform_is_double, const Number& scale, uintptr_t out,
-         const std::string& dtype, int64_t batch, int64_t tokens, int64_t vocabulary, int64_t top_k, double top_p,
-         bool reverse) {
-        cuda::Sampling sampling;
-        sampling.scalar = parse<Scalar>(kScalars, dtype);
-        sampling.batch = batch;
-        sampling.tokens = tokens;
-        sampling.vocabulary = vocabulary;
-        sampling.logits = logits_of(logits);
-        sampling.uniform = reinterpret_cast<const void*>(std::get<0>(uniform));
-        sampling.uniform_batch_stride = std::get<1>(uniform);
-        sampling.uniform_token_stride = std::get<2>(uniform);
-        sampling.uniform_is_double = uniform_is_double;
-        sampling.scale = strength_of(scale);
-        sampling.top_k = top_k;
-        sampling.top_p = top_p;
-        sampling.out = reinterpret_cast<int64_t*>(out);
-        cuda::host::sample(sampling, reverse ? cuda::host::Order::reverse : cuda::host::Order::forward);
+         const std::string& dtype, int64_t batch, int64_t tokens, int64_t vocabulary, const Number& top_k,
+         const Number& top_p, bool reverse) {
+        cuda::SampleCall call;
+        call.scalar = parse("dtype", kDtypes, dtype);
+        call.batch = batch;
+        call.tokens = tokens;
+        call.vocabulary = vocabulary;
+        call.logits = logits_of(logits);
+        call.uniform = reinterpret_cast<const void*>(std::get<0>(uniform));
+        call.uniform_batch_stride = std::get<1>(uniform);
+        call.uniform_token_stride = std::get<2>(uniform);
+        call.uniform_is_double = uniform_is_double;
+        call.scale = strength_of(scale);
+        call.top_k = strength_of(top_k);
+        call.top_p = strength_of(top_p);
+        call.out = reinterpret_cast<int64_t*>(out);
+        cuda::host::sample(call, order_of(reverse));
       },
       py::kw_only(), py::arg("logits"), py::arg("uniform"), py::arg("uniform_is_double"), py::arg("scale"),
       py::arg("out"), py::arg("dtype"), py::arg("batch"), py::arg("tokens"), py::arg("vocabulary"), py::arg("top_k"),

@@ -84,7 +84,12 @@ def prior_linear(
 
 
 def sample(
-    name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | torch.SymInt, top_p: float
+    name: str,
+    logits: Tensor,
+    uniform: Tensor,
+    scale: Strength,
+    top_k: int | torch.SymInt | Tensor,
+    top_p: Strength,
 ) -> None:
     """Raises ValueError where `sample` of these arguments is not defined."""
     _three_dimensional(name, "logits", logits, "L")
@@ -103,11 +108,16 @@ def sample(
         uniform.device == logits.device,
         f"{name}: uniform must be on the device of logits, {logits.device}, got {uniform.device}",
     )
-    _require(
-        _at_most(0, top_k) and _at_most(top_k, vocabulary),
-        f"{name}: top_k must be from 0 to V = {vocabulary}, got {top_k}",
-    )
-    _require(0 <= top_p <= 1, f"{name}: top_p must be from 0 to 1, got {top_p:g}")
+    if isinstance(top_k, Tensor):
+        strength(name, "top_k", top_k, batch, logits.device)
+    else:
+        _require(
+            _at_most(0, top_k) and _at_most(top_k, vocabulary),
+            f"{name}: top_k must be from 0 to V = {vocabulary}, got {top_k}",
+        )
+    if not isinstance(top_p, Tensor):
+        _require(0 <= top_p <= 1, f"{name}: top_p must be from 0 to 1, got {top_p:g}")
+    strength(name, "top_p", top_p, batch, logits.device)
     strength(name, "scale", scale, batch, logits.device)
 
 

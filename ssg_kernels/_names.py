@@ -6,7 +6,14 @@ from collections.abc import Iterable
 
 import torch
 
-PRIORS = ("dse", "dse_zero_pad", "spatial")
+# Each prior as a sum of separable terms, docs/method.md: the sign of the term, and the factor that it has along both
+# axes. U interpolates, B copies the coarse spectrum, G is the interpolated signal's low band.
+PRIOR_TERMS = {
+    "dse": ((1.0, "U"), (1.0, "B"), (-1.0, "G")),
+    "dse_zero_pad": ((1.0, "B"),),
+    "spatial": ((1.0, "U"),),
+}
+PRIORS = tuple(PRIOR_TERMS)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
 # What logits may be.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -161,8 +161,12 @@ def merge_cfg(logits: Tensor, cfg: float | Tensor) -> Tensor:
     """
     cond, uncond = logits.to(torch.promote_types(logits.dtype, torch.float32)).chunk(2)
     t = cfg.to(cond.dtype).reshape(-1, 1, 1) if isinstance(cfg, Tensor) else cfg
+    masked = cond == -math.inf
+    if isinstance(t, Tensor):
+        # Without zeros there, the derivative with respect to t would be 0 times infinity.
+        cond, uncond = cond.masked_fill(masked, 0), uncond.masked_fill(masked, 0)
     merged = (1 + t) * cond - t * uncond
-    return merged.masked_fill(cond == -math.inf, -math.inf).to(logits.dtype)
+    return merged.masked_fill(masked, -math.inf).to(logits.dtype)
 
 
 def _as_sizes(sizes: Any) -> tuple[tuple[int, int], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import SupportsFloat
+from typing import NamedTuple, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -16,6 +16,14 @@ from ssg_kernels.generation import Generation, merge_cfg
 from ssg_kernels.ops import guided_logits, guided_logits_cfg
 
 __all__ = ["SSG"]
+
+
+class GuidedScale(NamedTuple):
+    """One scale of a generation, as :meth:`ssg_kernels.SSG.guide` needs it."""
+
+    size: tuple[int, int]
+    prev_size: tuple[int, int]
+    beta: float | Tensor
 
 
 class SSG:
@@ -51,7 +59,11 @@ class SSG:
     one generation at a time; two interleaved generations need an SSG each.
 
     Under `torch.compile(fullgraph=True)` a loop over all scales becomes one graph, which serves every
-    strength. Where each call is compiled alone, torch compiles once per scale, since the step is Python state.
+    strength. Where each call is compiled alone, torch compiles once per scale, since the step is Python state. Compile
+    :meth:`SSG.guide` instead: it keeps no state, and one function serves all scales and strengths::
+
+        guide = torch.compile(ssg.guide, fullgraph=True)
+        guided = guide(ssg.scale(k, logits.device), logits, prev_logits)  # k = 1..K-1
 
     Example::
 
@@ -88,8 +100,13 @@ class SSG:
         # Compiled code that reads a float of this object is bound to its value. It reads the beta_k as tensors, which
         # are made here unless the compiler traces this very line: then beta is an input of its graph already.
         self._betas: tuple[Tensor, ...] = ()
-        if self._tensor_beta is None and not torch.compiler.is_compiling():
-            self._betas = self._betas_on(torch.device("cpu"))
+        self._scales: tuple[GuidedScale, ...] = ()
+        if not isinstance(self.beta, Tensor):
+            sizes = (self.sizes[:1] + self.sizes)[: len(self.sizes)]
+            betas = [self.beta * m for m in self.multipliers]
+            self._scales = tuple(map(GuidedScale, self.sizes, sizes, betas))
+            if not torch.compiler.is_compiling():
+                self._betas = self._betas_on(torch.device("cpu"))
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{h}x{w}" for h, w in self.sizes)
@@ -149,7 +166,8 @@ class SSG:
         kept = None if generation.is_last(step) else _copy(logits)
         if step:
             assert generation.prev_logits is not None
-            guided = self.guide(step, logits, generation.prev_logits, cfg, generation.prev_cfg, out=out)
+            scale = self.scale(step, logits.device if torch.compiler.is_compiling() else None)
+            guided = self.guide(scale, logits, generation.prev_logits, cfg, generation.prev_cfg, out=out)
         else:
             guided = _copy(logits) if cfg is None else merge_cfg(logits, cfg)
             if out is not None:
@@ -161,9 +179,31 @@ class SSG:
         """Check that the logits of scale `step` fit this generation and its strengths; raises ValueError if not."""
         self.generation.check(step, logits, cfg, self._tensor_beta)
 
+    def scale(self, step: int, device: torch.device | str | None = None) -> GuidedScale:
+        """What :meth:`SSG.guide` needs to know of scale `step`, 1..K-1 (the first scale, 0, is not guided).
+
+        Args:
+            step: the index of the scale.
+            device: of the logits. With a device beta is a tensor there, so that code which was compiled once serves
+                every strength. Without one a float stays a float.
+        """
+        if device is None and self._scales:
+            return self._scales[step]
+        sizes, beta = self.generation.sizes, self._tensor_beta
+        if beta is not None:
+            # Half-precision and integer strengths are scaled in float32.
+            beta = beta.to(torch.promote_types(beta.dtype, torch.float32)) * self.multipliers[step]
+            return GuidedScale(sizes[step], sizes[step - 1], beta)
+        assert device is not None
+        if not self._betas:
+            return self._scales[step]
+        if self._betas[step].device != torch.device(device):
+            self._betas = self._betas_on(torch.device(device))
+        return GuidedScale(sizes[step], sizes[step - 1], self._betas[step])
+
     def guide(
         self,
-        step: int,
+        scale: GuidedScale,
         logits: Tensor,
         prev_logits: Tensor,
         cfg: float | Tensor | None = None,
@@ -171,10 +211,10 @@ class SSG:
         *,
         out: Tensor | None = None,
     ) -> Tensor:
-        """Guide the logits of scale `step` (1..K-1, from 0 on) by previous logits of your own. It keeps no state.
+        """Guide logits by previous logits of your own. Nothing is kept: this is the form to compile for a loop.
 
         Args:
-            step: the index of the scale; 0, the first scale, is never guided.
+            scale: what :meth:`SSG.scale` returned.
             logits: raw logits of this scale, as in a call.
             prev_logits: raw logits of the previous scale.
             cfg, prev_cfg: t of classifier-free guidance of the two scales, both or neither.
@@ -186,25 +226,10 @@ class SSG:
         Raises:
             ValueError, RuntimeError: whatever `guided_logits` and `guided_logits_cfg` raise.
         """
-        sizes, beta = self.generation.sizes, self._beta_of(step, logits.device)
-        size, prev_size = sizes[step], sizes[step - 1]
         if cfg is None:
-            return guided_logits(logits, prev_logits, size, prev_size, beta, *self.options, out=out)
+            return guided_logits(logits, prev_logits, *scale, *self.options, out=out)
         assert prev_cfg is not None
-        strengths = (beta, cfg, prev_cfg)
-        return guided_logits_cfg(logits, prev_logits, size, prev_size, *strengths, *self.options, out=out)
-
-    def _beta_of(self, step: int, device: torch.device) -> float | Tensor:
-        beta = self._tensor_beta
-        if beta is not None:
-            # Half-precision and integer strengths are scaled in float32.
-            return beta.to(torch.promote_types(beta.dtype, torch.float32)) * self.multipliers[step]
-        if self._betas and torch.compiler.is_compiling():
-            if self._betas[step].device != device:
-                self._betas = self._betas_on(device)
-            return self._betas[step]
-        assert not isinstance(self.beta, Tensor)
-        return self.beta * self.multipliers[step]
+        return guided_logits_cfg(logits, prev_logits, *scale, cfg, prev_cfg, *self.options, out=out)
 
     def _betas_on(self, device: torch.device) -> tuple[Tensor, ...]:
         assert not isinstance(self.beta, Tensor)

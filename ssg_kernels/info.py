@@ -1,4 +1,4 @@
-"""What `python -m ssg_kernels info` prints: versions, and which backends are built and usable here, or why not."""
+"""`python -m ssg_kernels info`: prints versions, and which backends are usable here, or why they are not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ssg_kernels._torch import backends as resolution
-from ssg_kernels._torch import extension
+from ssg_kernels._torch import extension, internals
 from ssg_kernels._triton import plan as triton_plan
 from ssg_kernels._triton import targets
 from ssg_kernels._version import __version__
@@ -25,13 +25,13 @@ class Backend(NamedTuple):
 
 
 def build() -> dict[str, str] | None:
-    """The facts that the build of the extension left beside it; None for the pure-Python package."""
+    """The facts that the extension's build wrote beside it; None for the pure-Python package."""
     facts = Path(__file__).with_name("_build.json")
     return json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else None
 
 
 def backends() -> list[Backend]:
-    """Every value of SSG_KERNELS_BACKEND, usable here or with the reason why not."""
+    """Every value of SSG_KERNELS_BACKEND, whether it is usable here, and if not, why."""
     return [
         Backend("reference", True, "plain PyTorch, every device"),
         _cpu_backend(),
@@ -104,17 +104,21 @@ def report() -> str:
         lines.append(
             f"  {backend.name:<10} {'usable' if backend.usable else 'not usable':<11} {backend.note}"
         )
+    lines.append("")
     if forced := resolution.forced():
-        return "\n".join([*lines, "", f"SSG_KERNELS_BACKEND is {forced!r}"])
-    lines += ["", f"CPU tensors are served by: {_served_by(found, ('cpu', 'reference'))}"]
-    if torch.cuda.is_available():
-        lines.append(f"CUDA tensors are served by: {_served_by(found, ('cuda', 'triton', 'reference'))}")
+        lines.append(f"SSG_KERNELS_BACKEND is {forced!r}")
+    else:
+        lines.append(f"CPU tensors are served by: {_served_by(found, ('cpu', 'reference'))}")
+        if torch.cuda.is_available():
+            lines.append(f"CUDA tensors are served by: {_served_by(found, ('cuda', 'triton', 'reference'))}")
+    if lacking := internals.missing():
+        lines += ["", "this torch cannot", *(f"  {use}" for use in lacking)]
     return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What `info --plan` asks: one step on one GPU."""
+    """The question of `info --plan`: one step on one GPU."""
 
     size: tuple[int, int]
     prev_size: tuple[int, int]
@@ -128,9 +132,9 @@ class PlanRequest:
 
 
 def plan_report(request: PlanRequest) -> str:
-    """How each GPU backend would compute a step, and the time of it by counting; nothing is run.
+    """Says how each GPU backend would compute a step, and how long by counting. It runs nothing.
 
-    Raises ValueError for a target or sizes without meaning.
+    Raises ValueError for an unknown target and for impossible sizes.
     """
     if any(not 1 <= n <= m for n, m in zip(request.prev_size, request.size, strict=True)):
         raise ValueError(f"prev_size must not exceed size, got {request.prev_size} and {request.size}")

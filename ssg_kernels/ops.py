@@ -11,6 +11,7 @@ from torch import Tensor
 from ssg_kernels._names import STRENGTHS
 from ssg_kernels._numbers import as_float
 from ssg_kernels._torch import schema
+from ssg_kernels._torch.internals import is_constant
 
 __all__ = ["guided_logits", "guided_logits_cfg", "sample"]
 
@@ -23,6 +24,10 @@ _OPS = {
     }
     for operator, strengths in STRENGTHS.items()
 }
+
+
+_TEMPERED = torch.ops.ssg._sample_tempered
+_TEMPERED_DEFAULT, _TEMPERED_FLOAT = _TEMPERED.default, _TEMPERED.float
 
 
 def guided_logits(
@@ -168,7 +173,38 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
 
     Not differentiable: the tokens require no grad, and an argument with a forward-mode tangent is refused.
     """
+    if torch.compiler.is_compiling() and not is_constant(top_p):
+        return sample_tempered(logits, uniform, 1.0, top_k, top_p)
     return torch.ops.ssg.sample.default(logits, uniform, top_k, top_p)
+
+
+def sample_tempered(
+    logits: Tensor,
+    uniform: Tensor,
+    scale: Tensor | float,
+    top_k: Tensor | int,
+    top_p: Tensor | float,
+) -> Tensor:
+    """:func:`sample` of the logits times `scale`, which is 1 / temperature.
+
+    Each of `scale`, `top_k` and `top_p` is a number or a tensor of shape () or (B,) on the device of the logits.
+    """
+    if torch.compiler.is_compiling() and not all(
+        isinstance(x, Tensor) or is_constant(x) for x in (scale, top_p)
+    ):
+        # A float argument of an operator is part of the compiled code. One that changes has to be a tensor.
+        top_p = top_p if isinstance(top_p, Tensor) else _number(top_p, logits)
+    if isinstance(top_k, Tensor) or isinstance(top_p, Tensor):
+        numbers = (x if isinstance(x, Tensor) else _number(x, logits) for x in (scale, top_k, top_p))
+        return _TEMPERED.tensors(logits, uniform, *numbers)
+    if isinstance(scale, Tensor):
+        return _TEMPERED_DEFAULT(logits, uniform, scale, top_k, top_p)
+    return _TEMPERED_FLOAT(logits, uniform, scale, top_k, top_p)
+
+
+def _number(value: float, like: Tensor) -> Tensor:
+    """The float as data of compiled code: a product with a tensor, in float64 on the device of `like`."""
+    return torch.ones((), dtype=torch.float64, device=like.device) * value
 
 
 def _as_strength(name: str, argument: str, value: Tensor | SupportsFloat, logits: Tensor) -> Tensor | float:

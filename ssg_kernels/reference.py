@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -66,8 +65,10 @@ def idct(x: Tensor) -> Tensor:
 def product(*matrices: Tensor) -> Tensor:
     """The product of the matrices in their own dtype: `torch.autocast` would multiply them in half precision."""
     device = matrices[0].device.type
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-        return functools.reduce(torch.matmul, matrices)
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return functools.reduce(torch.matmul, matrices)
+    return functools.reduce(torch.matmul, matrices)
 
 
 def dct_matrix(n: int) -> Tensor:
@@ -167,7 +168,9 @@ def compute(call: GuidedCall) -> Tensor:
     return guided.masked_fill(conditional == -math.inf, -math.inf).to(call.logits.dtype)
 
 
-def sample_weights(logits: Tensor, top_k: int = 0, top_p: float = 0.0, scale: Tensor | float = 1.0) -> Tensor:
+def sample_weights(
+    logits: Tensor, top_k: int | Tensor = 0, top_p: Tensor | float = 0.0, scale: Tensor | float = 1.0
+) -> Tensor:
     """The weight of each token in `sample`: its probability as a whole number, 0 where a filter removed it.
 
     The weight of a logit l is ``round(2**35 * exp((l - m) * scale))`` with m the largest of its row, exp in float64.
@@ -176,11 +179,13 @@ def sample_weights(logits: Tensor, top_k: int = 0, top_p: float = 0.0, scale: Te
 
     Args:
         logits: (B, L, V), any of float32, bfloat16, float16, float64, on any device.
-        top_k: 0 for no filter. Otherwise logits below the k-th largest of their row go; ties stay.
+        top_k: 0 for no filter. Otherwise logits below the k-th largest of their row go; ties stay. An int, or a tensor
+            of shape () or (B,), in which a number outside [0, V] counts as the nearest one inside.
         top_p: 0.0 for no filter. Otherwise the tokens are put in ascending order of their logits, equal ones in the
             order of the vocabulary (a stable sort). A token goes if its running weight is at most
             ``floor((1 - top_p) * all)``, or ``all - 1`` if that is less, so at least one stays. ``1 - top_p`` and the
-            product are computed in float64.
+            product are computed in float64. A float, or a tensor of shape () or (B,), in which a number outside
+            [0, 1] counts as the nearest one inside, and NaN as 0.
         scale: 1 / temperature, a float or a tensor of shape () or (B,).
 
     Returns:
@@ -193,16 +198,19 @@ def sample_weights(logits: Tensor, top_k: int = 0, top_p: float = 0.0, scale: Te
     scale = _per_sample(scale, values)
     weights = (2.0**35 * ((values - largest) * scale).exp()).round()
     weights = weights.where(largest.isfinite() & scale.isfinite() & (scale > 0), 0).long()
-    if top_k > 0:
-        kth = values.topk(top_k, sorted=False).values.amin(-1, keepdim=True)
-        weights = weights.where(values >= kth, 0)
-    if top_p > 0:
+    if isinstance(top_k, Tensor) or top_k > 0:
+        k = _per_sample(top_k, values).nan_to_num(0.0).long().clamp(0, values.shape[-1])
+        position = (k - 1).clamp(0).expand(*values.shape[:2], 1)
+        kth = values.sort(descending=True).values.gather(-1, position)
+        weights = weights.where((values >= kth) | (k == 0), 0)
+    if isinstance(top_p, Tensor) or top_p > 0:
+        share = _per_sample(top_p, values).nan_to_num(0.0).clamp(0.0, 1.0)
         order = values.argsort(stable=True)
         running = weights.gather(-1, order).cumsum(-1)
         total = running[..., -1:]
-        limit = ((1 - top_p) * total.double()).floor().long().minimum(total - 1)
+        limit = ((1 - share) * total.double()).floor().long().minimum(total - 1)
         goes = torch.empty_like(running, dtype=torch.bool).scatter_(-1, order, running <= limit)
-        weights = weights.masked_fill(goes, 0)
+        weights = weights.masked_fill(goes & (share > 0), 0)
     return weights
 
 
@@ -218,14 +226,20 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
 
 
 def sample_tempered(
-    logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int = 0, top_p: float = 0.0
+    logits: Tensor,
+    uniform: Tensor,
+    scale: Tensor | float,
+    top_k: int | Tensor = 0,
+    top_p: Tensor | float = 0.0,
 ) -> Tensor:
     """`sample` of the logits times `scale`, 1 / temperature: a float or a tensor of shape () or (B,)."""
     _checks.sample("_sample_tempered", logits, uniform, scale, top_k, top_p)
     return refuse_empty_rows(draw(logits, uniform, scale, top_k, top_p), logits, scale)
 
 
-def draw(logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int, top_p: float) -> Tensor:
+def draw(
+    logits: Tensor, uniform: Tensor, scale: Tensor | float, top_k: int | Tensor, top_p: Tensor | float
+) -> Tensor:
     """`sample_tempered` of checked arguments, with -1 for a row whose weights are all zero."""
     running = sample_weights(logits, top_k, top_p, scale).cumsum(-1)
     total = running[..., -1]
@@ -262,8 +276,9 @@ def _prior(prev_logits: Tensor, size: Sequence[int], prev_size: Sequence[int], o
     prev_spectrum = dct(prev_maps)
     spectrum = dct(interpolated) if options.prior == "dse" else torch.zeros_like(interpolated)
     gain = math.sqrt(h * w / (prev_h * prev_w)) if options.rescale else 1.0
-    spectrum[..., :prev_h, :prev_w] = gain * prev_spectrum
-    return _to_tokens(idct(spectrum))
+    # Nothing is written in place: `torch.func.linearize` would drop the write.
+    rows = spectrum[..., :prev_h, :].slice_scatter(gain * prev_spectrum, -1, 0, prev_w)
+    return _to_tokens(idct(spectrum.slice_scatter(rows, -2, 0, prev_h)))
 
 
 def _merge(logits: Tensor, cfg: Tensor | float) -> Tensor:

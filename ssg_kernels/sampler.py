@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, SupportsFloat
+from typing import Any, NamedTuple, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -12,10 +12,24 @@ from torch import Tensor
 from ssg_kernels import _checks
 from ssg_kernels._names import CFG_ORDERS, CFG_SCHEDULES, quoted
 from ssg_kernels._numbers import as_finite, as_integer, is_finite, items_of, per_scale
+from ssg_kernels._torch.sharding import replicated_like
 from ssg_kernels.generation import Generation, merge_cfg
-from ssg_kernels.guidance import SSG
+from ssg_kernels.guidance import SSG, GuidedScale
+from ssg_kernels.ops import sample_tempered
 
 __all__ = ["GuidedSampler"]
+
+
+class SampledScale(NamedTuple):
+    """One scale of a generation, as :meth:`ssg_kernels.GuidedSampler.draw` needs it."""
+
+    guided: GuidedScale | None
+    """None for the first scale, which is not guided."""
+    cfg: float | Tensor | None
+    prev_cfg: float | Tensor | None
+    inverse_temperature: float | Tensor
+    top_k: int | Tensor
+    top_p: float | Tensor
 
 
 class GuidedSampler:
@@ -80,9 +94,18 @@ class GuidedSampler:
         classes: int | None = None,
     ) -> None:
         self._ssg = SSG(sizes, beta, schedule, prior, interpolation, rescale)
+        self._tensors: dict[str, tuple[Tensor, ...]] = {}
+        self._scales: tuple[SampledScale, ...] = ()
         count = len(self._ssg.sizes)
-        self._cfgs = _as_cfgs(cfg, count)
         self._ramp = _as_ramp(cfg, cfg_schedule, count)
+        self._cfg: Tensor | None = None
+        self._cfgs: tuple[float, ...] | None = None
+        if isinstance(cfg, Tensor):
+            self._cfg = _as_strength("cfg", cfg)
+        elif cfg is not None:
+            cfgs = per_scale("GuidedSampler: cfg", "finite numbers", cfg, count, as_finite)
+            ramp = (1.0,) * count if self._ramp is None else self._ramp
+            self._cfgs = tuple(t * share for t, share in zip(cfgs, ramp, strict=True))
         if cfg_order not in CFG_ORDERS:
             raise ValueError(
                 f"GuidedSampler: cfg_order must be one of {quoted(CFG_ORDERS)}, got {cfg_order!r}"
@@ -93,15 +116,23 @@ class GuidedSampler:
         if classes is not None and not _as_top_k(classes):
             raise ValueError(f"GuidedSampler: classes must be a positive integer or None, got {classes!r}")
         self._classes = classes
+        self._temperature: Tensor | None = None
+        self._inverse_temperatures: tuple[float, ...] = ()
         if isinstance(temperature, Tensor):
-            self._temperature: Tensor | None = _as_strength("temperature", temperature)
+            self._temperature = _as_strength("temperature", temperature)
         else:
-            self._temperature = None
-            expected = "positive finite numbers"
-            temperatures = per_scale(
-                "GuidedSampler: temperature", expected, temperature, count, _as_temperature
-            )
-            self._scales = tuple(1 / t for t in temperatures)
+            name, expected = "GuidedSampler: temperature", "positive finite numbers"
+            temperatures = per_scale(name, expected, temperature, count, _as_temperature)
+            self._inverse_temperatures = tuple(1 / t for t in temperatures)
+        # What a call needs of each scale, where that is numbers only.
+        if not any(isinstance(x, Tensor) for x in (beta, cfg, temperature)):
+            self._scales = tuple(map(self.scale, range(count)))
+        # Compiled code is bound to the floats of this object, so it reads them as tensors. A compiler that traces this
+        # very line needs none: then the numbers are inputs of its graph already.
+        if not torch.compiler.is_compiling():
+            for name in ("_cfgs", "_inverse_temperatures", "_top_ks", "_top_ps"):
+                if numbers := getattr(self, name):
+                    self._tensors[name] = _as_tensors(numbers, torch.device("cpu"))
 
     def __copy__(self) -> GuidedSampler:
         """A sampler whose generation goes on from here on its own."""
@@ -136,7 +167,8 @@ class GuidedSampler:
         Args:
             logits: raw logits of this scale, (2B, L, V) with L = h*w, the conditional half first; (B, L, V) without
                 `cfg`. float32, bfloat16, float16 or float64, of any strides.
-            generator: draws the uniforms, on the device of the logits; torch's default one where it is None.
+            generator: draws the uniforms, on the device of the logits; torch's default one where it is None. With
+                DTensor logits every rank draws all of them, so its generator must be in the same state on every rank.
             uniform: the uniforms themselves, float32 or float64 in [0, 1), instead of a generator; of the shape of the
                 result.
 
@@ -148,38 +180,82 @@ class GuidedSampler:
             ValueError, RuntimeError: whatever `SSG`, `guided_logits`, `guided_logits_cfg` and `sample` raise; a
                 generator and uniforms at once. After an error the sampler is as it was before the call.
         """
-        ssg, generation = self._ssg, self._ssg.generation
+        generation = self._ssg.generation
         step = generation.due(logits)
-        cfg = self._cfg_of(step)
-        ssg.check(step, logits, cfg)
-        batch = logits.shape[0] if cfg is None else logits.shape[0] // 2
-        scale = self._scale_of(step, batch, logits.device)
-        shape = self._shape_of(logits, batch, step)
+        scale = self.scale(step, logits.device if torch.compiler.is_compiling() else None)
+        self._ssg.check(step, logits, scale.cfg)
+        batch = logits.shape[0] if scale.cfg is None else logits.shape[0] // 2
+        if self._temperature is not None:
+            _checks.strength("GuidedSampler", "temperature", self._temperature, batch, logits.device)
+        shape = self._shape_of(logits, batch, self._top_ks[step])
         if uniform is None:
             uniform = torch.rand(shape, generator=generator, dtype=torch.float32, device=logits.device)
+            uniform = replicated_like(uniform, logits)
         elif generator is not None:
             raise ValueError("GuidedSampler: generator and uniform must not be given both")
         elif uniform.shape != shape:
             given = tuple(uniform.shape)
             raise ValueError(f"GuidedSampler: uniform must have shape {shape}, got {given}")
-        guided = logits
-        if generation.prev_logits is not None and step > 0:
-            # All of it is linear, so merging the previous logits with this scale's t is guiding the halves first.
-            prev_cfg = cfg if self._before else generation.prev_cfg
-            guided = ssg.guide(step, logits, generation.prev_logits, cfg, prev_cfg)
-        elif cfg is not None:
-            guided = merge_cfg(logits, cfg)
-        if self._classes is not None:
-            guided = guided.unflatten(2, (-1, self._classes)).flatten(1, 2)
-            uniform = uniform.flatten(1)
-        arguments = (guided, uniform, scale, self._top_ks[step], self._top_ps[step])
-        packet = torch.ops.ssg._sample_tempered
-        tokens = (packet.default if isinstance(scale, Tensor) else packet.float)(*arguments).view(shape)
+        if self._cfg is not None and not self._before:
+            # Its values may have changed since the previous scale.
+            scale = scale._replace(prev_cfg=generation.prev_cfg)
+        tokens = self.draw(scale, logits, generation.prev_logits, uniform)
         # Not a copy, since nothing here writes into the logits.
-        generation.remember(logits, cfg, step)
+        generation.remember(logits, scale.cfg, step)
         return tokens
 
-    def _shape_of(self, logits: Tensor, batch: int, step: int) -> tuple[int, ...]:
+    def scale(self, step: int, device: torch.device | str | None = None) -> SampledScale:
+        """What :meth:`GuidedSampler.draw` needs to know of scale `step`, 0..K-1.
+
+        Args:
+            step: the index of the scale.
+            device: of the logits. With a device all numbers are tensors there, so that code which was compiled once
+                serves all of them. Without one numbers stay numbers.
+        """
+        if device is None and self._scales:
+            return self._scales[step]
+        cfg = self._cfg_of(step, device)
+        prev_cfg = cfg if self._before or step == 0 else self._cfg_of(step - 1, device)
+        if self._temperature is None:
+            inverse = self._on(device, "_inverse_temperatures")[step]
+        else:
+            # Half-precision and integer temperatures are inverted in float32.
+            inverse = 1 / self._temperature.to(torch.promote_types(self._temperature.dtype, torch.float32))
+        guided = self._ssg.scale(step, device) if step else None
+        top_k: Any = self._on(device, "_top_ks")[step]
+        top_p = self._on(device, "_top_ps")[step]
+        return SampledScale(guided, cfg, prev_cfg, inverse, top_k, top_p)
+
+    def draw(
+        self, scale: SampledScale, logits: Tensor, prev_logits: Tensor | None, uniform: Tensor
+    ) -> Tensor:
+        """Draw tokens from logits and previous logits of your own. Nothing is kept: this is the form to compile.
+
+        Args:
+            scale: what :meth:`GuidedSampler.scale` returned.
+            logits: raw logits of this scale, as in a call.
+            prev_logits: raw logits of the previous scale; None for the first scale.
+            uniform: uniform random numbers, of the shape of the result.
+
+        Returns:
+            Token ids, as in a call.
+
+        Raises:
+            ValueError, RuntimeError: whatever `guided_logits`, `guided_logits_cfg` and `sample` raise.
+        """
+        guided_scale, cfg, prev_cfg, inverse_temperature, top_k, top_p = scale
+        guided = logits
+        if guided_scale is not None and prev_logits is not None:
+            guided = self._ssg.guide(guided_scale, logits, prev_logits, cfg, prev_cfg)
+        elif cfg is not None:
+            guided = merge_cfg(logits, cfg)
+        if self._classes is None:
+            return sample_tempered(guided, uniform, inverse_temperature, top_k, top_p)
+        guided = guided.unflatten(2, (-1, self._classes)).flatten(1, 2)
+        tokens = sample_tempered(guided, uniform.flatten(1), inverse_temperature, top_k, top_p)
+        return tokens.view(uniform.shape)
+
+    def _shape_of(self, logits: Tensor, batch: int, top_k: int) -> tuple[int, ...]:
         """The shape of the returned tokens."""
         tokens, vocabulary = logits.shape[1:]
         classes = vocabulary if self._classes is None else self._classes
@@ -188,34 +264,32 @@ class GuidedSampler:
                 f"GuidedSampler: logits must have a vocabulary of whole groups of classes = {classes}, "
                 f"got {vocabulary}"
             )
-        if self._top_ks[step] > classes:
+        if top_k > classes:
             which = "V" if self._classes is None else "classes"
-            raise ValueError(
-                f"GuidedSampler: top_k must be from 0 to {which} = {classes}, got {self._top_ks[step]}"
-            )
+            raise ValueError(f"GuidedSampler: top_k must be from 0 to {which} = {classes}, got {top_k}")
         return (batch, tokens) if self._classes is None else (batch, tokens, vocabulary // classes)
 
-    def _cfg_of(self, step: int) -> float | Tensor | None:
-        cfg = self._cfgs[step]
-        return cfg if cfg is None or self._ramp is None else cfg * self._ramp[step]
+    def _cfg_of(self, step: int, device: torch.device | str | None) -> float | Tensor | None:
+        if self._cfg is not None:
+            return self._cfg if self._ramp is None else self._cfg * self._ramp[step]
+        return None if self._cfgs is None else self._on(device, "_cfgs")[step]
 
-    def _scale_of(self, step: int, batch: int, device: torch.device) -> Tensor | float:
-        if self._temperature is None:
-            return self._scales[step]
-        _checks.strength("GuidedSampler", "temperature", self._temperature, batch, device)
-        # Half-precision and integer temperatures are inverted in float32.
-        return 1 / self._temperature.to(torch.promote_types(self._temperature.dtype, torch.float32))
+    def _on(self, device: torch.device | str | None, name: str) -> Sequence[float | Tensor]:
+        """The numbers of that name, one per scale; as tensors on the device if one is given."""
+        numbers: tuple[float, ...] = getattr(self, name)
+        if device is None or not self._tensors:
+            return numbers
+        tensors = self._tensors[name]
+        if tensors[0].device != torch.device(device):
+            tensors = self._tensors[name] = _as_tensors(numbers, torch.device(device))
+        return tensors
 
 
-def _as_cfgs(
-    cfg: SupportsFloat | Sequence[SupportsFloat] | Tensor | None, count: int
-) -> tuple[float | Tensor | None, ...]:
-    """The cfg of each scale, before the ramp multiplies it."""
-    if cfg is None:
-        return (None,) * count
-    if isinstance(cfg, Tensor):
-        return (_as_strength("cfg", cfg),) * count
-    return per_scale("GuidedSampler: cfg", "finite numbers", cfg, count, as_finite)
+def _as_tensors(numbers: tuple[float, ...], device: torch.device) -> tuple[Tensor, ...]:
+    # Outside inference mode, so that autograd may save them whichever mode the sampler was made in.
+    with torch.inference_mode(False):
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return torch.tensor(numbers, dtype=dtype, device=device).unbind()
 
 
 def _as_ramp(cfg: object, schedule: str, count: int) -> tuple[float, ...] | None:

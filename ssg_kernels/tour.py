@@ -1,4 +1,4 @@
-"""What `python -m ssg_kernels tour` does: SSG over VAR's ten scales on random logits, beside plain PyTorch."""
+"""`python -m ssg_kernels tour`: runs SSG over VAR's ten scales on random logits and compares it with plain PyTorch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssg_kernels import SSG, reference
 from ssg_kernels.info import backends
 
 SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # VAR, 256 x 256 pixels
-AGREEMENT = 2e-6  # of the largest value: what float32 owes to the exact result
+AGREEMENT = 2e-6  # the largest error that float32 may have, relative to the largest value
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Options:
 
 @dataclass
 class Scale:
-    """One row of the table: milliseconds of every repeat, and the difference relative to the largest value."""
+    """One row of the table: the milliseconds of every repeat, and the error relative to the largest value."""
 
     side: int
     beta: float
@@ -41,7 +41,7 @@ class Scale:
 
 
 def run(options: Options) -> int:
-    """Prints the table; returns 1 where a scale differs from the reference by more than float32 should."""
+    """Prints the table. Returns 1 if a scale differs from the reference by more than float32 should, else 0."""
     torch.manual_seed(options.seed)
     shapes = [(options.batch, n * n, options.vocabulary) for n in SCALES]
     logits = [4 * torch.randn(shape) for shape in shapes]
@@ -51,7 +51,7 @@ def run(options: Options) -> int:
     ssg = SSG(SCALES, options.beta, "linear", options.prior, options.interpolation, options.rescale)
     rows = [Scale(n, options.beta * m) for n, m in zip(SCALES, ssg.multipliers, strict=True)]
     with torch.inference_mode():
-        # The first round warms up and is judged, not timed.
+        # The first round is not timed: it warms up, and its results are checked.
         for repeat in tqdm(range(options.repeats + 1), unit="generation", leave=False, disable=None):
             for k, row in enumerate(rows):
                 start = time.perf_counter()
@@ -68,7 +68,7 @@ def run(options: Options) -> int:
     worst = max(row.difference for row in rows)
     if worst > AGREEMENT:
         print(
-            f"\nThe guided logits are wrong: off by {worst:.1e} of the largest value, {AGREEMENT:.0e} is allowed."
+            f"\nThe guided logits are wrong: the error is {worst:.1e} of the largest value, {AGREEMENT:.0e} is allowed."
         )
         return 1
     print(f"\nThe guided logits agree with the reference in float64 to {worst:.1e} of the largest value.")
@@ -76,7 +76,7 @@ def run(options: Options) -> int:
 
 
 def naive(options: Options, k: int, logits: list[Tensor]) -> Tensor:
-    """Scale k in plain PyTorch, from the logits of scales k - 1 and k (for k = 0, its own)."""
+    """Scale k in plain PyTorch, from the logits of scales k - 1 and k, or for k = 0 from its own logits alone."""
     if k == 0:
         return logits[0].clone()
     n, prev = SCALES[k], SCALES[k - 1]

@@ -1,4 +1,4 @@
-"""What every test runs under: a seed of its own, poisoned allocations, a backend where it asks for one."""
+"""Fixtures for all tests. Every test gets its own seed, poisoned allocations, and a backend if it asks for one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-# `bench` and `study` are folders of the repository. They come last: an installed ssg_kernels stays the one under test.
+# For `bench` and `study`, which are folders of the repository. The path comes last, so that an installed ssg_kernels
+# stays the one under test.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 _COMMON = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 }
-# The default repeats itself; HYPOTHESIS_PROFILE=thorough looks further, somewhere else each time.
+# The default repeats the same examples. HYPOTHESIS_PROFILE=thorough tries more examples, and other ones in every run.
 settings.register_profile("default", max_examples=100, derandomize=True, database=None, **_COMMON)
 settings.register_profile("thorough", max_examples=5000, print_blob=True, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
@@ -39,7 +40,7 @@ def _seed(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True)
 def _poison(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fills what torch allocates, from C++ too, with NaN: an element that nobody wrote equals nothing."""
+    """Fills all that torch allocates, from C++ too, with NaN, so that an element that nobody wrote equals nothing."""
     if request.node.get_closest_marker("unpoisoned"):
         yield
         return
@@ -51,7 +52,8 @@ def _poison(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
     count = torch.get_num_threads()
-    # One, but where a test asks for more: on a busy machine two that wait for each other take ten times as long.
+    # A test that needs more threads asks for them. On a busy machine, two that wait for each other take ten times as
+    # long as one.
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(count)
@@ -59,7 +61,7 @@ def _threads() -> Iterator[None]:
 
 @pytest.fixture
 def extension() -> None:
-    """Skips where the compiled kernels were not built; fails there under SSG_REQUIRE_EXTENSION=1."""
+    """Skips the test if the compiled kernels were not built, or fails it under SSG_REQUIRE_EXTENSION=1."""
     if importlib.util.find_spec("ssg_kernels._C"):
         return
     if os.environ.get("SSG_REQUIRE_EXTENSION") == "1":
@@ -69,7 +71,7 @@ def extension() -> None:
 
 @pytest.fixture(params=["reference", "cpu"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Forces each backend that serves CPU tensors in turn."""
+    """Runs the test once on each backend that serves CPU tensors."""
     if request.param == "cpu":
         request.getfixturevalue("extension")
     monkeypatch.setenv("SSG_KERNELS_BACKEND", request.param)

@@ -45,12 +45,12 @@ const Kernel& choose() {
 }
 
 template <class T>
-using Run = void (*)(const Plan<T>&, const Step&, const Split&, int64_t, int64_t);
+using Run = void (*)(const Plan<T>&, const GuidedCall&, const Split&, int64_t, int64_t);
 
 template <class T>
 struct Work {
   const Plan<T>& plan;
-  const Step& step;
+  const GuidedCall& call;
   Split split;
   Run<T> run;
 };
@@ -58,43 +58,46 @@ struct Work {
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
-Split split_of(const Plan<T>& plan, const Step& step, int64_t strip, int64_t threads) {
-  // What a task keeps in cache: half of a second-level cache, the other half for the logits that stream through. A
-  // large map takes more of it, since runs of a single strip would waste the pages and lines that every row touches.
+Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t threads) {
+  // A task keeps its data in half of a second-level cache; the logits that stream through use the other half. A large
+  // map takes more, since a task of a single strip would waste most of the pages and lines that every row touches.
   constexpr int64_t kTaskBytes = int64_t{512} << 10;
   constexpr int64_t kLargeTaskBytes = int64_t{960} << 10;
   constexpr int64_t kMaxStrips = 16;
   const int64_t slots = plan.form == Form::dense ? 0 : 2 * plan.block_pairs * plan.slots;
   const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * (plan.h.in * plan.w.in + slots);
-  const int64_t strips = ceil_div(step.vocabulary, strip);
+  const int64_t strips = ceil_div(call.vocabulary, strip);
   Split split;
   split.strips = std::clamp<int64_t>(kTaskBytes / strip_bytes, 2 * strip_bytes <= kLargeTaskBytes ? 2 : 1, kMaxStrips);
-  // Enough tasks for every thread: fewer columns each, and then fewer rows, which costs loading the map again.
+  // There should be enough tasks for all threads. Tasks get fewer columns first, and then fewer rows, which makes
+  // several tasks load the same map.
   const int64_t wanted = threads > 1 ? 4 * threads : 1;
-  split.strips = std::clamp<int64_t>(step.batch * strips / wanted, 1, split.strips);
-  // As many tasks for one thread as for another.
-  const int64_t rounds = ceil_div(step.batch * ceil_div(strips, split.strips), threads);
-  split.strips = ceil_div(step.batch * strips, rounds * threads);
+  split.strips = std::clamp<int64_t>(call.batch * strips / wanted, 1, split.strips);
+  // Every thread should get the same number of tasks.
+  const int64_t rounds = ceil_div(call.batch * ceil_div(strips, split.strips), threads);
+  split.strips = ceil_div(call.batch * strips, rounds * threads);
   split.column_groups = ceil_div(strips, split.strips);
-  const int64_t tasks = step.batch * split.column_groups;
+  const int64_t tasks = call.batch * split.column_groups;
   if (tasks < wanted) split.row_groups = std::min(plan.blocks, ceil_div(wanted, tasks));
   return split;
 }
 
 template <class T>
-void run_with(const Plan<T>& plan, const Step& step, int64_t strip, int64_t threads, Parallel parallel, Run<T> run) {
-  const Work<T> work{plan, step, split_of(plan, step, strip, threads), run};
-  // A thread is worth waking for some microseconds of work, in multiply-adds and (weighing more) transferred elements.
+void run_with(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t threads, Parallel parallel,
+              Run<T> run) {
+  const Work<T> work{plan, call, split_of(plan, call, strip, threads), run};
+  // Waking a thread is worth it for some microseconds of work. Work counts in multiply-adds; an element that is loaded
+  // or stored counts for eight.
   constexpr int64_t kWorthwhile = 1'000'000;
-  const int64_t tasks = step.batch * work.split.column_groups * work.split.row_groups;
-  const int64_t cost = step.batch * step.vocabulary *
+  const int64_t tasks = call.batch * work.split.column_groups * work.split.row_groups;
+  const int64_t cost = call.batch * call.vocabulary *
                        (plan.multiply_adds + 8 * (plan.h.out * plan.w.out + plan.h.in * plan.w.in)) / tasks;
   const int64_t grain = std::max<int64_t>(1, kWorthwhile / std::max<int64_t>(cost, 1));
   parallel(
       tasks, grain,
       [](const void* context, int64_t begin, int64_t end) {
         const Work<T>& work = *static_cast<const Work<T>*>(context);
-        work.run(work.plan, work.step, work.split, begin, end);
+        work.run(work.plan, work.call, work.split, begin, end);
       },
       &work);
 }
@@ -106,32 +109,31 @@ const Kernel& kernel() {
   return chosen;
 }
 
-void run(const StepKey& key, const Step& step, int64_t threads, Parallel parallel) {
-  if (step.batch == 0 || step.vocabulary == 0) return;
+void run(const StepKey& step, const GuidedCall& call, int64_t threads, Parallel parallel) {
+  if (call.batch == 0 || call.vocabulary == 0) return;
   const Kernel& chosen = kernel();
-  StepKey full = key;
-  full.max_rows = chosen.max_rows;
-  if (step.scalar == Scalar::float64)
-    run_with<double>(*cached_plan<double>(full), step, chosen.strip_float64, threads, parallel, chosen.run_double);
+  const PlanKey key{step, chosen.max_rows};
+  if (call.scalar == Scalar::float64)
+    run_with<double>(*cached_plan<double>(key), call, chosen.strip_float64, threads, parallel, chosen.run_double);
   else
-    run_with<float>(*cached_plan<float>(full), step, chosen.strip_float32, threads, parallel, chosen.run_float);
+    run_with<float>(*cached_plan<float>(key), call, chosen.strip_float32, threads, parallel, chosen.run_float);
 }
 
-int64_t sample(const Sampling& sampling, Parallel parallel) {
+int64_t sample(const SampleCall& call, Parallel parallel) {
   struct Draws {
-    const Sampling& sampling;
+    const SampleCall& call;
     std::atomic<int64_t> first_empty;
   };
-  const int64_t rows = sampling.batch * sampling.tokens;
-  Draws draws{sampling, {rows}};
-  // A thread is worth waking for some ten microseconds of work; a logit costs about two nanoseconds.
+  const int64_t rows = call.batch * call.tokens;
+  Draws draws{call, {rows}};
+  // Waking a thread is worth it for about ten microseconds of work. A logit takes about two nanoseconds.
   constexpr int64_t kWorthwhile = 16384;
-  const int64_t grain = std::max<int64_t>(1, kWorthwhile / (sampling.vocabulary + 16));
+  const int64_t grain = std::max<int64_t>(1, kWorthwhile / (call.vocabulary + 16));
   parallel(
       rows, grain,
       [](const void* context, int64_t begin, int64_t end) {
         auto& draws = *static_cast<Draws*>(const_cast<void*>(context));
-        const int64_t empty = kernel().sample_rows(draws.sampling, begin, end);
+        const int64_t empty = kernel().sample_rows(draws.call, begin, end);
         if (empty < 0) return;
         int64_t first = draws.first_empty.load();
         while (empty < first && !draws.first_empty.compare_exchange_weak(first, empty)) {

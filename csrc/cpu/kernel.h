@@ -4,60 +4,45 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "../plan.h"
+#include "../call.h"
+#include "plan.h"
 
 namespace ssg::cpu {
 
-enum class Scalar : int8_t { float32, float64, bfloat16, float16 };
-
-// (B, tokens, V) logits with a contiguous vocabulary; strides in elements.
-struct Logits {
-  const void* data = nullptr;
-  int64_t batch_stride = 0;
-  int64_t token_stride = 0;
-};
-
 // out[b] = sum_s current_weight[b][s] * current[s][b] + P(sum_s previous_weight[b][s] * previous[s][b]), where the sums
-// run over one source, or over the conditional and the unconditional half. Where current[0] is -inf, so is out.
-struct Step {
-  Scalar scalar = Scalar::float32;
-  int64_t batch = 0;
-  int64_t vocabulary = 0;
-  int64_t sources = 1;
-  Logits current[2];  // current[0].data may be null: then out is the prior's part alone
-  Logits previous[2];
-  Logits out;                       // written; may be current[0] itself
+// run over the sources.
+struct GuidedCall : ssg::GuidedCall {
   const double* weights = nullptr;  // [batch][2 * sources]: the current sources' weights, then the previous ones'
 };
 
-// How a step is cut into tasks, numbered batch-major, then by columns, then by rows.
+// How a call is cut into tasks. Tasks are numbered by sample, then by columns, then by rows.
 struct Split {
-  int64_t strips = 1;         // per task: neighbouring columns share the pages of each row
+  int64_t strips = 1;         // of a task; neighbouring columns share the pages of each row
   int64_t column_groups = 1;  // tasks along the vocabulary
   int64_t row_groups = 1;     // tasks along the output rows
 };
 
-struct Sampling;
+struct SampleCall;
 
 // A kernel compiled for one instruction set.
 struct Kernel {
   const char* name;
-  int64_t max_rows;       // output pairs in registers, for StepKey::max_rows
+  int64_t max_rows;       // output pairs in registers, for PlanKey::max_rows
   int64_t strip_float32;  // vocabulary columns in registers
   int64_t strip_float64;
-  void (*run_float)(const Plan<float>&, const Step&, const Split&, int64_t begin, int64_t end);
-  void (*run_double)(const Plan<double>&, const Step&, const Split&, int64_t begin, int64_t end);
-  int64_t (*sample_rows)(const Sampling&, int64_t begin, int64_t end);  // returns as `sample` does, see sample.h
+  void (*run_float)(const Plan<float>&, const GuidedCall&, const Split&, int64_t begin, int64_t end);
+  void (*run_double)(const Plan<double>&, const GuidedCall&, const Split&, int64_t begin, int64_t end);
+  int64_t (*sample_rows)(const SampleCall&, int64_t begin, int64_t end);  // returns as `sample` does, see sample.h
 };
 
 // The widest kernel that this processor runs; SSG_KERNELS_CPU_CAPABILITY=avx512|avx2|baseline asks for a narrower one.
 const Kernel& kernel();
 
 using Body = void (*)(const void* context, int64_t begin, int64_t end);
-// Calls body over [0, tasks), split among threads at will.
+// Calls body on parts of [0, tasks), which it may split among threads.
 using Parallel = void (*)(int64_t tasks, int64_t grain, Body body, const void* context);
 
-// Does the whole step. `threads` is how many workers `parallel` has; the result does not depend on it.
-void run(const StepKey& key, const Step& step, int64_t threads, Parallel parallel);
+// Computes the whole step. `threads` is the number of workers of `parallel`; the result does not depend on it.
+void run(const StepKey& step, const GuidedCall& call, int64_t threads, Parallel parallel);
 
 }  // namespace ssg::cpu

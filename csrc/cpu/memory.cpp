@@ -8,7 +8,7 @@ namespace ssg::cpu {
 
 void advise_huge_pages(void* data, int64_t bytes) {
 #if defined(__linux__)
-  // Allocators hand out memory of this size straight from the system, so it is fresh; less may be recycled.
+  // Allocators take memory of this size straight from the system, so it is fresh. Smaller memory may be recycled.
   constexpr int64_t kFreshBytes = int64_t{32} << 20;
   constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
   if (bytes < kFreshBytes) return;

@@ -7,24 +7,13 @@
 
 namespace ssg::cpu {
 
-// out[r] is the token of row r = b * tokens + t. ssg_kernels.reference.sample_weights says what it must be.
-struct Sampling {
-  Scalar scalar = Scalar::float32;
-  int64_t batch = 0;
-  int64_t tokens = 0;
-  int64_t vocabulary = 0;
-  Logits logits;
-  const void* uniform = nullptr;
-  bool uniform_is_double = false;
-  int64_t uniform_batch_stride = 0;
-  int64_t uniform_token_stride = 0;
-  const double* scale = nullptr;  // [batch], positive and finite
-  int64_t top_k = 0;              // 0 keeps all
-  double top_p = 0.0;             // likewise
-  int64_t* out = nullptr;
+struct SampleCall : ssg::SampleCall {
+  const double* scale = nullptr;  // [batch], positive and finite: what the logits are multiplied by
+  const double* top_k = nullptr;  // [batch], whole numbers; 0 keeps all
+  const double* top_p = nullptr;  // [batch], from 0 to 1; 0 keeps all
 };
 
-// Draws every row. Returns the first row whose largest logit is not finite, or -1; such rows get the token -1.
-int64_t sample(const Sampling& sampling, Parallel parallel);
+// Draws the token of every row. A row whose largest logit is not finite gets -1. Returns the first such row, or -1.
+int64_t sample(const SampleCall& call, Parallel parallel);
 
 }  // namespace ssg::cpu

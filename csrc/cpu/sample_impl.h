@@ -1,8 +1,9 @@
 // Sampling, compiled once per instruction set like kernel_impl.h.
 //
-// A row's logits become integer keys of the same order. Two thresholds are found on them by one radix selection: the
-// k-th largest key, where every key counts as 1, and where top-p ends, where it counts as its weight. Weights are whole
-// numbers, so their sums are exact in any order, and no multiply-add is fused: every instruction set has the same bits.
+// A row's logits become integer keys of the same order. One radix selection finds two thresholds among them: the k-th
+// largest key, where each key counts as 1, and the end of top-p, where each counts as its weight. Every instruction set
+// gives the same bits, since weights are whole numbers, whose sums are exact in any order, and no multiply-add is
+// fused.
 
 #include <cstdint>
 #include <cstring>
@@ -53,7 +54,7 @@ template <>
 struct Format<Float16> {
   using Bits = uint16_t;
   static constexpr Bits infinity = 0x7c00;
-  // As a double's bits: a subnormal half would be a subnormal float, which some threads count as zero.
+  // Made from a double's bits: a subnormal half would be a subnormal float, and some threads flush those to zero.
   static SSG_INLINE double value(Bits bits) {
     const uint64_t magnitude = bits & 0x7fff;
     const bool is_subnormal = magnitude < 0x400;
@@ -69,7 +70,7 @@ constexpr int kSignBit = 8 * sizeof(Bits) - 1;
 template <class Bits>
 constexpr Bits kSign = static_cast<Bits>(Bits{1} << kSignBit<Bits>);
 
-// In the order of the numbers, with one key for both zeros; a NaN lies beyond the infinities.
+// Keys have the order of the numbers. Both zeros have one key, and a NaN lies beyond the infinities.
 template <class Bits>
 constexpr SSG_INLINE Bits key_of(Bits bits) {
   bits = bits == kSign<Bits> ? Bits{0} : bits;
@@ -86,8 +87,8 @@ class Row {
  public:
   using Key = typename Format<S>::Bits;
 
-  explicit Row(const Sampling& sampling) : sampling_(sampling) {
-    const auto n = static_cast<size_t>(sampling.vocabulary);
+  explicit Row(const SampleCall& call) : call_(call) {
+    const auto n = static_cast<size_t>(call.vocabulary);
     char* memory = static_cast<char*>(scratch().get(sizeof(int64_t) * (kBins + n + kBlock) + n * (sizeof(Key) + 8)));
     histogram_ = reinterpret_cast<int64_t*>(memory);
     weights_ = histogram_ + kBins;
@@ -97,10 +98,10 @@ class Row {
   }
 
   // The token, or -1 where the largest logit is not finite.
-  int64_t draw(const S* logits, double uniform, double scale) const {
+  int64_t draw(const S* logits, double uniform, double scale, int64_t top_k, double top_p) const {
     constexpr Key infinity = key_of(Format<S>::infinity);
     constexpr Key minus_infinity = key_of(static_cast<Key>(Format<S>::infinity | kSign<Key>));
-    const int64_t vocabulary = sampling_.vocabulary;
+    const int64_t vocabulary = call_.vocabulary;
     Key low = static_cast<Key>(~Key{0});
     Key high = 0;
     for (int64_t v = 0; v < vocabulary; ++v) {
@@ -113,8 +114,8 @@ class Row {
     }
     if (low < minus_infinity || high >= infinity || high == minus_infinity) return -1;
 
-    if (sampling_.top_k > 0 && sampling_.top_k < vocabulary)
-      low = select(vocabulary, low, high, vocabulary - sampling_.top_k, [](int64_t) { return int64_t{1}; }).key;
+    if (top_k > 0 && top_k < vocabulary)
+      low = select(vocabulary, low, high, vocabulary - top_k, [](int64_t) { return int64_t{1}; }).key;
     int64_t count = 0;
     for (int64_t v = 0; v < vocabulary; ++v) {
       const Key key = keys_[v];
@@ -130,8 +131,8 @@ class Row {
       total += weights_[i];
     }
     for (int64_t i = 0; i < kBlock; ++i) weights_[count + i] = 0;
-    if (sampling_.top_p > 0) {
-      const int64_t limit = least(static_cast<int64_t>((1 - sampling_.top_p) * static_cast<double>(total)), total - 1);
+    if (top_p > 0) {
+      const int64_t limit = least(static_cast<int64_t>((1 - top_p) * static_cast<double>(total)), total - 1);
       const Found first = select(count, low, high, limit, [this](int64_t i) { return weights_[i]; });
       for (int64_t i = 0; i < count; ++i)
         weights_[i] = keys_[i] > first.key || (keys_[i] == first.key && i >= first.position) ? weights_[i] : 0;
@@ -162,8 +163,8 @@ class Row {
   static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
   static int width_of(uint64_t x) { return x == 0 ? 0 : 64 - __builtin_clzll(x); }
 
-  // The first number with which the running sum, from `before` on, exceeds `limit`; there is one. Reads no further than
-  // the block of it.
+  // The first number with which the running sum, which begins at `before`, exceeds `limit`. There must be one. Reads no
+  // further than the end of its block.
   static SSG_INLINE Reached reach(const int64_t* numbers, int64_t limit, int64_t before) {
     int64_t i = 0;
     for (;; i += kBlock) {
@@ -176,8 +177,8 @@ class Row {
     return {i, before};
   }
 
-  // Of keys_[0..count), in ascending order and equal ones in that of their positions, the first with which the running
-  // sum of `weight`, from 0 on, exceeds `limit`; there is one. All keys lie in [low, high].
+  // Adds up `weight` over keys_[0..count) in ascending order, equal keys in the order of their positions. Returns the
+  // first key with which the sum exceeds `limit`. There must be one. All keys lie in [low, high].
   template <class Weight>
   Found select(int64_t count, Key low, Key high, int64_t limit, Weight weight) const {
     for (int64_t i = 0; i < count; ++i) candidates_[i] = static_cast<int32_t>(i);
@@ -217,42 +218,42 @@ class Row {
     return {keys_[candidates_[i]], candidates_[i], before};
   }
 
-  const Sampling& sampling_;
+  const SampleCall& call_;
   int64_t* histogram_;   // [kBins]
-  int64_t* weights_;     // [vocabulary + kBlock] and
-  int32_t* tokens_;      // [vocabulary], of those that top-k keeps, in the order of the vocabulary
+  int64_t* weights_;     // [vocabulary + kBlock], of the tokens that top-k keeps
+  int32_t* tokens_;      // [vocabulary], the tokens that top-k keeps, in the order of the vocabulary
   int32_t* candidates_;  // [vocabulary], positions in keys_
-  Key* keys_;            // [vocabulary], and of those that top-k keeps
+  Key* keys_;            // [vocabulary], of all tokens, later of those that top-k keeps
 };
 
 template <class S>
-int64_t sample_as(const Sampling& sampling, int64_t begin, int64_t end) {
-  const Row<S> row(sampling);
+int64_t sample_as(const SampleCall& call, int64_t begin, int64_t end) {
+  const Row<S> row(call);
   int64_t first_empty = -1;
   for (int64_t r = begin; r < end; ++r) {
-    const int64_t b = r / sampling.tokens;
-    const int64_t t = r % sampling.tokens;
-    const int64_t at = b * sampling.uniform_batch_stride + t * sampling.uniform_token_stride;
-    const double uniform = sampling.uniform_is_double ? static_cast<const double*>(sampling.uniform)[at]
-                                                      : static_cast<const float*>(sampling.uniform)[at];
-    const S* logits = static_cast<const S*>(sampling.logits.data) + b * sampling.logits.batch_stride +
-                      t * sampling.logits.token_stride;
-    sampling.out[r] = row.draw(logits, uniform, sampling.scale[b]);
-    if (sampling.out[r] < 0 && first_empty < 0) first_empty = r;
+    const int64_t b = r / call.tokens;
+    const int64_t t = r % call.tokens;
+    const int64_t at = b * call.uniform_batch_stride + t * call.uniform_token_stride;
+    const double uniform = call.uniform_is_double ? static_cast<const double*>(call.uniform)[at]
+                                                  : static_cast<const float*>(call.uniform)[at];
+    const S* logits =
+        static_cast<const S*>(call.logits.data) + b * call.logits.batch_stride + t * call.logits.token_stride;
+    call.out[r] = row.draw(logits, uniform, call.scale[b], static_cast<int64_t>(call.top_k[b]), call.top_p[b]);
+    if (call.out[r] < 0 && first_empty < 0) first_empty = r;
   }
   return first_empty;
 }
 
 }  // namespace
 
-int64_t sample_rows(const Sampling& sampling, int64_t begin, int64_t end) {
-  switch (sampling.scalar) {
-    case Scalar::float32: return sample_as<float>(sampling, begin, end);
-    case Scalar::float64: return sample_as<double>(sampling, begin, end);
-    case Scalar::bfloat16: return sample_as<BFloat16>(sampling, begin, end);
-    case Scalar::float16: return sample_as<Float16>(sampling, begin, end);
+int64_t sample_rows(const SampleCall& call, int64_t begin, int64_t end) {
+  switch (call.scalar) {
+    case Scalar::float32: return sample_as<float>(call, begin, end);
+    case Scalar::float64: return sample_as<double>(call, begin, end);
+    case Scalar::bfloat16: return sample_as<BFloat16>(call, begin, end);
+    case Scalar::float16: return sample_as<Float16>(call, begin, end);
+    default: return -1;
   }
-  return -1;
 }
 
 }  // namespace ssg::cpu::SSG_NAMESPACE

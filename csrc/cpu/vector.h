@@ -16,7 +16,7 @@
 #endif
 
 #define SSG_INLINE inline __attribute__((always_inline))
-// On a lambda, after its parameters.
+// For a lambda; stands after its parameters.
 #define SSG_INLINE_LAMBDA __attribute__((always_inline))
 
 #if defined(__AVX512F__)
@@ -89,9 +89,9 @@ struct Vector {
   SSG_INLINE Vector plus(const Vector& other) const { return {native + other.native}; }
   SSG_INLINE Vector minus(const Vector& other) const { return {native - other.native}; }
   SSG_INLINE Vector times(T scalar) const { return {native * scalar}; }
-  // Fused by name where the processor can: left to the compiler, two paths through one formula may round differently.
+  // Explicitly fused where the processor can: a compiler could fuse one use of a formula and not another.
   SSG_INLINE void multiply_add(T scalar, const Vector& other) { native = fused(scalar, other.native, native); }
-  // -inf where `logit` is -inf: a sampler's mask outlives the guidance.
+  // Sets -inf where `logit` is -inf, so that guidance keeps a sampler's mask.
   SSG_INLINE void keep_minus_infinity(const Vector& logit) {
     native = logit.native == -std::numeric_limits<T>::infinity() ? logit.native : native;
   }
@@ -101,7 +101,7 @@ struct Vector {
 template <class T, class S>
 struct Convert;
 
-// A strip is two vectors: a broadcast coefficient then serves two multiply-adds.
+// A strip is two vectors, so that a broadcast coefficient serves two multiply-adds.
 template <class T>
 struct Strip {
   static constexpr int lanes = Vector<T>::lanes;
@@ -168,7 +168,7 @@ SSG_INLINE Words as_words(Vector<float>::Native floats) { return (Words)floats; 
 
 #if defined(__AVX512F__)
 SSG_INLINE Vector<float>::Native widen(Halves halves) {
-  // The unmasked intrinsic warns of an uninitialised value in gcc 12.
+  // With the unmasked intrinsic gcc 12 warns of an uninitialised value.
   return reinterpret_cast<Vector<float>::Native>(_mm512_maskz_cvtph_ps(0xffff, reinterpret_cast<__m256i>(halves)));
 }
 SSG_INLINE Halves narrow(Vector<float>::Native value) {
@@ -191,7 +191,7 @@ SSG_INLINE Halves narrow(Vector<float>::Native value) {
   return reinterpret_cast<Halves>(vcvt_f16_f32(reinterpret_cast<float32x4_t>(value)));
 }
 #else
-// Without conversion instructions: the exponent is moved by multiplying with a power of two, which is exact.
+// Without conversion instructions. Multiplying with a power of two, which is exact, moves the exponent.
 SSG_INLINE Vector<float>::Native widen(Halves halves) {
   const Words words = __builtin_convertvector(halves, Words);
   const Words magnitude = words & 0x7fff;
@@ -203,7 +203,7 @@ SSG_INLINE Halves narrow(Vector<float>::Native value) {
   const Words words = as_words(value);
   const Words sign = (words >> 16) & 0x8000;
   const Words magnitude = words & 0x7fffffff;
-  // Subnormal halves: adding 0.5 puts the half's last bit at the float's last bit, where the addition rounds.
+  // Subnormal halves: adding 0.5 aligns the half's last bit with the float's last bit, where the addition rounds.
   const Words subnormal = as_words(as_floats(magnitude) + 0.5f) - 0x3f000000;
   const Words normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
   const Words overflow = Words{} + 0x7c00;
@@ -233,8 +233,8 @@ struct Convert<float, Float16> {
   }
 };
 
-// A strip of bfloat16 keeps its even columns in `low` and its odd ones in `high`: no lane ever moves, and the columns
-// do not know of each other.
+// A strip of bfloat16 keeps its even columns in `low` and its odd ones in `high`. So no lane has to move, and nothing
+// else depends on the order of the columns.
 template <>
 struct Convert<float, BFloat16> {
   static SSG_INLINE Strip<float> load(const BFloat16* from) {
@@ -247,8 +247,8 @@ struct Convert<float, BFloat16> {
   static SSG_INLINE void stream(BFloat16* to, const Strip<float>& value) { stream_line(to, narrow(value)); }
 
  private:
-  // Round to nearest even. A NaN stays one because its low half is clear: it stems from a widened bfloat16, from an
-  // operation on infinities, or from a weight, which the task makes canonical.
+  // Round to nearest even. A NaN stays a NaN because its low half is zero: it comes from a widened bfloat16, from an
+  // operation on infinities, or from a weight, whose NaN the task makes canonical.
   static SSG_INLINE Words rounded(Vector<float> value) {
     const Words words = as_words(value.native);
     return words + 0x7fff + ((words >> 16) & 1);

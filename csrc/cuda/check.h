@@ -1,4 +1,4 @@
-// CUDA's errors as exceptions.
+// Turns CUDA's errors into exceptions.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -10,7 +10,7 @@ namespace ssg::cuda {
 
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
-  cudaGetLastError();  // or the next caller of the runtime would find it
+  cudaGetLastError();  // clears the error, which the next caller of the runtime would find
   throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
 }
 

@@ -1,5 +1,5 @@
-// What the kernels use of the machine, behind names that have a second meaning on the host: compiled by nvcc these are
-// instructions, compiled by a plain C++ compiler they are host/device.h, where the threads of a block are fibers.
+// What the kernels use of the machine. nvcc compiles these functions to instructions. For a plain C++ compiler
+// host/device.h defines the same functions; there the threads of a block are fibers.
 #pragma once
 
 #include <cstdint>
@@ -63,7 +63,7 @@ SSG_DEVICE void store_shared(V* to, const V& value) {
   *to = value;
 }
 
-// Constant data that stays cached.
+// Loads constant data, which stays in the cache.
 template <class V>
 SSG_DEVICE V load_cached(const V* from) {
   static_assert(sizeof(V) == 16);
@@ -73,7 +73,7 @@ SSG_DEVICE V load_cached(const V* from) {
   return value;
 }
 
-// Logits that are read once, 16 bytes or one element.
+// Loads logits that are read only once: 16 bytes or one element.
 template <class V>
 SSG_DEVICE V load_once(const V* from) {
   if constexpr (sizeof(V) == 16) {
@@ -101,7 +101,7 @@ SSG_DEVICE void copy_async_16(void* shared, const void* global) {
       : "memory");
 }
 SSG_DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Waits for this thread's copies; other threads' are there after a barrier that follows their wait.
+// Waits for this thread's copies. Those of other threads have arrived after their wait and a barrier.
 SSG_DEVICE void copy_async_wait() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
 
 // Arithmetic
@@ -128,12 +128,12 @@ SSG_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
 SSG_DEVICE float float_of(uint32_t x) { return __uint_as_float(x); }
 SSG_DEVICE double double_of(uint64_t x) { return __longlong_as_double(static_cast<long long>(x)); }
 
-// The value of another lane of the warp, all of whose lanes call it.
+// The value of another lane. All lanes of the warp must call it.
 SSG_DEVICE uint64_t shuffle(uint64_t x, int lane) {
   return __shfl_sync(0xffffffffu, static_cast<unsigned long long>(x), lane);
 }
 
-// 32-bit halves, since shared memory has no 64-bit addition; whole once all threads have passed a barrier.
+// Adds 32-bit halves, since shared memory has no 64-bit addition. The sum is complete after a barrier.
 SSG_DEVICE void add_shared(uint64_t* to, uint64_t x) {
   auto* half = reinterpret_cast<uint32_t*>(to);
   const auto low = static_cast<uint32_t>(x);
@@ -142,7 +142,7 @@ SSG_DEVICE void add_shared(uint64_t* to, uint64_t x) {
   if (high != 0) atomicAdd(half + 1, high);
 }
 
-// The lanes of a warp that went different ways are together again: what the instructions below demand.
+// Brings the lanes of a warp together again, as the instructions below require.
 SSG_DEVICE void converge() { __syncwarp(); }
 
 // c += a b on the tensor cores, with a 16 x 8 (row g: a[0], a[2], row g + 8: a[1], a[3]; columns l and l + 4), b 8 x 8
@@ -150,13 +150,13 @@ SSG_DEVICE void converge() { __syncwarp(); }
 // Operands are tf32: the low 13 bits do not count. Layout: PTX ISA, "Matrix Fragments for mma.m16n8k8" and m16n8k4; the
 // same as MMA_Traits<SM80_16x8x8_F32TF32TF32F32_TN> in CUTLASS's cute/atom/mma_traits_sm80.hpp.
 SSG_DEVICE void mma_16x8x8(float (&c)[4], float a0, float a1, float a2, float a3, float b0, float b1) {
-  asm volatile(  // so that no compiler moves it into a branch that only some lanes take
+  asm volatile(  // or a compiler could move it into a branch that only some lanes take
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(bits_of(a0)), "r"(bits_of(a1)), "r"(bits_of(a2)), "r"(bits_of(a3)), "r"(bits_of(b0)), "r"(bits_of(b1)));
 }
-// The same with four k: columns l of a, rows l of b.
+// The same with four k: column l of a, row l of b.
 SSG_DEVICE void mma_16x8x4(float (&c)[4], float a0, float a1, float b0) {
   asm volatile("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])

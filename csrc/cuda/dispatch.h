@@ -1,11 +1,14 @@
-// Which kernel serves a plan: calls f with the storage type and the two engines.
+// From values known at run time to compiled instances: the type that logits are stored as, and the kernel of a tile.
 #pragma once
 
+#include <cstddef>
+#include <iterator>
 #include <stdexcept>
+#include <utility>
 
 #include "engines.h"
 #include "guided.h"
-#include "launch_plan.h"
+#include "tiles.h"
 
 namespace ssg::cuda {
 
@@ -23,22 +26,43 @@ struct Kernel {
   using Type = K;
 };
 
-template <class S, class F>
-void with_kernel_of(const LaunchPlan& plan, F&& f) {
-  using T = typename Storage<S>::Compute;
-  if (plan.engine == Engine::fma) {
-    if constexpr (sizeof(S) < 8)
-      if (plan.thread_columns == 4) return f(Kernel<Guided<S, Fma<T, 4>, Fma<T, 4>>>{});
-    if (plan.thread_columns == 2) return f(Kernel<Guided<S, Fma<T, 2>, Fma<T, 2>>>{});
-    if (plan.thread_columns == 1) return f(Kernel<Guided<S, Fma<T, 1>, Fma<T, 1>>>{});
-  } else if constexpr (sizeof(S) < 8) {
-    if (plan.thread_columns == 4) return f(Kernel<Guided<S, Mma<4, 2, 1>, Mma<4, 2, 1>>>{});
-    if (plan.chunks == 2) return f(Kernel<Guided<S, Mma<2, 4, 1>, Mma<2, 2, 2>>>{});
-    if (plan.thread_columns == 2) return f(Kernel<Guided<S, Mma<2, 4, 1>, Mma<2, 2, 1>>>{});
+template <class S, size_t I>
+auto kernel_of_tile() {
+  constexpr Tile tile = kTiles[I];
+  if constexpr (tile.engine == Engine::fma) {
+    using Both = Fma<typename Storage<S>::Compute, tile.thread_columns>;
+    return Kernel<Guided<S, Both, Both>>{};
+  } else {
+    using First = Mma<tile.thread_columns, tile.first_maps, 1>;
+    using Second = Mma<tile.thread_columns, tile.second_maps, tile.chunks>;
+    return Kernel<Guided<S, First, Second>>{};
   }
-  throw std::logic_error("no kernel for this plan");
 }
 
+// If the tile is the one at I, calls f with its Kernel and returns true.
+template <class S, size_t I, class F>
+bool call_if_at(const Tile& tile, F&& f) {
+  if constexpr (sizeof(S) < 8 || kTiles[I].has_float64) {
+    if (!(tile == kTiles[I])) return false;
+    f(kernel_of_tile<S, I>());
+    return true;
+  } else {
+    return false;
+  }
+}
+
+template <class S, class F, size_t... I>
+void with_kernel_of(const Tile& tile, F&& f, std::index_sequence<I...>) {
+  if (!(call_if_at<S, I>(tile, f) || ...)) throw std::logic_error("no kernel for this plan");
+}
+
+// Calls f with the Kernel of a tile for logits that are stored as S.
+template <class S, class F>
+void with_kernel_of(const Tile& tile, F&& f) {
+  with_kernel_of<S>(tile, f, std::make_index_sequence<std::size(kTiles)>{});
+}
+
+// Calls f with a value of the type that logits are stored as.
 template <class F>
 void with_storage(Scalar scalar, F&& f) {
   switch (scalar) {

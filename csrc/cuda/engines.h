@@ -1,16 +1,17 @@
-// The two ways to multiply: c[row][column] += sum_k coefficient[k][row] * data[k][column] for a warp, where the data's
-// columns are vocabulary columns in shared memory. A warp covers 8 * Columns columns; a thread has `Columns`
-// neighbouring ones, `maps` data maps (coarse columns in the first contraction, output rows in the second) and `rows`
-// rows of coefficients.
+// The two engines. Each computes c[row][column] += sum_k coefficient[k][row] * data[k][column] for a warp. The data lie
+// in shared memory, and their columns are vocabulary columns. A warp covers 8 * Columns columns. A thread has `Columns`
+// neighbouring columns, `maps` data maps (coarse columns in the first contraction, output rows in the second) and
+// `rows` rows of coefficients.
 #pragma once
 
 #include "device.h"
 #include "params.h"
+#include "tiles.h"
 
 namespace ssg::cuda {
 
-// Where the columns of slot k lie: runs of 8 are exchanged so that the four k that a quarter warp of the MMA engine
-// reads at once lie in different banks.
+// Where the columns of slot k lie. Runs of 8 columns are exchanged, so that the four k that a quarter warp of the MMA
+// engine reads at once lie in different banks.
 struct Swizzle {
   int shift;
   int mask;
@@ -42,22 +43,21 @@ struct Lane {
   int tile_maps_log;
 };
 
-// Fused multiply-adds. The four quarter groups of a warp lie along the rows of coefficients (2^lanes_log of them) and
-// along the maps. Per k a thread issues 4 * Columns multiply-adds for two 128-bit loads, each of which serves several
-// lanes: two wavefronts each, so that at Columns = 4 arithmetic binds just as soon as shared memory does.
+// Fused multiply-adds. Of the four quarter warps, 2^lanes_log lie along the rows of coefficients, the others along the
+// maps. For each k a thread issues 4 * Columns multiply-adds and two 128-bit loads. A load serves several lanes and
+// takes two wavefronts, so at Columns = 4 arithmetic and shared memory take equally long.
 template <class T, int Columns_>
 struct Fma {
   using Type = T;
   static constexpr int columns = Columns_;
-  static constexpr int rows = 4;
+  static constexpr int rows = kFmaRows;
   static constexpr int maps = 1;
-  // With one column a thread the map is as large as shared memory allows: the coefficients stay in the cache.
-  static constexpr bool shared_coefficients = columns > 1;
+  static constexpr bool shared_coefficients = stages_coefficients(Engine::fma, columns);
   using Result = Sum<T, maps, rows, columns>;
 
   static SSG_DEVICE Lane lane(int lane, int lanes_log) {
-    // Neighbouring lanes share their data, lanes 2 and 4 apart their coefficients: loads that agree in such pairs are
-    // served together.
+    // Neighbouring lanes share their data, lanes that are 2 or 4 apart their coefficients: the hardware serves equal
+    // loads of such lanes together.
     const int quarter = (lane & 1) | ((lane >> 4) << 1);
     return {((lane >> 1) & 7) * columns,
             (quarter & ((1 << lanes_log) - 1)) * rows,
@@ -112,17 +112,17 @@ struct Fma {
   }
 };
 
-// float32 as the sum of two tf32 numbers, to 22 bits: the first rounded to nearest, the second what is left. A NaN may
-// turn into a zero in `high` but stays in `low`.
+// A float32 number as the sum of two tf32 numbers, accurate to 22 bits: `high` is rounded to nearest, `low` is the
+// rest. A NaN may become a zero in `high`, but it stays in `low`.
 struct Split {
   float high;
   float low;
   explicit SSG_DEVICE Split(float x) : high(float_of((bits_of(x) + 0x1000u) & 0xffffe000u)), low(x - high) {}
 };
 
-// Tensor cores, tf32 with both operands split in two: high * high + high * low + low * high, of which the small
-// products are summed apart. The data are the m side (16 = two of a thread's columns for each of 8 threads), the
-// coefficients, split beforehand, the n side.
+// Tensor cores. Both operands are split into two tf32 numbers, and the product is high * high + high * low + low *
+// high; the two small products are summed apart. The data are the m side of the instruction (16 = two columns of each
+// of 8 threads), the coefficients, which were split when they were packed, are the n side.
 template <int Columns_, int Maps, int Chunks>
 struct Mma {
   using Type = float;
@@ -130,13 +130,13 @@ struct Mma {
   static constexpr int chunks = Chunks;  // of 8 rows of coefficients
   static constexpr int rows = 2 * Chunks;
   static constexpr int maps = Maps;
-  static constexpr bool shared_coefficients = false;
+  static constexpr bool shared_coefficients = stages_coefficients(Engine::mma, columns);
   static_assert(columns % 2 == 0 && (maps == 1 || maps == 2 || maps == 4));
 
   using Result = Sum<float, maps, rows, columns>;
 
   static SSG_DEVICE Lane lane(int lane, int) {
-    return {lane / 4 * columns, lane % 4 * 2, 0, 8 * chunks, maps, maps == 4 ? 2 : maps - 1};
+    return {lane / 4 * columns, lane % 4 * 2, 0, kMmaRows * chunks, maps, maps == 4 ? 2 : maps - 1};
   }
   static SSG_DEVICE int row(const Lane& lane, int r) { return lane.row + r / 2 * 8 + r % 2; }
 
@@ -159,7 +159,7 @@ struct Mma {
     return source;
   }
 
-  // One step of 8 k, or of 4 where Wide is false; a and b are the k of this thread.
+  // One step of 8 k, or of 4 where Wide is false. a and b are the k of this thread.
   template <bool Wide>
   static SSG_DEVICE void step(Result& large, Result& small, const float* const (&data)[maps], int a, int b, int stride,
                               const Source& source, int at, int column, const Swizzle& swizzle) {
@@ -201,7 +201,7 @@ struct Mma {
     }
   }
 
-  // The four sums of an instruction, between their registers and their names.
+  // Moves the four sums of an instruction between its registers and the result.
   static SSG_DEVICE void exchange(Result& sum, float (&c)[4], int m, int n, int v, bool back) {
     SSG_UNROLL
     for (int i = 0; i < 4; ++i) {
@@ -225,7 +225,8 @@ struct Mma {
     SSG_UNROLL_BY(1)
     for (int s = 0; s < steps; ++s)
       step<true>(large, small, data, l + 8 * s, l + 8 * s + 4, stride, source, s, column, swizzle);
-    // Past the end the coefficients are zero, and the data is any of this product's: what is finite stays so.
+    // Past the end the coefficients are zero. The data read there belong to this product, so that a column without an
+    // infinity or a NaN meets none.
     const int last = first + count - 1;
     const int a = l + 8 * steps;
     if (count % 8 > 4)

@@ -1,6 +1,7 @@
-// The kernels' entry points: the one file that nvcc compiles, without a torch header.
+// The entry points of the guidance kernels.
 #include <cuda_runtime.h>
 
+#include "direct.h"
 #include "dispatch.h"
 #include "guided.h"
 #include "kernels.h"
@@ -8,9 +9,8 @@
 namespace ssg::cuda {
 namespace {
 
-// Up to 16 warps of 128 registers, which is what launch_plan.cpp counts on.
 template <class Kernel>
-__global__ void __launch_bounds__(512, 1) guided_logits_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(32 * kMostWarps, 1) guided_logits_kernel(const __grid_constant__ Params params) {
   Kernel::run(params);
 }
 
@@ -25,10 +25,10 @@ const void* kernel_of(Scalar scalar, const LaunchPlan& plan) {
   const void* found = nullptr;
   with_storage(scalar, [&](auto storage) {
     using S = decltype(storage);
-    if (plan.engine == Engine::direct)
+    if (plan.is_direct())
       found = reinterpret_cast<const void*>(&guided_logits_direct_kernel<S>);
     else
-      with_kernel_of<S>(plan, [&](auto kernel) {
+      with_kernel_of<S>(plan.tile, [&](auto kernel) {
         found = reinterpret_cast<const void*>(&guided_logits_kernel<typename decltype(kernel)::Type>);
       });
   });

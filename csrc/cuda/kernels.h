@@ -1,4 +1,4 @@
-// The compiled kernels, by plan.
+// Where a plan finds its compiled kernel.
 #pragma once
 
 #include "launch_plan.h"

@@ -1,9 +1,19 @@
 // What a launch hands to the kernel.
 #pragma once
 
-#include "kernel.h"
+#include <cstdint>
+
+#include "call.h"
+
+namespace ssg {
+struct Step;
+}
 
 namespace ssg::cuda {
+
+struct LaunchPlan;
+template <class T>
+struct Packed;
 
 // One axis of the coarse map along which a product runs: the even coordinates, then the odd ones.
 struct Halves {
@@ -11,13 +21,12 @@ struct Halves {
   int32_t odd = 0;
 };
 
-// Where coefficients lie for the FMA engine: [k][rows], even k first. For the MMA engine: [chunk of 8 rows][step of 8
-// k] [lane] fragments of four floats (see pack.h).
+// Where the coefficients of a contraction lie; pack.h says in which order.
 struct Coefficients {
   const void* data = nullptr;  // in global memory
-  int32_t rows = 0;            // FMA: padded rows, the distance from k to k + 1; MMA: chunks
+  int32_t rows = 0;            // FMA engine: padded rows, the distance from k to k + 1. MMA engine: chunks
   int32_t group = 0;           // elements from one group's coefficients to the next group's
-  int32_t even_steps = 0;      // MMA: steps over even k, and over odd k
+  int32_t even_steps = 0;      // MMA engine: steps over the even k, and over the odd k
   int32_t odd_steps = 0;
 };
 
@@ -31,7 +40,7 @@ struct Divisor {
 };
 
 struct Params {
-  // Geometry, see plan.h's Axis. A symmetric axis has two sides: output r and its mirror.
+  // The geometry, as in step.h's Axis. A symmetric axis has two sides: output r and its mirror.
   Halves in_h;
   Halves in_w;
   int32_t out_h = 0;
@@ -43,7 +52,7 @@ struct Params {
   int32_t terms = 1;
   bool one_row = false;  // the dense form: no first contraction, the slots are the map
 
-  // Work: a block takes `columns` columns of one sample and the row groups of one split.
+  // The work of a block: `columns` columns of one sample, and the row groups of one split.
   int32_t columns = 0;
   int32_t columns_log = 0;       // columns and column_warps are powers of two
   int32_t column_warps_log = 0;  // warps side by side along the columns
@@ -51,19 +60,19 @@ struct Params {
   int32_t groups = 1;
   int32_t splits = 1;
   int32_t strips = 1;
-  int32_t lanes_h = 0;    // FMA engine: log2 of the quarter warps along the rows of coefficients, first contraction
-  int32_t lanes_w = 0;    // the same, second contraction
-  int32_t row_tiles = 1;  // of the first contraction: tiles of a whole group's rows of coefficients
-  int32_t map_tiles = 1;
-  int32_t pair_tiles = 1;  // of the second: tiles of output column pairs
+  int32_t lanes_h = 0;     // FMA engine: log2 of the quarter warps along the rows of coefficients, first contraction
+  int32_t lanes_w = 0;     // the same for the second contraction
+  int32_t row_tiles = 1;   // first contraction: tiles along the rows of coefficients of a whole group,
+  int32_t map_tiles = 1;   // and along the coarse columns
+  int32_t pair_tiles = 1;  // second contraction: tiles along the output column pairs
   int32_t swizzle_shift = 0;
   int32_t swizzle_mask = 0;
 
-  // Shared memory, in bytes from its beginning; the map lies at 0.
+  // Where a block's data lies in shared memory, in bytes; the map lies at 0.
   int32_t slots_at = 0;
   int32_t coefficients_at = 0;
   int32_t stage_at = 0;
-  int32_t stage_bytes = 0;  // of one of the two buffers, all sources
+  int32_t stage_bytes = 0;  // of one of the two buffers of staged logits, all sources
 
   Divisor by_terms;
   Divisor by_out_w;
@@ -74,14 +83,13 @@ struct Params {
   Coefficients h;
   Coefficients w;
 
-  // The call.
-  Step step;
-  bool current_aligned = false;  // 16-byte accesses
+  GuidedCall call;
+  bool current_aligned = false;  // for 16-byte accesses
   bool previous_aligned = false;
   bool out_aligned = false;
 };
 
-// The general form, for maps that shared memory cannot hold: one thread per output element.
+// The direct form, for maps that shared memory cannot hold: one thread per output element.
 struct DirectParams {
   const void* h = nullptr;  // [term][output][input]
   const void* w = nullptr;
@@ -90,7 +98,18 @@ struct DirectParams {
   int32_t in_w = 0;
   int32_t out_h = 0;
   int32_t out_w = 0;
-  Step step;
+  GuidedCall call;
 };
+
+// Everything but the coefficients' addresses.
+Params params_of(const Step& step, const LaunchPlan& plan, const GuidedCall& call);
+DirectParams direct_params_of(const Step& step, const GuidedCall& call);
+// Another call of the same kind: its addresses, strides and strengths.
+void set_call(Params& params, const GuidedCall& call);
+// `data` is where packed.values lie for the kernel.
+template <class T>
+void set_coefficients(Params& params, const Packed<T>& packed, const T* data);
+template <class T>
+void set_coefficients(DirectParams& params, const Packed<T>& packed, const T* data);
 
 }  // namespace ssg::cuda

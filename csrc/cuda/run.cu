@@ -1,4 +1,4 @@
-// The launcher: devices, cached plans, coefficients on the device.
+// The launcher of the guidance kernels: it knows the devices, caches plans, and keeps the coefficients on each device.
 #include <cuda_runtime.h>
 
 #include <map>
@@ -12,6 +12,8 @@
 #include "kernel.h"
 #include "kernels.h"
 #include "launch_plan.h"
+#include "pack.h"
+#include "params.h"
 
 namespace ssg::cuda {
 namespace {
@@ -26,21 +28,27 @@ int attribute(cudaDeviceAttr name, int device) {
 
 struct Device {
   Machine machine;
-  std::string unavailable;  // empty where it can serve
+  std::string unavailable;  // why it cannot serve; empty where it can
 };
 
+// Makes a device the current one for a while. Selecting a device creates a context on it, so nothing is done, and
+// nothing restored, where the device is the current one already.
 class CurrentDevice {
  public:
   explicit CurrentDevice(int device) {
     check(cudaGetDevice(&before_), "cudaGetDevice");
-    check(cudaSetDevice(device), "cudaSetDevice");
+    changed_ = before_ != device;
+    if (changed_) check(cudaSetDevice(device), "cudaSetDevice");
   }
-  ~CurrentDevice() { cudaSetDevice(before_); }
+  ~CurrentDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
   CurrentDevice(const CurrentDevice&) = delete;
   CurrentDevice& operator=(const CurrentDevice&) = delete;
 
  private:
   int before_ = 0;
+  bool changed_ = false;
 };
 
 // Lets this thread load kernels, allocate and copy while it, or another thread, captures a stream.
@@ -105,27 +113,14 @@ const void* upload(const void* values, size_t bytes) {
   return data;
 }
 
-using KeyTuple = std::tuple<int64_t, int64_t, int64_t, int64_t, int, int, bool, bool>;
-KeyTuple tuple_of(const StepKey& key) {
-  return {key.size.h,
-          key.size.w,
-          key.prev_size.h,
-          key.prev_size.w,
-          static_cast<int>(key.prior),
-          static_cast<int>(key.interpolation),
-          key.rescale,
-          key.transposed};
-}
-
-// What has been uploaded stays for the life of the process: captured graphs hold its address.
+// Uploaded coefficients stay until the process ends, since captured graphs hold their addresses.
 template <class T>
-void attach_coefficients(Params& params, DirectParams& direct, const StepKey& key, const Shape& shape,
-                         const LaunchPlan& plan, int device) {
+void attach_coefficients(Params& params, DirectParams& direct, const Step& step, const LaunchPlan& plan, int device) {
   static std::mutex mutex;
-  static auto& uploads = *new std::map<std::tuple<KeyTuple, Engine, int, int>, const T*>();
-  const Packed<T> packed = pack<T>(shape, plan.engine, plan.group_pairs);
+  static auto& uploads = *new std::map<std::tuple<StepKey, Engine, int, int>, const T*>();
+  const Packed<T> packed = pack<T>(step, plan.tile.engine, plan.group_pairs);
   const std::lock_guard<std::mutex> lock(mutex);
-  const T*& data = uploads[{tuple_of(key), plan.engine, plan.group_pairs, device}];
+  const T*& data = uploads[{step.key, plan.tile.engine, plan.group_pairs, device}];
   if (data == nullptr) data = static_cast<const T*>(upload(packed.values.data(), packed.values.size() * sizeof(T)));
   set_coefficients(params, packed, data);
   set_coefficients(direct, packed, data);
@@ -140,23 +135,23 @@ struct Launch {
   DirectParams direct;
 };
 
-using LaunchKey = std::tuple<KeyTuple, Scalar, int64_t, bool, int64_t, int64_t, int>;
+using LaunchKey = std::tuple<StepKey, Scalar, int64_t, bool, int64_t, int64_t, int>;
 
-std::shared_ptr<const Launch> prepare(const StepKey& key, const Step& step, int device) {
+std::shared_ptr<const Launch> prepare(const StepKey& key, const GuidedCall& call, int device) {
   const CaptureAllowsAll relaxed;
   const Machine& machine = device_of(device).machine;
-  const Shape shape = shape_of(key);
+  const Step step = make_step(key);
   auto launch = std::make_shared<Launch>();
-  launch->plan = plan_launch(shape, step, machine);
-  launch->function = kernel_of(step.scalar, launch->plan);
-  launch->params = params_of(shape, launch->plan, step);
-  launch->direct = direct_params_of(shape, step);
-  if (step.scalar == Scalar::float64)
-    attach_coefficients<double>(launch->params, launch->direct, key, shape, launch->plan, device);
+  launch->plan = plan_launch(step, call, machine);
+  launch->function = kernel_of(call.scalar, launch->plan);
+  launch->params = params_of(step, launch->plan, call);
+  launch->direct = direct_params_of(step, call);
+  if (call.scalar == Scalar::float64)
+    attach_coefficients<double>(launch->params, launch->direct, step, launch->plan, device);
   else
-    attach_coefficients<float>(launch->params, launch->direct, key, shape, launch->plan, device);
-  if (launch->plan.engine != Engine::direct) {
-    // The same for every launch of the function, so that threads cannot disturb each other.
+    attach_coefficients<float>(launch->params, launch->direct, step, launch->plan, device);
+  if (!launch->plan.is_direct()) {
+    // Every launch of a function sets the same values, so threads cannot disturb each other.
     check(cudaFuncSetAttribute(launch->function, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_per_block),
           "cudaFuncSetAttribute");
     check(cudaFuncSetAttribute(launch->function, cudaFuncAttributePreferredSharedMemoryCarveout,
@@ -166,10 +161,10 @@ std::shared_ptr<const Launch> prepare(const StepKey& key, const Step& step, int 
   return launch;
 }
 
-std::shared_ptr<const Launch> launch_of(const StepKey& key, const Step& step, int device) {
-  const LaunchKey wanted{tuple_of(key), step.scalar,     step.sources, step.current[0].data != nullptr,
-                         step.batch,    step.vocabulary, device};
-  // The last launch of this thread answers repeated calls without a lock.
+std::shared_ptr<const Launch> launch_of(const StepKey& key, const GuidedCall& call, int device) {
+  const LaunchKey wanted{key,        call.scalar,     call.sources, call.current[0].data != nullptr,
+                         call.batch, call.vocabulary, device};
+  // Samplers repeat their calls: the last launch of this thread then serves without a lock.
   static thread_local std::pair<LaunchKey, std::shared_ptr<const Launch>> last;
   if (last.second && last.first == wanted) return last.second;
   static std::shared_mutex mutex;
@@ -181,7 +176,7 @@ std::shared_ptr<const Launch> launch_of(const StepKey& key, const Step& step, in
     if (found != launches.end()) launch = found->second;
   }
   if (!launch) {
-    launch = prepare(key, step, device);
+    launch = prepare(key, call, device);
     const std::unique_lock<std::shared_mutex> lock(mutex);
     if (launches.size() >= 4096) launches.clear();  // a bound for a process that meets ever new sizes
     launches.emplace(wanted, launch);
@@ -197,22 +192,22 @@ const char* unavailable(int device) {
   return reason.empty() ? nullptr : reason.c_str();
 }
 
-void run(const StepKey& key, const Step& step, int device, void* stream) {
-  if (step.batch == 0 || step.vocabulary == 0) return;
+void run(const StepKey& key, const GuidedCall& call, int device, void* stream) {
+  if (call.batch == 0 || call.vocabulary == 0) return;
   if (const char* reason = unavailable(device)) throw std::runtime_error(reason);
-  const std::shared_ptr<const Launch> launch = launch_of(key, step, device);
+  const std::shared_ptr<const Launch> launch = launch_of(key, call, device);
   const auto queue = static_cast<cudaStream_t>(stream);
-  if (launch->plan.engine == Engine::direct) {
+  if (launch->plan.is_direct()) {
     DirectParams params = launch->direct;
-    params.step = step;
-    const int64_t tokens = step.batch * params.out_h * params.out_w;
+    params.call = call;
+    const int64_t tokens = call.batch * params.out_h * params.out_w;
     const auto blocks = static_cast<unsigned>(tokens < (1 << 20) ? tokens : 1 << 20);
     void* arguments[] = {&params};
     check(cudaLaunchKernel(launch->function, dim3(blocks), dim3(256), arguments, 0, queue), "launching the kernel");
     return;
   }
   Params params = launch->params;
-  set_step(params, step);
+  set_call(params, call);
   void* arguments[] = {&params};
   check(cudaLaunchKernel(launch->function, dim3(static_cast<unsigned>(launch->plan.blocks)),
                          dim3(static_cast<unsigned>(launch->plan.warps * 32)), arguments,

@@ -1,8 +1,9 @@
-// The sampling kernels' entry points and their launch, without a torch header.
+// The entry points of the sampling kernels, and their launch.
 #include <cuda_runtime.h>
 
 #include "check.h"
 #include "dispatch.h"
+#include "kernel.h"
 #include "sample.h"
 
 namespace ssg::cuda {
@@ -15,17 +16,17 @@ __global__ void __launch_bounds__(512, 2) sample_kernel(const __grid_constant__ 
 
 template <class S>
 __global__ void __launch_bounds__(128, 8) sample_few_kernel(const __grid_constant__ SampleParams params) {
-  SampleFew<S>::run(params.sampling);
+  SampleFew<S>::run(params.call);
 }
 
 }  // namespace
 
-void sample(const Sampling& sampling, int device, void* stream) {
-  if (sampling.batch == 0 || sampling.tokens == 0) return;
+void sample(const SampleCall& call, int device, void* stream) {
+  if (call.batch == 0 || call.tokens == 0) return;
   if (const char* reason = unavailable(device)) throw std::runtime_error(reason);
-  SamplePlan plan = plan_sample(sampling);
+  SamplePlan plan = plan_sample(call);
   const void* function = nullptr;
-  with_storage(sampling.scalar, [&](auto storage) {
+  with_storage(call.scalar, [&](auto storage) {
     using S = decltype(storage);
     function = plan.shared_bytes == 0 ? reinterpret_cast<const void*>(&sample_few_kernel<S>)
                                       : reinterpret_cast<const void*>(&sample_kernel<S>);

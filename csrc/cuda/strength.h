@@ -1,8 +1,8 @@
-// A sample's strength, read where the kernel runs.
+// The strengths of a sample, read where the kernel runs, and the weights of its sources.
 #pragma once
 
+#include "call.h"
 #include "device.h"
-#include "kernel.h"
 
 namespace ssg::cuda {
 
@@ -22,6 +22,30 @@ SSG_DEVICE double read_strength(const Strength& s, int64_t batch) {
     case Scalar::boolean: return static_cast<const uint8_t*>(s.data)[at] != 0 ? 1.0 : 0.0;
   }
   return 0.0;
+}
+
+// The factors of the sources: (1 + beta)(1 + t) and -(1 + beta) t, -beta (1 + t') and beta t', with t = cfg, t' =
+// prev_cfg.
+template <class T>
+struct Weights {
+  T current[2];
+  T previous[2];
+};
+
+template <class T>
+SSG_DEVICE Weights<T> read_weights(const GuidedCall& call, int64_t batch) {
+  const double beta = read_strength(call.beta, batch);
+  if (call.current[0].data == nullptr) return {{T(0), T(0)}, {static_cast<T>(beta), T(0)}};
+  if (call.sources == 1) return {{static_cast<T>(1 + beta), T(0)}, {static_cast<T>(-beta), T(0)}};
+  const double t = read_strength(call.cfg, batch);
+  const double prev_t = read_strength(call.prev_cfg, batch);
+  return {{static_cast<T>((1 + beta) * (1 + t)), static_cast<T>(-(1 + beta) * t)},
+          {static_cast<T>(-beta * (1 + prev_t)), static_cast<T>(beta * prev_t)}};
+}
+
+template <class T>
+SSG_DEVICE bool is_minus_infinity(T x) {
+  return x < (sizeof(T) == 8 ? T(-1.7976931348623157e308) : T(-3.402823466e38f));
 }
 
 }  // namespace ssg::cuda

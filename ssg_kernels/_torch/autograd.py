@@ -4,15 +4,15 @@ The guided operators are linear in both logits and affine in each strength. So e
 elementwise products and of `_prior_linear`, whose derivatives are `_prior_linear` again. Where the result was
 set to -inf, the derivatives are 0.
 
-`torch.library.register_autograd` does not serve here: torch skips its Function where nothing requires grad, and then
-loses a forward-mode tangent without a message.
+`torch.library.register_autograd` does not serve here: it has no forward mode (a tangent is lost without a message), and
+`torch.func.grad` refuses its Functions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,27 +20,45 @@ from torch import Tensor
 from ssg_kernels._torch import schema
 from ssg_kernels._torch.internals import (
     OpOverload,
+    SingleLevelFunction,
     after_autograd,
     any_requires_grad,
+    below_autograd,
     default_values,
-    forward_mode_is_on,
     has_tangent,
-    modes_of_now,
+    live,
+    may_have_tangents,
     operator_name,
-    single_level_apply,
+    without_tangent,
 )
 
 
-class Derivative(torch.autograd.Function):
-    """The base of the Functions below, called as `apply(compute, *arguments of the operator)`."""
+class Outcome(NamedTuple):
+    """What a call computed before its Function records it: the result, and its tangent if an argument has one."""
 
-    @classmethod
-    def apply(cls, *arguments: Any) -> Tensor:
-        return single_level_apply(cls, arguments)
+    result: Tensor
+    tangent: Tensor | None
+
+
+class Derivative(SingleLevelFunction):
+    """The base of the Functions below, called with an Outcome and the arguments of the operator.
+
+    The outcome is computed beforehand, because a Function turns both differentiation modes off in its own methods,
+    and the levels of torch.func further out still need them.
+    """
 
     @staticmethod
-    def forward(compute: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        return compute(*arguments)
+    def forward(outcome: Outcome, *arguments: Any) -> Tensor:
+        return outcome.result
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Tensor | None:
+        return ctx.__dict__.pop("tangent")
+
+    @staticmethod
+    def tangent(primals: Sequence[Any], tangents: Sequence[Tensor | None]) -> Tensor:
+        """The tangent of the result, where one of the arguments has one."""
+        raise NotImplementedError
 
 
 class GuidedLogits(Derivative):
@@ -48,10 +66,9 @@ class GuidedLogits(Derivative):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, logits, prev_logits, size, prev_size, beta, *options = inputs
-        ctx.map = (size, prev_size, *options)
-        needs_beta = ctx.needs_input_grad[5] or forward_mode_is_on()
-        _save(ctx, (logits, prev_logits if needs_beta else None), (beta,))
+        outcome, logits, prev_logits, size, prev_size, beta, *options = inputs
+        ctx.prior = Prior(size, prev_size, *options)
+        _save(ctx, outcome, (logits, prev_logits if ctx.needs_input_grad[5] else None), (beta,))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -64,25 +81,27 @@ class GuidedLogits(Derivative):
             if needs_logits:
                 grad_logits = (_accurate(grad) * (1 + beta.per_sample)).to(grad.dtype)
             if needs_prev_logits:
-                grad_prev_logits = _map(ctx, grad, -beta.scale, transpose=True)
+                grad_prev_logits = ctx.prior(grad, -beta.scale, transpose=True)
             if needs_beta:
-                residual = _accurate(logits) - _map(ctx, _accurate(prev_logits))
+                residual = _accurate(logits) - ctx.prior(_accurate(prev_logits))
                 grad_beta = beta.grad(_accurate(grad) * residual.masked_fill(masked, 0))
         return None, grad_logits, grad_prev_logits, None, None, grad_beta, *[None] * len(needs_options)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        _, d_logits, d_prev_logits, _, _, d_beta, *_ = tangents
-        (logits, prev_logits), (beta,) = _saved(ctx)
+    def tangent(primals: Sequence[Any], tangents: Sequence[Tensor | None]) -> Tensor:
+        logits, prev_logits, size, prev_size, beta, *options = primals
+        d_logits, d_prev_logits, _, _, d_beta, *_ = tangents
+        prior, beta = Prior(size, prev_size, *options), Strength(beta, logits)
+        masked = logits == -math.inf
         terms = []
         if d_logits is not None:
             terms.append((1 + beta.per_sample) * _accurate(d_logits))
         if d_prev_logits is not None:
-            terms.append(_map(ctx, _accurate(d_prev_logits), -beta.scale))
+            terms.append(prior(_accurate(d_prev_logits), -beta.scale))
         if d_beta is not None:
-            residual = _accurate(logits) - _map(ctx, _accurate(prev_logits))
-            terms.append(_Strength(d_beta, logits).per_sample * residual)
-        return _tangent(terms, logits)
+            residual = _accurate(logits) - prior(_accurate(prev_logits))
+            terms.append(Strength(d_beta, logits).per_sample * residual.masked_fill(masked, 0))
+        return sum(terms[1:], terms[0]).masked_fill(masked, 0).to(logits.dtype)
 
 
 class GuidedLogitsCfg(Derivative):
@@ -90,10 +109,10 @@ class GuidedLogitsCfg(Derivative):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, *options = inputs
-        ctx.map = (size, prev_size, *options)
-        needs_strengths = any(ctx.needs_input_grad[5:8]) or forward_mode_is_on()
-        _save(ctx, (logits, prev_logits if needs_strengths else None), (beta, cfg, prev_cfg))
+        outcome, logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, *options = inputs
+        ctx.prior = Prior(size, prev_size, *options)
+        needs_strengths = any(ctx.needs_input_grad[5:8])
+        _save(ctx, outcome, (logits, prev_logits if needs_strengths else None), (beta, cfg, prev_cfg))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -109,37 +128,44 @@ class GuidedLogitsCfg(Derivative):
             if needs_logits:
                 grad_logits = _to_halves(grad_merged, cfg).to(logits.dtype)
             if needs_prev_logits:
-                grad_prev_merged = _map(ctx, grad, -beta.scale, transpose=True)
+                grad_prev_merged = ctx.prior(grad, -beta.scale, transpose=True)
                 grad_prev_logits = _to_halves(grad_prev_merged, prev_cfg).to(logits.dtype)
+            if any(needs_strengths[:3]):
+                logits, prev_logits = _unmasked(masked, logits, prev_logits)
             if needs_beta:
-                residual = _merge(logits, cfg) - _map(ctx, _merge(prev_logits, prev_cfg))
-                grad_beta = beta.grad(grad * residual.masked_fill(masked, 0))
+                residual = _merge(logits, cfg) - ctx.prior(_merge(prev_logits, prev_cfg))
+                grad_beta = beta.grad(grad * residual)
             if needs_cfg:
-                grad_cfg = cfg.grad(grad_merged * _difference(logits).masked_fill(masked, 0))
+                grad_cfg = cfg.grad(grad_merged * _difference(logits))
             if needs_prev_cfg:
-                prior_difference = _map(ctx, _difference(prev_logits), -beta.scale)
-                grad_prev_cfg = prev_cfg.grad(grad * prior_difference.masked_fill(masked, 0))
+                grad_prev_cfg = prev_cfg.grad(grad * ctx.prior(_difference(prev_logits), -beta.scale))
         grads = (None, grad_logits, grad_prev_logits, None, None, grad_beta, grad_cfg, grad_prev_cfg)
         return *grads, *[None] * len(needs_options)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        _, d_logits, d_prev_logits, _, _, d_beta, d_cfg, d_prev_cfg, *_ = tangents
-        (logits, prev_logits), (beta, cfg, prev_cfg) = _saved(ctx)
-        terms = []
+    def tangent(primals: Sequence[Any], tangents: Sequence[Tensor | None]) -> Tensor:
+        logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, *options = primals
+        d_logits, d_prev_logits, _, _, d_beta, d_cfg, d_prev_cfg, *_ = tangents
+        prior = Prior(size, prev_size, *options)
+        beta, cfg, prev_cfg = (Strength(x, logits) for x in (beta, cfg, prev_cfg))
+        masked = logits.chunk(2)[0] == -math.inf
+        dtype, terms = logits.dtype, []
         if d_logits is not None:
             terms.append((1 + beta.per_sample) * _merge(d_logits, cfg))
         if d_prev_logits is not None:
-            terms.append(_map(ctx, _merge(d_prev_logits, prev_cfg), -beta.scale))
+            terms.append(prior(_merge(d_prev_logits, prev_cfg), -beta.scale))
+        if any(d is not None for d in (d_beta, d_cfg, d_prev_cfg)):
+            logits, prev_logits = _unmasked(masked, logits, prev_logits)
         if d_beta is not None:
-            residual = _merge(logits, cfg) - _map(ctx, _merge(prev_logits, prev_cfg))
-            terms.append(_Strength(d_beta, logits).per_sample * residual)
+            residual = _merge(logits, cfg) - prior(_merge(prev_logits, prev_cfg))
+            terms.append(Strength(d_beta, logits).per_sample * residual)
         if d_cfg is not None:
-            terms.append((1 + beta.per_sample) * _Strength(d_cfg, logits).per_sample * _difference(logits))
+            factor = (1 + beta.per_sample) * Strength(d_cfg, logits).per_sample
+            terms.append(factor * _difference(logits))
         if d_prev_cfg is not None:
-            prior_difference = _map(ctx, _difference(prev_logits), -beta.scale)
-            terms.append(_Strength(d_prev_cfg, logits).per_sample * prior_difference)
-        return _tangent(terms, logits.chunk(2)[0])
+            prior_difference = prior(_difference(prev_logits), -beta.scale)
+            terms.append(Strength(d_prev_cfg, logits).per_sample * prior_difference)
+        return sum(terms[1:], terms[0]).masked_fill(masked, 0).to(dtype)
 
 
 class PriorLinear(Derivative):
@@ -147,10 +173,9 @@ class PriorLinear(Derivative):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, x, scale, *options, ctx.transpose = inputs
-        ctx.map = tuple(options)
-        needs_scale = ctx.needs_input_grad[2] or forward_mode_is_on()
-        _save(ctx, (x if needs_scale else None,), (scale,))
+        outcome, x, scale, *options, ctx.transpose = inputs
+        ctx.prior = Prior(*options)
+        _save(ctx, outcome, (x if ctx.needs_input_grad[2] else None,), (scale,))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -159,46 +184,38 @@ class PriorLinear(Derivative):
         if grad is not None:
             x, scale = ctx.saved_tensors
             if needs_x:
-                grad_x = _map(ctx, grad, scale, transpose=not ctx.transpose)
+                grad_x = ctx.prior(grad, scale, transpose=not ctx.transpose)
             if needs_scale:
-                unscaled = _map(ctx, _accurate(x), transpose=ctx.transpose)
-                grad_scale = _Strength(scale, x).grad(_accurate(grad) * unscaled)
+                unscaled = ctx.prior(_accurate(x), transpose=ctx.transpose)
+                grad_scale = Strength(scale, x).grad(_accurate(grad) * unscaled)
         return None, grad_x, grad_scale, *[None] * len(needs_options)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        _, d_x, d_scale, *_ = tangents
-        x, scale = ctx.saved_tensors
+    def tangent(primals: Sequence[Any], tangents: Sequence[Tensor | None]) -> Tensor:
+        x, scale, *options, transpose = primals
+        d_x, d_scale, *_ = tangents
+        prior = Prior(*options)
         terms = []
         if d_x is not None:
-            terms.append(_map(ctx, _accurate(d_x), scale, transpose=ctx.transpose))
+            terms.append(prior(_accurate(d_x), scale, transpose=transpose))
         if d_scale is not None:
-            terms.append(_map(ctx, _accurate(x), d_scale, transpose=ctx.transpose))
-        return sum(terms[1:], terms[0]).to(x.dtype) if terms else None
+            terms.append(prior(_accurate(x), d_scale, transpose=transpose))
+        return sum(terms[1:], terms[0]).to(x.dtype)
 
 
-def _save(ctx: Any, maps: tuple[Tensor | None, ...], strengths: tuple[Tensor | float, ...]) -> None:
-    tensors = (*maps, *(value if isinstance(value, Tensor) else None for value in strengths))
-    ctx.floats = [None if isinstance(value, Tensor) else value for value in strengths]
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors)
-    if forward_mode_is_on():
-        ctx.save_for_forward(*tensors)
+class Prior:
+    """P, the linear map of the prior from (B, L', V) to (B, L, V), as `_prior_linear` computes it."""
+
+    def __init__(self, *options: Any) -> None:
+        self._options = options
+
+    def __call__(self, x: Tensor, scale: Tensor | None = None, *, transpose: bool = False) -> Tensor:
+        """scale * P x, or scale * P^T x."""
+        scale = x.new_ones(()) if scale is None else scale
+        return torch.ops.ssg._prior_linear.default(x, scale, *self._options, transpose)
 
 
-def _saved(ctx: Any) -> tuple[tuple[Tensor, Tensor], tuple[_Strength, ...]]:
-    logits, prev_logits, *tensors = ctx.saved_tensors
-    values = (y if x is None else x for x, y in zip(tensors, ctx.floats, strict=True))
-    return (logits, prev_logits), tuple(_Strength(value, logits) for value in values)
-
-
-def _map(ctx: Any, x: Tensor, scale: Tensor | None = None, *, transpose: bool = False) -> Tensor:
-    """scale * P x or scale * P^T x, with P the linear map of the prior from (B, L', V) to (B, L, V)."""
-    scale = x.new_ones(()) if scale is None else scale
-    return torch.ops.ssg._prior_linear.default(x, scale, *ctx.map, transpose)
-
-
-class _Strength:
+class Strength:
     """A float or a tensor of shape () or (B,), in the dtype that the operator computes `like` in."""
 
     scale: Tensor
@@ -222,7 +239,34 @@ class _Strength:
         return products.sum(dim=(1, 2) if self._value.ndim else None).to(self._value.dtype)
 
 
-def _merge(x: Tensor, cfg: _Strength) -> Tensor:
+def _save(
+    ctx: Any, outcome: Outcome, maps: tuple[Tensor | None, ...], strengths: tuple[Tensor | float, ...]
+) -> None:
+    ctx.tangent = outcome.tangent
+    ctx.floats = [None if isinstance(value, Tensor) else value for value in strengths]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*maps, *(value if isinstance(value, Tensor) else None for value in strengths))
+
+
+def _saved(ctx: Any) -> tuple[tuple[Tensor, Tensor], tuple[Strength, ...]]:
+    logits, prev_logits, *tensors = ctx.saved_tensors
+    values = (y if x is None else x for x, y in zip(tensors, ctx.floats, strict=True))
+    return (logits, prev_logits), tuple(Strength(value, logits) for value in values)
+
+
+def _unmasked(masked: Tensor, logits: Tensor, prev_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Both logits, with zeros where they reach only masked results.
+
+    Derivatives multiply the logits by numbers that are 0 there, and 0 times infinity would be NaN.
+    """
+    columns = masked.all(dim=1, keepdim=True)
+    return (
+        _accurate(logits).masked_fill(torch.cat([masked, masked]), 0),
+        _accurate(prev_logits).masked_fill(torch.cat([columns, columns]), 0),
+    )
+
+
+def _merge(x: Tensor, cfg: Strength) -> Tensor:
     conditional, unconditional = _accurate(x).chunk(2)
     return (1 + cfg.per_sample) * conditional - cfg.per_sample * unconditional
 
@@ -232,15 +276,9 @@ def _difference(x: Tensor) -> Tensor:
     return conditional - unconditional
 
 
-def _to_halves(merged: Tensor, cfg: _Strength) -> Tensor:
+def _to_halves(merged: Tensor, cfg: Strength) -> Tensor:
     """The adjoint of `_merge`."""
     return torch.cat([(1 + cfg.per_sample) * merged, -cfg.per_sample * merged])
-
-
-def _tangent(terms: list[Tensor], logits: Tensor) -> Tensor | None:
-    if not terms:
-        return None
-    return sum(terms[1:], terms[0]).masked_fill(logits == -math.inf, 0).to(logits.dtype)
 
 
 def _accurate(x: Tensor) -> Tensor:
@@ -255,18 +293,25 @@ def _autograd_kernel(op: OpOverload, derivative: type[Derivative]) -> Callable[.
     go_on, defaults = after_autograd(op), default_values(op)
 
     def kernel(keyset: Any, *arguments: Any) -> Tensor:
-        if not forward_mode_is_on() and not (torch.is_grad_enabled() and any_requires_grad(*arguments)):
+        requires_grad = torch.is_grad_enabled() and any_requires_grad(*arguments)
+        if not requires_grad and not may_have_tangents():
             return go_on(keyset, *arguments)
-        modes = modes_of_now()
-
-        def compute(*arguments: Any) -> Tensor:
-            with modes():
-                return go_on(keyset, *arguments)
-
         # The dispatcher leaves out trailing arguments that equal their defaults.
-        return derivative.apply(compute, *arguments, *defaults[len(arguments) :])
+        arguments = live((*arguments, *defaults[len(arguments) :]))
+        tangent = _tangent(derivative, arguments) if may_have_tangents() else None
+        with below_autograd():
+            result = go_on(keyset, *arguments)
+        if not requires_grad and tangent is None:
+            return result
+        return derivative.apply(Outcome(result, tangent), *arguments)
 
     return kernel
+
+
+def _tangent(derivative: type[Derivative], arguments: Sequence[Any]) -> Tensor | None:
+    """The tangent of the operator's result; None where no argument has one."""
+    primals, tangents = zip(*map(without_tangent, arguments), strict=True)
+    return derivative.tangent(primals, tangents) if any(t is not None for t in tangents) else None
 
 
 def _no_derivative_kernel(op: OpOverload) -> Callable[..., Tensor]:
@@ -274,7 +319,7 @@ def _no_derivative_kernel(op: OpOverload) -> Callable[..., Tensor]:
     go_on = after_autograd(op)
 
     def kernel(keyset: Any, *arguments: Any) -> Tensor:
-        if forward_mode_is_on() and any(map(has_tangent, arguments)):
+        if may_have_tangents() and any(map(has_tangent, arguments)):
             raise RuntimeError(
                 f"{operator_name(op)} is not differentiable, but one of its arguments has a forward-mode tangent"
             )
@@ -291,13 +336,9 @@ def _register() -> None:
             schema.implement(overload.qualname, kernel, "Autograd", with_keyset=True)
     prior_linear = _autograd_kernel(torch.ops.ssg._prior_linear.default, PriorLinear)
     schema.implement(schema.PRIOR_LINEAR, prior_linear, "Autograd", with_keyset=True)
-    tempered = torch.ops.ssg._sample_tempered
-    for qualname, op in (
-        (schema.SAMPLE, torch.ops.ssg.sample.default),
-        (schema.SAMPLE_TEMPERED, tempered.default),
-        (schema.SAMPLE_TEMPERED_FLOAT, tempered.float),
-    ):
-        schema.implement(qualname, _no_derivative_kernel(op), "Autograd", with_keyset=True)
+    for qualname in (schema.SAMPLE, *schema.TEMPERED):
+        kernel = _no_derivative_kernel(schema.op_of(qualname))
+        schema.implement(qualname, kernel, "Autograd", with_keyset=True)
 
 
 _register()

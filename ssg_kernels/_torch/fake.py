@@ -40,12 +40,14 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
 
 
 def sample_tempered(
-    logits: Tensor, uniform: Tensor, scale: Strength, top_k: int = 0, top_p: float = 0.0
+    logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor = 0, top_p: Strength = 0.0
 ) -> Tensor:
     return _sampled("_sample_tempered", logits, uniform, scale, top_k, top_p)
 
 
-def _sampled(name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: float) -> Tensor:
+def _sampled(
+    name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor, top_p: Strength
+) -> Tensor:
     _checks.sample(name, logits, uniform, scale, top_k, top_p)
     return logits.new_empty(logits.shape[:2], dtype=torch.int64)
 
@@ -55,8 +57,7 @@ def _register() -> None:
         **{o.qualname: functools.partial(guided, o.operator) for o in schema.OVERLOADS},
         schema.PRIOR_LINEAR: prior_linear,
         schema.SAMPLE: sample,
-        schema.SAMPLE_TEMPERED: sample_tempered,
-        schema.SAMPLE_TEMPERED_FLOAT: sample_tempered,
+        **dict.fromkeys(schema.TEMPERED, sample_tempered),
     }
     for qualname, fake in fakes.items():
         torch.library.register_fake(qualname, fake, lib=schema.LIBRARY)

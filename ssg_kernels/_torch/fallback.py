@@ -66,27 +66,32 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
 
 
 def sample_tempered(
-    logits: Tensor, uniform: Tensor, scale: Strength, top_k: int = 0, top_p: float = 0.0
+    logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor = 0, top_p: Strength = 0.0
 ) -> Tensor:
-    """Either overload of `_sample_tempered`."""
+    """Any overload of `_sample_tempered`."""
     return _sampled("_sample_tempered", logits, uniform, scale, top_k, top_p)
 
 
-def _sampled(name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: float) -> Tensor:
+def _sampled(
+    name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor, top_p: Strength
+) -> Tensor:
     _checks.sample(name, logits, uniform, scale, top_k, top_p)
     draw = backends.triton().sample if backends.resolve(logits.device) == "triton" else reference.draw
     return reference.refuse_empty_rows(draw(logits, uniform, scale, top_k, top_p), logits, scale)
 
 
-def _with_error(kernel: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, str]]:
+def _with_error(kernel: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
     """The kernel with its error as a text: what `schema.fallback_name` promises."""
 
-    def guarded(*arguments: object, out: Tensor | None = None) -> tuple[Tensor, str]:
+    def guarded(*arguments: object, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         given = {} if out is None else {"out": out}
         try:
-            return kernel(*arguments, **given), ""
+            return kernel(*arguments, **given), torch.empty(0, dtype=torch.uint8)
         except Exception as error:  # whatever it is, the caller raises it again
-            return torch.empty(0) if out is None else out, str(error) or type(error).__name__
+            text = str(error) or type(error).__name__
+            return torch.empty(0) if out is None else out, torch.tensor(
+                list(text.encode()), dtype=torch.uint8
+            )
 
     return guarded
 
@@ -96,8 +101,7 @@ def _register() -> None:
         **{o.qualname: functools.partial(guided, o.operator) for o in schema.OVERLOADS},
         schema.PRIOR_LINEAR: prior_linear,
         schema.SAMPLE: sample,
-        schema.SAMPLE_TEMPERED: sample_tempered,
-        schema.SAMPLE_TEMPERED_FLOAT: sample_tempered,
+        **dict.fromkeys(schema.TEMPERED, sample_tempered),
     }
     for qualname, kernel in kernels.items():
         schema.implement(qualname, kernel, "CompositeExplicitAutograd")

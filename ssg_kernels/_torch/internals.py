@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,21 +16,26 @@ from torch._C import (
 from torch._functorch.utils import enable_single_level_autograd_function, unwrap_dead_wrappers
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+from torch.fx.experimental.symbolic_shapes import has_static_value
 
 __all__ = [
     "OpOverload",
     "OpOverloadPacket",
+    "SingleLevelFunction",
     "after_autograd",
     "after_views",
     "any_requires_grad",
     "below_autograd",
     "default_values",
-    "forward_mode_is_on",
     "has_tangent",
-    "modes_of_now",
+    "is_constant",
+    "live",
+    "may_have_tangents",
+    "missing",
     "operator_name",
-    "single_level_apply",
     "unwrapped",
+    "without_tangent",
 ]
 
 below_autograd = _AutoDispatchBelowAutograd
@@ -63,40 +67,49 @@ def any_requires_grad(*arguments: Any) -> bool:
     return _any_requires_grad(*arguments)
 
 
-def forward_mode_is_on() -> bool:
-    """Whether a forward-mode level is active, so that an argument may have a tangent."""
-    return forward_ad._current_level >= 0
+def may_have_tangents() -> bool:
+    """Whether tensors can have forward-mode tangents now.
+
+    `forward_ad` counts its levels in Python. A graph that torch.compile captured opens a level without that count, but
+    only inside a torch.func transform.
+    """
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+def without_tangent(x: Any) -> tuple[Any, Tensor | None]:
+    """`x` without its forward-mode tangent, and the tangent; None where `x` has none or is no tensor."""
+    # Level 0 is the only one there is. By default `unpack_dual` asks the count in Python.
+    return forward_ad.unpack_dual(x, level=0) if isinstance(x, Tensor) else (x, None)
 
 
 def has_tangent(x: object) -> bool:
     """Whether `x` is a tensor with a forward-mode tangent."""
-    return isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
+    return without_tangent(x)[1] is not None
 
 
-def single_level_apply(function: type[torch.autograd.Function], arguments: tuple[Any, ...]) -> Tensor:
-    """`function.apply`, at the functorch level that the arguments belong to.
+class SingleLevelFunction(_SingleLevelFunction):
+    """An autograd Function for kernels under the autograd keys.
 
-    `Function.apply` itself would begin again at the outermost functorch transform. An autograd kernel runs at one
-    level, with the tensors of that level.
+    `torch.autograd.Function.apply` would begin again at the outermost torch.func transform. A kernel runs at one level,
+    with the tensors of that level.
     """
-    with enable_single_level_autograd_function():
-        return super(torch.autograd.Function, function).apply(*unwrap_dead_wrappers(arguments))  # type: ignore[misc]
+
+    _compiled_autograd_key = staticmethod(torch.autograd.Function._compiled_autograd_key)
+
+    @classmethod
+    def apply(cls, *arguments: Any) -> Any:
+        with enable_single_level_autograd_function():
+            return super().apply(*arguments)  # type: ignore[misc]
 
 
-def modes_of_now() -> Callable[[], AbstractContextManager[None]]:
-    """Remembers which differentiation modes are on. The context that it returns turns them on, below the autograd keys.
+def live(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments without the wrappers that torch.func transforms leave behind after their end."""
+    return unwrap_dead_wrappers(arguments)
 
-    An autograd Function turns both modes off in its forward, but the functorch levels below still need them.
-    """
-    grad = torch.is_grad_enabled()
-    forward = torch._C._is_fwd_grad_enabled()
 
-    @contextmanager
-    def context() -> Iterator[None]:
-        with torch.set_grad_enabled(grad), forward_ad._set_fwd_grad_enabled(forward), below_autograd():
-            yield
-
-    return context
+def is_constant(number: float) -> bool:
+    """Whether compiled code is bound to this value of the number; False where the number is an input of its graph."""
+    return has_static_value(number)
 
 
 def default_values(op: OpOverload) -> list[Any]:
@@ -112,3 +125,35 @@ def operator_name(op: OpOverload) -> str:
 def unwrapped(op: OpOverload) -> Any:
     """The callable inside the overload, which is faster to call."""
     return op._op
+
+
+def missing() -> list[str]:
+    """What the operators cannot do with this version of torch, each with torch's reason."""
+
+    def prior(x: Tensor) -> Tensor:
+        options = ((1, 1), (1, 1), "dse", "bilinear", False, False)
+        return torch.ops.ssg._prior_linear.default(x, x.new_empty(()), *options)
+
+    def tangent(x: Tensor) -> Tensor:
+        return torch.func.jvp(prior, (x,), (x,))[1]
+
+    def sharding() -> None:
+        if torch.distributed.is_available():
+            from torch.distributed.tensor.experimental import register_sharding  # noqa: F401
+
+    # Meta tensors: every step is taken, and nothing is computed.
+    x = torch.empty(1, 1, 1, device="meta")
+    uses: dict[str, Callable[[], object]] = {
+        "torch.func.grad": lambda: torch.func.grad(lambda x: prior(x).sum())(x),
+        "torch.func.jvp": lambda: tangent(x),
+        "torch.func.jvp of torch.func.jvp": lambda: torch.func.jvp(tangent, (x,), (x,)),
+        "torch.func.vmap": lambda: torch.func.vmap(prior)(x[None]),
+        "sharding of DTensor": sharding,
+    }
+    found = []
+    for name, use in uses.items():
+        try:
+            use()
+        except Exception as error:  # whatever it is, torch lacks something
+            found.append(f"{name}: {(str(error) or type(error).__name__).splitlines()[0]}")
+    return found

@@ -15,8 +15,8 @@ from ssg_kernels._torch.internals import (
     after_views,
     any_requires_grad,
     below_autograd,
-    forward_mode_is_on,
     has_tangent,
+    may_have_tangents,
     operator_name,
 )
 
@@ -27,7 +27,7 @@ def _autograd_kernel(op: OpOverload) -> Callable[..., Tensor]:
     def kernel(keyset: Any, *arguments: Any, out: Tensor) -> Tensor:
         if torch.is_grad_enabled() and any_requires_grad(*arguments, out):
             raise RuntimeError(_refusal(op, "but one of the arguments requires grad"))
-        if forward_mode_is_on() and any(map(has_tangent, (*arguments, out))):
+        if may_have_tangents() and any(map(has_tangent, (*arguments, out))):
             raise RuntimeError(_refusal(op, "but one of the arguments has a forward-mode tangent"))
         with below_autograd():
             write(keyset, *arguments, out=out)
@@ -49,8 +49,8 @@ def _inference_kernel(op: OpOverload) -> Callable[..., Tensor]:
     return kernel
 
 
-def _functional_kernel(op: OpOverload) -> Callable[..., Tensor]:
-    """For compilers: the operator, then a copy. They remove the copy where `out` is no input of the graph."""
+def functional_kernel(op: OpOverload) -> Callable[..., Tensor]:
+    """The operator, then a copy. Compilers remove the copy where `out` is no input of the graph."""
 
     def kernel(*arguments: Any, out: Tensor) -> Tensor:
         return out.copy_(op(*arguments))
@@ -77,7 +77,7 @@ def _register() -> None:
             op, functional = overload.op, overload.functional.op
             schema.implement(overload.qualname, _autograd_kernel(op), "Autograd", with_keyset=True)
             schema.implement(overload.qualname, _inference_kernel(op), "ADInplaceOrView", with_keyset=True)
-            schema.implement(overload.qualname, _functional_kernel(functional), "Functionalize")
+            schema.implement(overload.qualname, functional_kernel(functional), "Functionalize")
             schema.implement(overload.qualname, _vmap_kernel(op), "FuncTorchBatched")
 
 

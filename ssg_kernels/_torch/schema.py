@@ -57,8 +57,7 @@ class Overload:
 
     @property
     def op(self) -> OpOverload:
-        packet = getattr(torch.ops.ssg, self.operator)
-        return getattr(packet, self.name or "default")
+        return op_of(self.qualname)
 
     @property
     def functional(self) -> Overload:
@@ -82,6 +81,10 @@ PRIOR_LINEAR = "ssg::_prior_linear"
 SAMPLE = "ssg::sample"
 SAMPLE_TEMPERED = "ssg::_sample_tempered"
 SAMPLE_TEMPERED_FLOAT = "ssg::_sample_tempered.float"
+# For compiled code, which is bound to the values of numbers: the filters are tensors of shape () or (B,) as well.
+SAMPLE_TEMPERED_TENSORS = "ssg::_sample_tempered.tensors"
+# All that multiply by a scale.
+TEMPERED = (SAMPLE_TEMPERED, SAMPLE_TEMPERED_FLOAT, SAMPLE_TEMPERED_TENSORS)
 
 _FILTERS = "SymInt top_k=0, float top_p=0.0"
 # qualified name -> (arguments, result)
@@ -95,6 +98,10 @@ _SCHEMAS = {
     SAMPLE: (f"Tensor logits, Tensor uniform, {_FILTERS}", "Tensor"),
     SAMPLE_TEMPERED: (f"Tensor logits, Tensor uniform, Tensor scale, {_FILTERS}", "Tensor"),
     SAMPLE_TEMPERED_FLOAT: (f"Tensor logits, Tensor uniform, float scale, {_FILTERS}", "Tensor"),
+    SAMPLE_TEMPERED_TENSORS: (
+        "Tensor logits, Tensor uniform, Tensor scale, Tensor top_k, Tensor top_p",
+        "Tensor",
+    ),
 }
 
 
@@ -102,7 +109,8 @@ def fallback_name(qualname: str) -> str:
     """The operator to which a compiled kernel hands a call that it does not serve.
 
     It takes the same arguments and returns the result and the text of an error, which is empty where there is none: an
-    exception would lose its text on the way through the C interface.
+    exception would lose its text on the way through the C interface. The text is a tensor of its bytes, since that
+    interface mixes up results of different types (up to torch 2.13).
     """
     return "ssg::_fallback_" + qualname.removeprefix("ssg::").removeprefix("_")
 
@@ -110,8 +118,14 @@ def fallback_name(qualname: str) -> str:
 for _qualname, (_arguments, _result) in _SCHEMAS.items():
     LIBRARY.define(f"{_qualname.removeprefix('ssg::')}({_arguments}) -> {_result}", tags=_TAGS)
     LIBRARY.define(
-        f"{fallback_name(_qualname).removeprefix('ssg::')}({_arguments}) -> ({_result}, str)", tags=_TAGS
+        f"{fallback_name(_qualname).removeprefix('ssg::')}({_arguments}) -> ({_result}, Tensor)", tags=_TAGS
     )
+
+
+def op_of(qualname: str) -> OpOverload:
+    """The overload of a qualified name."""
+    operator, _, overload = qualname.removeprefix("ssg::").partition(".")
+    return getattr(getattr(torch.ops.ssg, operator), overload or "default")
 
 
 def implement(qualname: str, kernel: Callable[..., object], key: str, *, with_keyset: bool = False) -> None:

@@ -1,6 +1,9 @@
 """How DTensor may shard the operators without communication: the guided operators over the batch and the vocabulary,
 and sampling over the batch and the tokens.
 
+An overload with `out` computes the functional overload and copies its result into `out`, which keeps its own layout:
+DTensor itself does not lay out an `out` argument, so a rule for the overload would be wrong in any other layout.
+
 Importing `torch.distributed.tensor` takes long, and most users do not need it. So the rules are registered when
 somebody imports it.
 """
@@ -15,13 +18,27 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ssg_kernels._torch import schema
+from ssg_kernels._torch import out, schema
 
 _DTENSOR = "torch.distributed.tensor"
 
 
+def replicated_like(x: Tensor, like: Tensor) -> Tensor:
+    """`x` as a DTensor that every rank has whole, if `like` is a DTensor; `x` itself otherwise.
+
+    DTensor takes the part of a rank from it without communication. Every rank must pass the same values.
+    """
+    module = sys.modules.get(_DTENSOR)
+    if module is None or not isinstance(like, module.DTensor):
+        return x
+    mesh = like.device_mesh
+    return module.DTensor.from_local(x, mesh, [module.Replicate()] * mesh.ndim, run_check=False)
+
+
 def _register() -> None:
+    _register_out()
     try:
         from torch.distributed.tensor.experimental import register_sharding
     except (
@@ -32,9 +49,23 @@ def _register() -> None:
         if not overload.is_out:
             register_sharding(overload.op)(_guided_rule(overload))
     register_sharding(torch.ops.ssg._prior_linear.default)(_prior_linear_rule)
-    tempered = torch.ops.ssg._sample_tempered
-    for op in (torch.ops.ssg.sample.default, tempered.default, tempered.float):
-        register_sharding(op)(_sample_rule)
+    for qualname in (schema.SAMPLE, *schema.TEMPERED):
+        register_sharding(schema.op_of(qualname))(_sample_rule)
+
+
+def _register_out() -> None:
+    from torch.distributed.tensor import DTensor
+
+    for overload in schema.OVERLOADS:
+        if overload.is_out:
+            functional = out.functional_kernel(overload.functional.op)
+
+            def rule(
+                mode: Any, op: Any, types: Any, args: Any, kwargs: Any, functional: Any = functional
+            ) -> Tensor:
+                return functional(*args, **kwargs)
+
+            torch.library.register_torch_dispatch(overload.qualname, DTensor, rule, lib=schema.LIBRARY)
 
 
 def _guided_rule(overload: schema.Overload) -> Any:

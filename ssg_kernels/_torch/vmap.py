@@ -11,7 +11,6 @@ from torch import Tensor
 from ssg_kernels import _checks
 from ssg_kernels._call import GuidedCall
 from ssg_kernels._torch import schema
-from ssg_kernels._torch.internals import OpOverload
 
 
 def _guided_rule(overload: schema.Overload) -> Callable[..., tuple[Tensor, int]]:
@@ -42,26 +41,24 @@ def _prior_linear_rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tu
     return result.unflatten(0, (count, batch)), 0
 
 
-def _sample_rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Tensor, int]:
-    return _sampled("sample", torch.ops.ssg.sample.default, 2, info, in_dims, arguments)
+def _sample_rule(qualname: str) -> Callable[..., tuple[Tensor, int]]:
+    op, name = schema.op_of(qualname), qualname.removeprefix("ssg::").partition(".")[0]
+    numbers = 0 if qualname == schema.SAMPLE else 1  # scale, before top_k and top_p
 
+    def rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Tensor, int]:
+        logits, uniform, *others = (_first(x, dim) for x, dim in zip(arguments, in_dims, strict=True))
+        # The dispatcher leaves out trailing arguments that equal their defaults.
+        others += (0, 0.0)[len(others) - numbers :]
+        scale = others[0] if numbers else 1.0
+        _checks.sample(name, logits, uniform, scale, *others[numbers:])
+        count, batch = info.batch_size, logits.shape[0]
+        folded: list[Any] = [_fold(arguments[i], in_dims[i], count) for i in (0, 1)]
+        folded += [
+            _fold_strength(x, dim, count, batch) for x, dim in zip(arguments[2:], in_dims[2:], strict=True)
+        ]
+        return op(*folded).unflatten(0, (count, batch)), 0
 
-def _sample_tempered_rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Tensor, int]:
-    packet = torch.ops.ssg._sample_tempered
-    op = packet.default if isinstance(arguments[2], Tensor) else packet.float
-    return _sampled("_sample_tempered", op, 3, info, in_dims, arguments)
-
-
-def _sampled(
-    name: str, op: OpOverload, tensors: int, info: Any, in_dims: Sequence[Any], arguments: Sequence[Any]
-) -> tuple[Tensor, int]:
-    logits, uniform, *scale = (_first(x, dim) for x, dim in zip(arguments[:tensors], in_dims, strict=False))
-    filters: list[Any] = [*arguments[tensors:], *(0, 0.0)[len(arguments) - tensors :]]
-    _checks.sample(name, logits, uniform, scale[0] if scale else 1.0, *filters)
-    count, batch = info.batch_size, logits.shape[0]
-    folded: list[Any] = [_fold(arguments[i], in_dims[i], count) for i in (0, 1)]
-    folded += [_fold_strength(x, in_dims[2], count, batch) for x in arguments[2:tensors]]
-    return op(*folded, *filters).unflatten(0, (count, batch)), 0
+    return rule
 
 
 def _first(x: Any, dim: Any) -> Any:
@@ -92,9 +89,8 @@ def _register() -> None:
         if not overload.is_out:
             torch.library.register_vmap(overload.qualname, _guided_rule(overload), lib=schema.LIBRARY)
     torch.library.register_vmap(schema.PRIOR_LINEAR, _prior_linear_rule, lib=schema.LIBRARY)
-    torch.library.register_vmap(schema.SAMPLE, _sample_rule, lib=schema.LIBRARY)
-    for qualname in (schema.SAMPLE_TEMPERED, schema.SAMPLE_TEMPERED_FLOAT):
-        torch.library.register_vmap(qualname, _sample_tempered_rule, lib=schema.LIBRARY)
+    for qualname in (schema.SAMPLE, *schema.TEMPERED):
+        torch.library.register_vmap(qualname, _sample_rule(qualname), lib=schema.LIBRARY)
 
 
 _register()

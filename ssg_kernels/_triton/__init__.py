@@ -1,6 +1,6 @@
-"""The Triton backend: one pass over the logits on NVIDIA and AMD GPUs, or on the CPU under Triton's interpreter.
+"""The Triton backend: one pass over the logits on NVIDIA and AMD GPUs, or on the CPU in Triton's interpreter.
 
-Triton is imported by the first call, not by importing ssg_kernels.
+The first call imports Triton; importing ssg_kernels does not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ssg_kernels._call import GuidedCall, Options, Strength
 
 
 def unavailable(device: torch.device) -> str | None:
-    """Why Triton cannot serve tensors on `device`; None where it can."""
+    """Why Triton cannot serve tensors on `device`, or None if it can."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return _unavailable(device.type, interpreted)
 
@@ -35,25 +35,25 @@ def _unavailable(device_type: str, interpreted: bool) -> str | None:
     if device_type == "cuda":
         try:
             importlib.import_module("triton").runtime.driver.active.get_current_target()
-        except Exception as reason:  # whatever a driver that is missing or does not fit raises
+        except Exception as reason:  # a missing or unsuitable driver may raise anything
             return f"triton finds no usable GPU driver: {reason}"
     return None
 
 
 def guided(call: GuidedCall) -> Tensor:
-    """`guided_logits` or `guided_logits_cfg` of checked arguments; `call.out` may be the logits themselves."""
+    """Computes `guided_logits` or `guided_logits_cfg` of checked arguments. `call.out` may be the logits themselves."""
     return _launch().guided(call)
 
 
 def prior_linear(
     x: Tensor, scale: Tensor, size: Sequence[int], prev_size: Sequence[int], options: Options, transpose: bool
 ) -> Tensor:
-    """scale * P x, (B, L, V) from (B, L', V), or its transpose, scale * P^T x."""
+    """scale * P x, which takes (B, L', V) to (B, L, V), or with `transpose` scale * P^T x."""
     return _launch().linear(x, scale, size, prev_size, options, transpose)
 
 
-def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: float) -> Tensor:
-    """`ssg::_sample_tempered` of checked arguments; -1 for a row that has no answer."""
+def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor, top_p: Strength) -> Tensor:
+    """Computes `ssg::_sample_tempered` of checked arguments. A row that has no answer gives -1."""
     return _launch().sample(logits, uniform, scale, top_k, top_p)
 
 

@@ -1,11 +1,11 @@
 """The factors of the prior in float64, folded and padded into the tables that the kernels read.
 
-method.md's matrices: per axis from n to N points, U interpolates, B copies the coarse spectrum and G is the
-interpolated signal's low band; the prior is a sum of terms H x W^T of them.
+docs/method.md defines the matrices. For an axis from n to N points, U interpolates, B copies the coarse spectrum, and
+G is the low band of the interpolated signal. The prior is a sum of terms H x W^T of these factors.
 
-An axis is symmetric where J M J = M for each of its factors M, with J reversing the axis. Then M maps even to even
-and odd to odd: with x_i +- x_i' of a point i and its mirror i', the outputs r and r' are the sum and the difference
-of an even and an odd product of half the length.
+Let J reverse an axis. The axis is symmetric if J M J = M for each of its factors M. Such an M maps even signals to
+even ones and odd signals to odd ones. A kernel then forms x_i + x_i' and x_i - x_i' of each point i and its mirror i',
+and multiplies each by a half of M (`fold`). The outputs r and r' are the sum and the difference of the two products.
 """
 
 from __future__ import annotations
@@ -18,51 +18,48 @@ import torch
 from torch import Tensor
 
 from ssg_kernels import reference
+from ssg_kernels._names import PRIOR_TERMS
 
 Size = tuple[int, int]
 Term = tuple[Tensor, Tensor]
 
 
-def axis_factors(n: int, m: int, interpolation: str, rescale: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """U, B and G of an axis from n to m points, (m, n) each, float64 on the CPU."""
+def axis_factors(n: int, m: int, interpolation: str, rescale: bool) -> dict[str, Tensor]:
+    """The factors U, B and G of an axis from n to m points: (m, n) each, in float64 on the CPU."""
     if n == m:
-        # Exactly the identity, not up to rounding: equal sizes return the previous logits themselves.
-        return (torch.eye(n, dtype=torch.float64, device="cpu"),) * 3
+        # The exact identity, without rounding errors: at equal sizes the prior is the previous logits themselves.
+        return dict.fromkeys("UBG", torch.eye(n, dtype=torch.float64, device="cpu"))
     with torch.device("cpu"):
         u = reference.interpolation_weights(n, m, interpolation).contiguous()
         low = reference.dct_matrix(m)[:n]
         gain = math.sqrt(m / n) if rescale else 1.0
-        return u, gain * (low.mT @ reference.dct_matrix(n)), low.mT @ (low @ u)
-
-
-# The terms of each prior: which of an axis' factors U, B and G (by index), and the sign of their product.
-_TERMS = {"dse": ((0, 1.0), (1, 1.0), (2, -1.0)), "dse_zero_pad": ((1, 1.0),), "spatial": ((0, 1.0),)}
+        return {"U": u, "B": gain * (low.mT @ reference.dct_matrix(n)), "G": low.mT @ (low @ u)}
 
 
 def term_count(size: Size, prev_size: Size, prior: str) -> int:
-    """How many terms `prior_terms` gives: one where an axis does not grow, since its factors are all the identity."""
+    """How many terms `prior_terms` returns: one if an axis does not grow, because its factors are all the identity."""
     grows = all(n < m for n, m in zip(prev_size, size, strict=True))
-    return len(_TERMS[prior]) if grows else 1
+    return len(PRIOR_TERMS[prior]) if grows else 1
 
 
 def prior_terms(
     size: Size, prev_size: Size, prior: str, interpolation: str, rescale: bool, transpose: bool
 ) -> list[Term]:
-    """(H, W) of each term of the prior, or of its transpose; one term where an axis does not grow."""
+    """(H, W) of each term of the prior, or of its transpose. If an axis does not grow, one term is the sum of all."""
     h, w = (axis_factors(n, m, interpolation, rescale) for n, m in zip(prev_size, size, strict=True))
-    terms = [(sign * h[i], w[i]) for i, sign in _TERMS[prior]]
+    terms = [(sign * h[factor], w[factor]) for sign, factor in PRIOR_TERMS[prior]]
     if size[1] == prev_size[1]:
         terms = [(torch.stack([a for a, _ in terms]).sum(0), terms[0][1])]
     elif size[0] == prev_size[0]:
-        signed = [sign * w[i] for i, sign in _TERMS[prior]]
-        terms = [(h[0], torch.stack(signed).sum(0))]
+        signed = [sign * w[factor] for sign, factor in PRIOR_TERMS[prior]]
+        terms = [(h["U"], torch.stack(signed).sum(0))]
     return [(a.mT.contiguous(), b.mT.contiguous()) for a, b in terms] if transpose else terms
 
 
 @functools.cache
 def is_symmetric(n: int, m: int, prior: str, interpolation: str) -> bool:
-    """Whether every factor of an axis from n to m points is symmetric. The DCT's always are; U's symmetry decides."""
-    if n == m or not any(i != 1 for i, _ in _TERMS[prior]):
+    """Whether every factor of an axis from n to m points is symmetric. B always is, and G is if U is."""
+    if n == m or all(factor == "B" for _, factor in PRIOR_TERMS[prior]):
         return True
     u = reference.interpolation_weights(n, m, interpolation)
     return torch.allclose(u, u.flip(0, 1), rtol=0, atol=1e-13)
@@ -71,7 +68,8 @@ def is_symmetric(n: int, m: int, prior: str, interpolation: str) -> bool:
 def fold(factor: Tensor) -> tuple[Tensor, Tensor]:
     """The even and the odd half of a symmetric (N, n) factor, (ceil(N/2), ceil(n/2)) each.
 
-    They multiply x_i + x_i' and x_i - x_i'; a middle point is its own mirror, and so counts twice.
+    They multiply x_i + x_i' and x_i - x_i'. A middle point is its own mirror and counts twice in the sum, so its even
+    column is halved.
     """
     outputs, inputs = ((n + 1) // 2 for n in factor.shape)
     near, far = factor[:outputs, :inputs], factor.flip(1)[:outputs, :inputs]
@@ -82,9 +80,10 @@ def fold(factor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dense_table(terms: Sequence[Term], halves: bool, rows: int, columns: int) -> Tensor:
-    """The prior as matrices of tokens by tokens, padded with zeros to (quarters, rows, columns) multiples.
+    """The prior as a table (quarters, rows, columns) of matrices of tokens by tokens.
 
-    One matrix, or with `halves` the four of (even, odd) along h times (even, odd) along w.
+    It holds one matrix, or with `halves` four: (even, odd) along h times (even, odd) along w. Zeros pad each matrix to
+    multiples of `rows` and `columns`.
     """
     if not halves:
         return _padded([_summed(terms)], rows, columns)
@@ -94,7 +93,10 @@ def dense_table(terms: Sequence[Term], halves: bool, rows: int, columns: int) ->
 
 
 def axis_table(factors: Sequence[Tensor], terms: int, rows: int, columns: int) -> Tensor:
-    """One axis' factors, padded with zeros to (terms, rows, columns) multiples; `terms` at least their number."""
+    """The factors of one axis as a table (terms, rows, columns).
+
+    Zeros pad it to `terms`, which is at least the number of factors, and to multiples of `rows` and `columns`.
+    """
     return _padded([*factors, *[torch.zeros_like(factors[0])] * (terms - len(factors))], rows, columns)
 
 

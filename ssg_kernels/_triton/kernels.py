@@ -1,13 +1,13 @@
-"""The kernels: one pass over the logits, and nothing but the result is written.
+"""The guidance kernels. Each makes one pass over the logits and writes nothing but the result.
 
-Each computes, for every sample and vocabulary column,
+For every sample and vocabulary column a kernel computes
 
     out = (1 + beta) * m(current) - beta * P m(previous),  m(x) = x  or  (1 + t) * conditional - t * unconditional
 
-or, with SOURCES = 0, out = beta * P previous. Logits are read in their own dtype and widened at once; tokens are
-addressed in 64 bits; what lies beyond a tile's end is read as 0 and meets a 0 in the table. A strength is a tensor
-with its stride (0 where it is 0-d), or a float with the stride None. Vocabulary columns never mix: they are the
-columns of every product.
+With SOURCES = 0 it computes out = beta * P previous. The kernels read logits in their own dtype and widen them at
+once. They address tokens in 64 bits. Where a tile reaches beyond the map or the vocabulary they read 0, and the table
+is padded with 0 too. A strength is a tensor with its stride (0 if it is 0-d), or a float with the stride None.
+Vocabulary columns never mix, because they are the columns of every product.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _strength(value, stride, sample, COMPUTE: tl.constexpr):
 
 @triton.jit
 def _merged(logits, half, t, mask, SOURCES: tl.constexpr, COMPUTE: tl.constexpr):
-    """Logits, or with two SOURCES the merge with those of the unconditional half, `half` elements on."""
+    """Loads logits. With two SOURCES it merges them with the unconditional half, which lies `half` elements further."""
     x = tl.load(logits, mask=mask, other=0.0).to(COMPUTE)
     if SOURCES == 2:
         x = (1 + t) * x - t * tl.load(logits + half, mask=mask, other=0.0).to(COMPUTE)
@@ -49,17 +49,17 @@ def _guide(
         if SOURCES == 2:
             merged = (1 + t) * conditional - t * tl.load(current + half, mask=mask, other=0.0).to(COMPUTE)
         result = (1 + beta) * merged - beta * prior
-        # Samplers mask tokens with -inf: those stay masked.
+        # Samplers mask tokens with -inf. Masked tokens stay masked.
         result = tl.where(conditional == float("-inf"), float("-inf"), result)
     tl.store(out + tokens * out_token, result.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def _dot(a, b, acc, PRECISION: tl.constexpr):
-    """a @ b + acc, accurate as float32.
+    """a @ b + acc, as accurate as in float32.
 
-    tf32x3: both operands split into what tf32 holds exactly and a rest, and three products of these in one
-    accumulator. tl.dot's own tf32x3 brings the small products back into registers in between.
+    With tf32x3, each operand is split into a part that tf32 holds exactly and a rest, and three products of these parts
+    go into one accumulator. tl.dot has a tf32x3 too, but it moves the small products to registers in between.
     """
     if PRECISION == "tf32x3":
         a_high = (a.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
@@ -82,14 +82,15 @@ def fma_kernel(
     TOKENS: tl.constexpr, PREV_TOKENS: tl.constexpr, SOURCES: tl.constexpr, COMPUTE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """Dense without matrix instructions: outer products of a column of the prior's matrix and a token's logits.
+    """The dense form without matrix instructions: sums outer products of a column of the prior's matrix and the logits
+    of a token.
 
     `table` is the (columns, rows) transpose of the padded matrix.
     """
     ROW_TILES: tl.constexpr = (TOKENS + BLOCK_M - 1) // BLOCK_M
     K_END: tl.constexpr = (PREV_TOKENS + BLOCK_K - 1) // BLOCK_K * BLOCK_K
     PREV_SOURCES: tl.constexpr = 2 if SOURCES == 2 else 1
-    # Tiles of the same columns run side by side: the second reads the previous logits from the cache.
+    # Tiles of the same columns run side by side, so that all but the first read the previous logits from the cache.
     tile = tl.program_id(0)
     rows = tile % ROW_TILES * BLOCK_M + tl.arange(0, BLOCK_M)
     strips = tl.cdiv(vocabulary, BLOCK_V)
@@ -131,7 +132,7 @@ def dense_kernel(
     SOURCES: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """The prior's matrix times a tile of logits. `table` is (rows, columns), padded to tiles."""
+    """The dense form: the prior's matrix times a tile of logits. `table` is (rows, columns), padded to tiles."""
     M: tl.constexpr = H * W
     K: tl.constexpr = PREV_H * PREV_W
     ROW_TILES: tl.constexpr = (M + BLOCK_M - 1) // BLOCK_M
@@ -180,10 +181,10 @@ def dense_halves_kernel(
     SOURCES: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """The same by even/odd halves along both axes: four products of a quarter of the tokens each.
+    """The dense form by even/odd halves along both axes: four products, each over a quarter of the tokens.
 
-    A row stands for a token of the upper left quarter and its three mirrors, and so does a column. `table` is
-    (quarters, rows, columns): even along h and w, even and odd, odd and even, odd and odd.
+    A row stands for a token of the upper left quarter and its three mirrors; so does a column. `table` is (quarters,
+    rows, columns). Its quarters, along h and w, are: even and even, even and odd, odd and even, odd and odd.
     """
     HALF_W: tl.constexpr = (W + 1) // 2
     PREV_HALF_W: tl.constexpr = (PREV_W + 1) // 2
@@ -237,7 +238,7 @@ def dense_halves_kernel(
     half = batch.to(tl.int64) * current_batch
     upper, left = (rows // HALF_W * W)[:, None], (rows % HALF_W)[:, None]
     lower, right = (H - 1) * W - upper, W - 1 - left
-    # A middle row or column is its own mirror, and is written once.
+    # A middle row or column is its own mirror, so it is written only once.
     mask = (rows < M)[:, None] & inside
     mask_right, mask_lower = mask & (right > left), mask & (lower > upper)
     even, odd = ee + oe, eo + oo
@@ -273,11 +274,12 @@ def separable_kernel(
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr,
     BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """Axis by axis: BLOCK_R by BLOCK_C points of the output grid for a strip of BLOCK_V vocabulary columns.
+    """The separable form, axis by axis. A program computes BLOCK_R by BLOCK_C points of the output grid for a strip of
+    BLOCK_V vocabulary columns.
 
-    The previous map comes in chunks of BLOCK_J of its columns. Each is contracted along h with the factors of all
-    terms, stacked, and the result at once along w, all terms in one sum. `h_table` is (terms, rows, PREV_H) and
-    `w_table` (terms, columns, PREV_W), padded to tiles; TERMS is a power of two, 4 where the prior has 3.
+    It reads the previous map in chunks of BLOCK_J columns of the grid. It contracts each chunk along h with the stacked
+    factors of all terms, and the result at once along w, which sums all terms. `h_table` is (terms, rows, PREV_H) and
+    `w_table` is (terms, columns, PREV_W), both padded to tiles. TERMS is a power of two: 4 for a prior of 3 terms.
     """
     ROW_TILES: tl.constexpr = (H + BLOCK_R - 1) // BLOCK_R
     COLUMN_TILES: tl.constexpr = (W + BLOCK_C - 1) // BLOCK_C
@@ -299,7 +301,7 @@ def separable_kernel(
     x = (previous + sample * previous_batch + columns.to(tl.int64) * previous_column)[None, None, :]
     half = batch.to(tl.int64) * previous_batch
     r, c = first_r + tl.arange(0, BLOCK_R), first_c + tl.arange(0, BLOCK_C)
-    # Row (term, r) of the stacked factors along h; column (term, j) of those along w.
+    # The rows (term, r) of the stacked factors along h, and the columns (term, j) of those along w.
     term_r = tl.arange(0, TERMS * BLOCK_R)
     h_rows = (
         h_table + ((term_r // BLOCK_R * ROW_TILES * BLOCK_R + first_r + term_r % BLOCK_R) * I_END)[:, None]

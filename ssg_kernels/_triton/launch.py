@@ -1,4 +1,4 @@
-"""From checked arguments to a launch: plan, tables and compiled kernel are looked up by one key."""
+"""Launches the kernels for checked arguments. One key finds the plan, the tables and the compiled kernel."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ssg_kernels._call import GuidedCall, Options, Strength
 from ssg_kernels._triton import factors, kernels, plan, sampling, targets
 from ssg_kernels._triton.plan import LaunchPlan, Step
 
-FUSED = {"enable_fp_fusion": True}  # Triton's default for it differs between versions
+FUSED = {"enable_fp_fusion": True}  # Triton's default differs between versions
 _INTERPRETED = triton.knobs.runtime.interpret
 
-# A launch is forgotten when so many newer ones are known. Triton keeps its kernel: it comes back without compiling.
+# With this many launches, a new one replaces the oldest. Triton keeps its kernel, so it returns without compiling.
 _MOST_LAUNCHES = 4096
 _WIDEST_ROW = 8192
 
 _launches: dict[tuple[Any, ...], _Launch] = {}
-# None is ever freed: a captured graph reads them when it is replayed, long after the call that it captured. There are
-# as many as the process has steps, options and dtypes, whatever batches, vocabularies and strides it meets them with.
+# Tables are never freed, because a captured graph reads them at every replay. A process has one entry for each step,
+# options, dtype and tile shape; another batch, vocabulary or stride adds one only if the plan picks another tile.
 _tables: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
 
 
 def guided(call: GuidedCall) -> Tensor:
-    """The result, in `call.out` where there is one."""
+    """Computes the guided logits, into `call.out` if it is given."""
     logits, out = call.logits, call.out
     if out is None:
         out = torch.empty(call.shape, dtype=logits.dtype, device=logits.device)
@@ -50,22 +50,31 @@ def linear(
     return out
 
 
-def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: float) -> Tensor:
-    """A token per row; -1 where the largest logit is not finite."""
+def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor, top_p: Strength) -> Tensor:
+    """One token per row; -1 for a row without an answer, which `sample_kernel` defines."""
     batch, tokens, vocabulary = logits.shape
     out = torch.empty((batch, tokens), dtype=torch.int64, device=logits.device)
     if not out.numel():
         return out
     tensors = [out, logits, uniform]
-    if isinstance(scale, Tensor):
-        tensors.append(scale)
-        scaled: tuple[Any, ...] = (scale, scale.stride(0) if scale.ndim else 0, 0, 0)
+    if isinstance(top_p, Tensor):
+        p = top_p.double().nan_to_num(0.0).clamp(0.0, 1.0)
+        drop: Strength = (1 - p).where(p > 0, 2.0)
     else:
-        scaled = (0, None, *_halves(scale))
+        drop = 1 - top_p if top_p > 0 else 2.0
+    numbers: list[Any] = []
+    if isinstance(top_k, Tensor):
+        top_k = top_k.double().nan_to_num(0.0).clamp(0, vocabulary)
+    for number in (scale, drop, top_k):
+        if isinstance(number, Tensor):
+            tensors.append(number)
+            numbers += (number, number.stride(0) if number.ndim else 0, 0, 0)
+        else:
+            numbers += (0, None, *_halves(number))
     strides = (*logits.stride(), *uniform.stride())
     key = (
-        logits.device, logits.dtype, uniform.dtype, scaled[1], batch, tokens, vocabulary, strides,
-        _alignment(tensors), *[x.dtype for x in tensors[3:]],
+        logits.device, logits.dtype, uniform.dtype, *numbers[1::4], batch, tokens, vocabulary,
+        strides, _alignment(tensors), *[x.dtype for x in tensors[3:]],
     )  # fmt: skip
     launch = _launches.get(key)
     if launch is None:
@@ -73,9 +82,8 @@ def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int, top_p: 
         rows = batch * tokens
         given, at_once, warps = sample_tile(logits.dtype, vocabulary)
         launch = _keep(key, _Launch(sampling.sample_kernel, given, -(-rows // at_once), warps, 1))
-    drop = _halves(1 - top_p if top_p > 0 else 2.0)
     launch(
-        logits.device, out, logits, *strides[:3], uniform, *strides[3:], *scaled, top_k, *drop,
+        logits.device, out, logits, *strides[:3], uniform, *strides[3:], *numbers,
         batch, tokens, vocabulary,
     )  # fmt: skip
     return out
@@ -87,7 +95,7 @@ def sample_tile(dtype: torch.dtype, vocabulary: int) -> tuple[tuple[Any, ...], i
     shift = {torch.bfloat16: 16, torch.float16: 13}.get(dtype, 0)
     columns = 1 << (vocabulary - 1).bit_length()
     block = columns if columns <= _WIDEST_ROW else _WIDEST_ROW // 4
-    # 16 logits a thread, or two rows: what registers hold with their keys, weights and bounds.
+    # A thread holds 16 logits, or two rows if that is less. Its registers also hold their keys, weights and bounds.
     rows = max(1, min(256, 2048 // block))
     warps = max(4, block // 512)
     return (compute, shift, rows, block, -(-vocabulary // block) * block), rows, warps
@@ -128,12 +136,15 @@ def _run(
 
 
 def _alignment(tensors: Sequence[Tensor]) -> tuple[bool, ...]:
-    """With strides and sizes, what Triton compiles for: it tells 1 and multiples of 16 from other numbers."""
+    """Whether each tensor starts at a multiple of 16 bytes.
+
+    Triton compiles separately for such addresses, and for strides and sizes that are 1 or a multiple of 16.
+    """
     return tuple([x.data_ptr() % 16 == 0 for x in tensors])
 
 
 class _Launch:
-    """A kernel with its tables, grid and constants. The first call compiles; the later ones only launch."""
+    """A kernel with its tables, grid and constants. The first call compiles it; later calls only launch it."""
 
     def __init__(
         self,
@@ -163,7 +174,7 @@ class _Launch:
             return
         compiled = self.kernel[self.grid](*arguments, *self.constants, **self.options)
         if not _INTERPRETED:
-            # Compiled for what the key holds; called directly, it does not inspect its arguments again.
+            # The key holds all that Triton compiles for, so later calls need not inspect their arguments again.
             self.launch = compiled[self.grid]
 
 
@@ -183,7 +194,7 @@ def constants(chosen: LaunchPlan, step: Step, dtype: torch.dtype) -> tuple[Any, 
 
 
 def tables(chosen: LaunchPlan, step: Step, rescale: bool) -> tuple[Tensor, ...]:
-    """What a plan's kernel multiplies with, in float64 on the CPU."""
+    """The tables that the kernel of a plan reads, in float64 on the CPU."""
     options = (step.prior, step.interpolation, rescale, step.transpose)
     terms = factors.prior_terms(step.size, step.prev_size, *options)
     if chosen.form == "separable":
@@ -224,7 +235,7 @@ def _prepare(out: Tensor, step: tuple[Any, ...]) -> _Launch:
     uploaded = _tables.get(table_key)
     if uploaded is None:
         uploaded = tuple(table.to(device, dtype) for table in tables(chosen, described, rescale))
-        # Of two threads that come here at once, both launch with what the first one keeps.
+        # If two threads come here at once, both launch with the tables of the first.
         uploaded = _tables.setdefault(table_key, uploaded)
     kernel, given = constants(chosen, described, out.dtype)
     return _Launch(kernel, given, chosen.programs, chosen.warps, chosen.stages, uploaded)

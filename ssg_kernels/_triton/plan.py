@@ -1,4 +1,4 @@
-"""How a step is launched, chosen by counting: form, tiles, warps, precision. Nothing is timed."""
+"""Chooses how to launch a step: form, tiles, warps and precision. It counts bytes and operations and times nothing."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ssg_kernels._triton.targets import Target
 
 Size = tuple[int, int]
 
-# What a launch costs before its first byte moves.
+# Seconds that a launch takes before it moves its first byte.
 LATENCY = 2e-6
-# The share of the FMA roof that outer products reach: a thread loads an operand for every two or three of them.
+# Outer products reach this share of the peak FMA rate, because a thread loads an operand for every two or three FMAs.
 FMA_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a plan is made for. `sources`: 0 without current logits (P x alone), 1, or 2 with cfg."""
+    """The step that a plan is made for. `sources` is 0 without current logits (P x alone), else 1, or 2 with cfg."""
 
     size: Size
     prev_size: Size
@@ -52,21 +52,21 @@ class Step:
 
     @property
     def bytes(self) -> int:
-        """Every logit of both scales read once, every guided one written once."""
+        """The traffic that no plan can avoid: read every logit of both scales once, write every guided one once."""
         rows = math.prod(self.outputs) * (self.sources + 1) + math.prod(self.inputs) * max(self.sources, 1)
         return self.itemsize * self.batch * self.vocabulary * rows
 
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """One launch: a form, its tile, and what Triton is told.
+    """One launch: a form, its tile, and the options for Triton.
 
-    fma: outer products; dense: the prior's matrix by matrix instructions; dense_halves: the same by even/odd halves
-    along both axes, where a row stands for a token and its three mirrors. Their tile is block_m rows by block_v
-    vocabulary columns, with block_k of the previous tokens at a time.
+    The form "fma" sums outer products. "dense" multiplies by the prior's matrix with matrix instructions.
+    "dense_halves" does so by even/odd halves along both axes, where a row stands for a token and its three mirrors. The
+    tile of these forms is block_m rows by block_v vocabulary columns; block_k previous tokens are read at a time.
 
-    separable: axis by axis. The tile is block_m by block_c points of the grid, with block_k by block_j points of
-    the previous one at a time; `terms` is how many the tables hold.
+    "separable" goes axis by axis. Its tile is block_m by block_c points of the grid; block_k by block_j points of the
+    previous grid are read at a time. `terms` is the number of terms in the tables.
     """
 
     form: str
@@ -88,11 +88,11 @@ class LaunchPlan:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A plan's time by counting; the largest of the roofs binds."""
+    """The time of a plan by counting. The slowest of memory, cache and arithmetic determines it."""
 
-    bytes: int  # that cannot be avoided
-    cache_bytes: int  # through the L2 cache
-    flops: int  # issued, padding and split operands included
+    bytes: int  # the traffic that no plan can avoid
+    cache_bytes: int  # the traffic of the L2 cache
+    flops: int  # all issued operations, with those of padding and split operands
     memory_s: float
     cache_s: float
     compute_s: float
@@ -109,12 +109,12 @@ class Estimate:
 
 @cache
 def make_plan(step: Step, target: Target, accurate: bool = False) -> LaunchPlan:
-    """The plan of least estimated time. `accurate` asks for float64 arithmetic, which is the fma form's."""
+    """The plan of least estimated time. `accurate` asks for float64 arithmetic, which only the fma form has."""
     return min(candidates(step, target, accurate), key=lambda plan: estimate(plan, step, target).seconds)
 
 
 def candidates(step: Step, target: Target, accurate: bool = False) -> list[LaunchPlan]:
-    """The plans to choose from: tiles that fit the registers of every target, as the compile tests see to."""
+    """The plans to choose from. Their tiles fit the registers of the targets (see test_compile_targets.py)."""
     plans = list(_fma(step))
     if not accurate:
         plans += [*_dense(step, target, step.is_symmetric), *_separable(step, target)]
@@ -148,7 +148,7 @@ def estimate(plan: LaunchPlan, step: Step, target: Target) -> Estimate:
     else:
         flops *= target.products
         rate = target.matrix if matrix_rows >= 64 else target.narrow
-    # Less than one program per unit leaves units idle; so does the last wave.
+    # With fewer programs than units some units are idle, and so they are in the last wave.
     filled = plan.programs / (math.ceil(plan.programs / target.units) * target.units)
     present = min(1.0, plan.programs / target.units)
     return Estimate(
@@ -162,7 +162,7 @@ def estimate(plan: LaunchPlan, step: Step, target: Target) -> Estimate:
 
 
 def describe(step: Step, target: Target, accurate: bool = False) -> list[str]:
-    """The plan of a step, and its time by counting."""
+    """Lines of text on the plan of a step and its time by counting."""
     plan = make_plan(step, target, accurate)
     counted = estimate(plan, step, target)
     tile = f"{plan.block_m} rows x {plan.block_v} columns, {plan.block_k} deep"
@@ -189,7 +189,7 @@ def _figures(amount: float, unit: str, seconds: float) -> str:
 
 
 def dense_shape(plan: LaunchPlan, step: Step) -> tuple[int, int, int]:
-    """Rows and columns of a dense plan's table, padded to tiles, and how many such tables there are."""
+    """Rows and columns of each table of a dense plan, padded to tiles, and the number of these tables."""
     rows, columns = (_tokens(size, plan.halves) for size in (step.outputs, step.inputs))
     return _up(rows, plan.block_m), _up(columns, plan.block_k), 4 if plan.halves else 1
 
@@ -202,13 +202,13 @@ def _fma(step: Step) -> Iterator[LaunchPlan]:
 
 
 def _dense(step: Step, target: Target, halves: bool) -> Iterator[LaunchPlan]:
-    # 64 rows go with 4 warps and 128 with 8: with 8 warps for 64 rows Hopper's warp groups would repeat each other.
+    # 64 rows take 4 warps and 128 take 8: with 8 warps for 64 rows, Hopper's two warp groups would do the same work.
     form = "dense_halves" if halves else "dense"
     rows = _tokens(step.outputs, halves)
     tiles = [(16, 64, 4, 2), (32, 64, 4, 2), (64, 32, 4, 2)]
-    if not target.is_amd:  # there 8 warps have half the registers each
+    if not target.is_amd:  # on AMD, each of 8 warps has half the registers
         tiles.append((128, 32, 8, 2))
-    # Its accumulators leave no registers for both halves of float32 logits.
+    # The accumulators of this tile leave no registers for both halves of float32 logits.
     if target.has_warp_groups and step.itemsize * step.sources <= 4:
         tiles.append((64, 64, 4, 3))
     for block_m, block_v, warps, stages in tiles:
@@ -219,7 +219,7 @@ def _dense(step: Step, target: Target, halves: bool) -> Iterator[LaunchPlan]:
 def _separable(step: Step, target: Target) -> Iterator[LaunchPlan]:
     (h, w), block_m, block_v = step.outputs, 16, 8
     block_c = min(64, max(16, 1 << (w - 1).bit_length()))
-    # The inner length of both products is 16 at least: block_k, and terms * block_j.
+    # The inner length of both products, block_k and terms * block_j, must be at least 16.
     terms = 1 << (step.terms - 1).bit_length()
     block_j = 16 if terms == 1 else 8
     warps = 4 if target.has_warp_groups or target.is_amd else 8
@@ -234,7 +234,7 @@ def _programs(step: Step, rows: int, block_m: int, block_v: int) -> int:
 
 
 def _tokens(size: Size, halves: bool) -> int:
-    """The points of a grid, or of its upper left quarter, middle lines included."""
+    """The number of points of a grid, or with `halves` of its upper left quarter, which includes middle lines."""
     h, w = size
     return (h + 1) // 2 * ((w + 1) // 2) if halves else h * w
 

@@ -1,11 +1,11 @@
-"""Sampling without a sort: `reference.sample_weights` and the token drawn from them, found by bisection.
+"""Samples without a sort: finds by bisection the token that `reference.sample_weights` and a uniform determine.
 
-Logits become keys, whole numbers in the same order, so that a bisection over them ends; weights are whole numbers, so
-that their sums do not depend on the order. A pass counts or sums the tokens up to a key or up to a column: tens of
-them find the k-th key, the one where top-p cuts, and the column that the uniform number falls on.
+Logits become keys, which are whole numbers in the same order, so that a bisection over them ends. Weights are whole
+numbers too, so that their sums do not depend on the order. One pass counts or sums the tokens up to a key, or up to a
+column. Tens of passes find the k-th key, the key where top-p cuts, and the column that the uniform falls on.
 
-A program holds as many whole rows as its registers do; of a wider vocabulary it reads one row anew, tile by tile, in
-every pass.
+A program holds as many whole rows as fit its registers. If a row is too wide for that, the program takes one row and
+reads it again in every pass, tile by tile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import triton.language as tl
 
 @triton.jit
 def _key(x, COMPUTE: tl.constexpr, SHIFT: tl.constexpr):
-    """A signed whole number of x's order. SHIFT drops the bits that half precision leaves zero."""
+    """A signed whole number for each x, in the order of x. SHIFT drops the bits that are zero in half precision."""
     if COMPUTE is tl.float64:
         bits = x.to(tl.int64, bitcast=True)
         return bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
@@ -27,7 +27,7 @@ def _key(x, COMPUTE: tl.constexpr, SHIFT: tl.constexpr):
 
 @triton.jit
 def _load(rows, column, inside, first, vocabulary, COMPUTE: tl.constexpr, BLOCK: tl.constexpr):
-    """Logits of the columns from `first` on; -inf beyond the last. Adding 0 makes -0 equal to 0 bit by bit."""
+    """Loads the logits from column `first` on, and -inf beyond the last column. Adding 0 turns -0 into 0."""
     columns = first + tl.arange(0, BLOCK)[None, :]
     mask = inside[:, None] & (columns < vocabulary)
     return (
@@ -38,7 +38,7 @@ def _load(rows, column, inside, first, vocabulary, COMPUTE: tl.constexpr, BLOCK:
 
 @triton.jit
 def _weigh(x, largest, scale):
-    """round(2**35 * exp((x - largest) * scale)), read off the mantissa of 2**52 and that much."""
+    """round(2**35 * exp((x - largest) * scale)). Adding 2**52 rounds, and leaves the result in the mantissa."""
     share = tl.exp((x.to(tl.float64) - largest.to(tl.float64)[:, None]) * scale[:, None])
     return (34359738368.0 * share + 4503599627370496.0).to(tl.int64, bitcast=True) - 0x4330000000000000
 
@@ -48,7 +48,7 @@ def _tile(
     key, weight, rows, column, inside, first, vocabulary, largest, scale,
     COMPUTE: tl.constexpr, SHIFT: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Key, weight and column of a tile: those at hand where it is the whole row."""
+    """Keys, weights and columns of a tile. If the tile is the whole row, `key` and `weight` hold them already."""
     columns = first + tl.arange(0, BLOCK)[None, :]
     if WHOLE:
         return key, weight, columns
@@ -65,21 +65,44 @@ def _between(low, high):
 
 @triton.jit
 def _double(low, high):
-    """The float64 of two halves of 32 bits: a float argument of a kernel is float32."""
+    """Joins two halves of 32 bits into a float64, because a float argument of a kernel is float32."""
     bits = (high.to(tl.int64) << 32) | (low.to(tl.int64) & 0xFFFFFFFF)
     return bits.to(tl.float64, bitcast=True)
 
 
-@triton.jit(do_not_specialize=["batch", "tokens", "keep", "drop_low", "drop_high", "scale_low", "scale_high"])
+@triton.jit
+def _per_row(number, stride, low, high, sample, inside, ROWS: tl.constexpr):
+    """A number for each row: that of its sample in a tensor, or with the stride None the float64 of two halves."""
+    if stride is None:
+        return tl.zeros((ROWS,), tl.float64) + _double(low, high)
+    else:
+        return tl.load(number + sample * stride, mask=inside, other=1.0).to(tl.float64)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "batch",
+        "tokens",
+        "keep_low",
+        "keep_high",
+        "drop_low",
+        "drop_high",
+        "scale_low",
+        "scale_high",
+    ]
+)
 def sample_kernel(
     out, logits, logits_batch, logits_token, logits_column, uniform, uniform_batch, uniform_token,
-    scale, scale_stride, scale_low, scale_high, keep, drop_low, drop_high, batch, tokens, vocabulary,
+    scale, scale_stride, scale_low, scale_high, drop, drop_stride, drop_low, drop_high,
+    keep, keep_stride, keep_low, keep_high, batch, tokens, vocabulary,
     COMPUTE: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """A token for ROWS rows.
+    """Draws a token for each of ROWS rows, or -1 for a row without an answer.
 
-    `keep` is top_k, `drop` 1 - top_p, or more than 1 without it. A float `scale` has the stride None.
-    COLUMNS is the vocabulary in whole BLOCKs.
+    A row has no answer if it holds a NaN, if its largest logit is infinite, or if its scale is not positive and finite.
+
+    `keep` is top_k. `drop` is 1 - top_p, or more than 1 without top_p. `scale`, `drop` and `keep` are tensors, or
+    floats with the stride None. COLUMNS is the vocabulary rounded up to whole BLOCKs.
     """
     WHOLE: tl.constexpr = COLUMNS == BLOCK
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -89,12 +112,11 @@ def sample_kernel(
     u = tl.load(uniform + sample * uniform_batch + token * uniform_token, mask=inside, other=0.0).to(
         tl.float64
     )
-    if scale_stride is None:
-        scale = tl.zeros((ROWS,), tl.float64) + _double(scale_low, scale_high)
-    else:
-        scale = tl.load(scale + sample * scale_stride, mask=inside, other=1.0).to(tl.float64)
+    scale = _per_row(scale, scale_stride, scale_low, scale_high, sample, inside, ROWS)
+    drop = _per_row(drop, drop_stride, drop_low, drop_high, sample, inside, ROWS)
+    keep = _per_row(keep, keep_stride, keep_low, keep_high, sample, inside, ROWS).to(tl.int32)
 
-    # The largest logit; NaN is larger than all.
+    # The largest logit of each row, and which rows have an answer.
     largest = tl.full((ROWS,), -float("inf"), COMPUTE)
     has_nan = tl.zeros((ROWS,), tl.int32)
     x = tl.zeros((ROWS, BLOCK), COMPUTE)
@@ -108,7 +130,8 @@ def sample_kernel(
     bottom = _key(tl.full((ROWS,), -float("inf"), COMPUTE), COMPUTE, SHIFT) - 1
     key, weight = _key(x, COMPUTE, SHIFT), _weigh(x, largest, scale)
 
-    # Top-k: the keys above `low` stay. Of as many as asked for, it does not matter where between two keys it lies.
+    # Top-k: tokens with keys above `low` stay. The search ends as soon as exactly `keep` do, since `low` need not be a
+    # key itself.
     low, high = bottom, tl.where(keep > 0, top, bottom)
     while tl.max((low + 1 < high).to(tl.int32), 0) > 0:
         middle = _between(low, high)
@@ -123,7 +146,7 @@ def sample_kernel(
         high = tl.where(count > keep, high, tl.where(count < keep, middle, low + 1))
     cut = low
 
-    # Top-p: the keys up to `low` weigh no more than `limit`, those up to `high` do.
+    # Top-p: the keys up to `low` weigh at most `limit`, and the keys up to `high` weigh more.
     total, count = tl.zeros((ROWS,), tl.int64), tl.zeros((ROWS,), tl.int32)
     for first in range(0, COLUMNS, BLOCK):
         k, w, c = _tile(
@@ -132,7 +155,6 @@ def sample_kernel(
         )  # fmt: skip
         total += tl.sum(tl.where(k > cut[:, None], w, 0), 1)
         count += tl.sum((k > cut[:, None]).to(tl.int32), 1)
-    drop = _double(drop_low, drop_high)
     limit = tl.minimum((drop * total.to(tl.float64)).to(tl.int64), total - 1)
     has_p = drop <= 1.0
     high = tl.where(has_p, top, low)
@@ -157,7 +179,7 @@ def sample_kernel(
         most = tl.where(is_open & ~goes, count, most)
         is_open = (low + 1 < high) & (most - fewer > 1)
 
-    # What lies between is one logit, once or several times: the first `ties` of them go as well.
+    # Between `low` and `high` lies one logit, once or several times. The first `ties` of its tokens go as well.
     each = tl.maximum((up_to - below) // tl.maximum(most - fewer, 1), 1)
     ties = tl.where(has_p, (limit - below) // each, 0)
     left, right = tl.full((ROWS,), -1, tl.int32), tl.where(ties > 0, vocabulary - 1, 0)
@@ -174,7 +196,7 @@ def sample_kernel(
         left, right = tl.where(count < ties, middle, left), tl.where(count < ties, right, middle)
     gone = tl.where(ties > 0, right, -1)
 
-    # The first column whose running weight exceeds the share of all that the uniform number is.
+    # The token is the first column whose running weight exceeds the uniform's share of the total.
     total -= below + ties * each
     u = tl.minimum(tl.maximum(tl.where(u == u, u, 0.0), 0.0), 1.0)
     target = tl.minimum((u * total.to(tl.float64)).to(tl.int64), total - 1)

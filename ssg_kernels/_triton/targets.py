@@ -1,4 +1,4 @@
-"""What the plan knows of each GPU family: limits, and the roofs of one representative card."""
+"""What the plan knows about each GPU family: its limits, and the peak rates of one representative card."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 
 @dataclass(frozen=True)
 class Target:
-    """Rates are what a good kernel reaches, not a datasheet's peak."""
+    """One GPU family. Its rates are those that a good kernel reaches, not those of a datasheet."""
 
     name: str
     card: str
-    units: int  # multiprocessors, compute units
+    units: int  # number of multiprocessors, or of compute units on AMD
     copy: float  # bytes/s from and to device memory
     cache: float  # bytes/s out of the L2 cache
     fma: float  # flop/s of float32 multiply-adds
-    matrix: float  # flop/s of the matrix instructions that `precision` issues, of 64 rows and more
-    narrow: float  # the same of fewer rows, where those are other instructions
-    precision: str  # input_precision of tl.dot that is accurate as float32
-    products: int  # matrix products that `precision` makes of one
-    shared: int  # bytes of shared memory per program
+    matrix: float  # flop/s of the matrix instructions for `precision`, with 64 or more rows
+    narrow: float  # the same with fewer rows; lower where those take other instructions
+    precision: str  # the input_precision of tl.dot that is as accurate as float32
+    products: int  # how many matrix products one product takes with `precision`
+    shared: int  # bytes of shared memory that a program can have
     near: int  # bytes of tables that stay in the L1 cache beside a kernel's shared memory
 
     @property
@@ -30,7 +30,7 @@ class Target:
 
     @property
     def has_warp_groups(self) -> bool:
-        """Whether products of 64 rows and more are instructions of four warps together."""
+        """Whether a product of 64 or more rows is one instruction of four warps, a warp group."""
         return self.narrow < self.matrix
 
 
@@ -40,7 +40,7 @@ def _nvidia(name: str, card: str, units: int, *rates: float, shared: int) -> Tar
 
 
 def _amd(name: str, card: str, units: int, *rates: float, shared: int) -> Target:
-    # Matrix units that multiply float32 itself; tf32x3 does not exist there.
+    # AMD's matrix units multiply float32 itself. They have no tf32x3.
     memory, cache, fma, matrix, narrow = (r * 1e12 for r in rates)
     return Target(name, card, units, memory, cache, fma, matrix, narrow, "ieee", 1, shared << 10, 16 << 10)
 
@@ -48,7 +48,7 @@ def _amd(name: str, card: str, units: int, *rates: float, shared: int) -> Target
 TARGETS = {
     target.name: target
     for target in (
-        # TB/s of memory, TB/s of L2, Tflop/s of FMA, Tflop/s of matrix instructions, of narrow ones
+        # units, TB/s of memory, TB/s of L2, Tflop/s of FMA, of matrix instructions, of narrow matrix instructions
         _nvidia("sm_80", "A100", 108, 1.7, 4.0, 15.0, 100.0, 100.0, shared=163),
         _nvidia("sm_86", "RTX A6000", 84, 0.65, 3.0, 25.0, 50.0, 50.0, shared=99),
         _nvidia("sm_89", "L40S", 142, 0.75, 4.0, 60.0, 120.0, 120.0, shared=99),
@@ -62,9 +62,9 @@ TARGETS = {
 
 
 def named(name: str) -> Target:
-    """The target of that name; of a newer or rarer card, the nearest older one of its maker.
+    """The target of that name. A name that is not in the table gets the nearest older sm_NN, or gfx942 for gfxNNN.
 
-    Raises ValueError for a name of neither form, sm_NN or gfxNNN.
+    Raises ValueError for any other name, and for sm_NN below sm_80.
     """
     if name in TARGETS:
         return TARGETS[name]
@@ -79,7 +79,7 @@ def named(name: str) -> Target:
 
 
 def of(device: torch.device) -> Target:
-    """The target of a device; the interpreter's tensors on the CPU are planned as for sm_90."""
+    """The target of a device. Tensors on the CPU, which run in the interpreter, are planned as for sm_90."""
     if device.type == "cpu":
         return TARGETS["sm_90"]
     properties = torch.cuda.get_device_properties(device)

@@ -2,86 +2,56 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, SupportsFloat
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 
-from ssg_kernels.integrations._attach import (
-    Settings,
-    Target,
-    attached,
-    guided_argument,
-    guided_result,
-    replaced,
-    replaced_global,
-)
+from ssg_kernels.integrations._call import Hooks, NextScale
+from ssg_kernels.integrations._integration import Integration
+from ssg_kernels.integrations._target import Function
 
 __all__ = ["attach"]
 
-_METHOD = "__call__"
-_SAMPLER, _SMOOTH_SAMPLER = "sample_with_top_k_top_p_", "gumbel_softmax_with_rng"
 
+class _Call(NextScale):
+    """Guide a Switti (`SwittiPipeline`): inside the context `pipe(prompt, ...)` is guided, also with `more_smooth`.
 
-def attach(
-    model: Any,
-    beta: SupportsFloat | Tensor,
-    schedule: str | Sequence[SupportsFloat] = "linear",
-    prior: str = "dse",
-    interpolation: str = "bilinear",
-    rescale: bool = False,
-    cfg_order: str = "after",
-) -> AbstractContextManager[Any]:
-    """Guide a Switti: inside the context `model(prompt, ...)` is guided, with and without `more_smooth`.
-
-    Args:
-        model: the `SwittiPipeline`.
-        beta, schedule, prior, interpolation, rescale: as for `ssg_kernels.SSG`.
-        cfg_order: "after" guides the logits that cfg has merged; "before" guides both halves, and only the
-            conditional one from where cfg is off. "before" is the better choice while `turn_off_cfg_start_si`
-            is within the scales: merged logits are far larger than those that follow.
-
-    Returns:
-        A context manager. It enters with the pipeline.
-
-    Raises:
-        ValueError: an argument is none of the above, or the model is not what this was written for: the
-            message names what is missing, and the upstream commit.
+    `cfg_order="before"` guides both halves, and only the conditional one from where cfg is off. It is the better choice
+    while `turn_off_cfg_start_si` is within the scales: merged logits are far larger than those that follow.
     """
-    target = Target(model, __name__, "yandex-research/switti at 3b286b5")
-    settings = Settings(beta, schedule, prior, interpolation, rescale, cfg_order)
-    for name in (_SAMPLER, _SMOOTH_SAMPLER):
-        namespace = target.need_global(_METHOD, name)
-    for name in ("switti.patch_nums", "switti.num_stages_minus_1", "switti.get_logits"):
-        target.need(name)
-    switti = target.model.switti
 
-    def hooks(call: Mapping[str, Any]) -> Sequence[AbstractContextManager[Any]]:
-        ssg = settings.ssg(switti.patch_nums)
-        if settings.before:
-            return [replaced(switti, "get_logits", guided_result(ssg))]
-        halves: Tensor
+    upstream = "yandex-research/switti at 3b286b5"
+    methods = ("__call__",)
+    maker = "switti.get_logits"
+    needs = ("switti.patch_nums", "switti.num_stages_minus_1")
 
-        def remember(get_logits: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-            nonlocal halves
-            halves = get_logits(*args, **kwargs)
-            return halves
+    @classmethod
+    def hooks(cls, cfg_order: str) -> Hooks:
+        hooks = dict(super().hooks(cfg_order))
+        if cfg_order == "after":
+            hooks[Function("gumbel_softmax_with_rng")] = cls.guide_smooth
+        return hooks
 
-        def smooth(gumbel: Callable[..., Any], scaled: Tensor, *args: Any, **kwargs: Any) -> Any:
-            # It is handed a multiple of the merged logits: merge them as the pipeline did, to the bit.
-            ratio = ssg.step / switti.num_stages_minus_1
-            cond, uncond = halves.split(scaled.shape[0])
-            if ssg.step >= call["turn_on_cfg_start_si"]:
-                t = call["cfg"] * ratio
-                cond = (1 + t) * cond - t * uncond
-            return gumbel(ssg(cond).mul(1 + ratio), *args, **kwargs)
+    def sizes(self) -> Sequence[Any]:
+        sizes: Sequence[Any] = self.model.switti.patch_nums
+        return sizes
 
-        return [
-            replaced(switti, "get_logits", remember),
-            replaced_global(namespace, _SAMPLER, guided_argument(itertools.repeat(ssg))),
-            replaced_global(namespace, _SMOOTH_SAMPLER, smooth),
-        ]
+    def make(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        self.made = super().make(maker, *args, **kwargs)
+        return self.made
 
-    return attached(target, [_METHOD], hooks)
+    def guide_smooth(self, gumbel: Callable[..., Any], scaled: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not self.due:
+            return gumbel(scaled, *args, **kwargs)
+        # `more_smooth` hands over a multiple of the merged logits: merge them as the pipeline did, to the bit.
+        ssg = self.due.pop()
+        ratio = ssg.step / self.model.switti.num_stages_minus_1
+        cond, uncond = self.made.split(scaled.shape[0])
+        if ssg.step >= self.arguments["turn_on_cfg_start_si"]:
+            t = self.arguments["cfg"] * ratio
+            cond = (1 + t) * cond - t * uncond
+        return gumbel(ssg(cond).mul(1 + ratio), *args, **kwargs)
+
+
+attach = Integration(_Call)

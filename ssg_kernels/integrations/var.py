@@ -1,66 +1,33 @@
-"""VAR (FoundationVision/VAR at 78b9539), and what samples as it does: FlexVAR (04462cb), ImageFolder (76ddfb9)."""
+"""VAR (FoundationVision/VAR at 78b9539), and two that sample as it does: FlexVAR (04462cb), ImageFolder (76ddfb9)."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, SupportsFloat
+from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor
-
-from ssg_kernels.integrations._attach import (
-    Settings,
-    Target,
-    attached,
-    guided_argument,
-    guided_result,
-    replaced,
-    replaced_global,
-)
+from ssg_kernels.integrations._call import NextScale
+from ssg_kernels.integrations._integration import Integration
 
 __all__ = ["attach"]
 
-_METHOD, _SAMPLER = "autoregressive_infer_cfg", "sample_with_top_k_top_p_"
 
-
-def attach(
-    model: Any,
-    beta: SupportsFloat | Tensor,
-    schedule: str | Sequence[SupportsFloat] = "linear",
-    prior: str = "dse",
-    interpolation: str = "bilinear",
-    rescale: bool = False,
-    cfg_order: str = "after",
-) -> AbstractContextManager[Any]:
+class _Call(NextScale):
     """Guide a VAR, FlexVAR or ImageFolder: inside the context `model.autoregressive_infer_cfg(...)` is guided.
 
-    Args:
-        model: the module that has the sampling method. The scales are its `patch_nums`, or the
-            `infer_patch_nums` of the call (FlexVAR).
-        beta, schedule, prior, interpolation, rescale: as for `ssg_kernels.SSG`.
-        cfg_order: "after" guides the logits that cfg has merged; "before" guides both halves.
-
-    Returns:
-        A context manager. It enters with the model.
-
-    Raises:
-        ValueError: an argument is none of the above, or the model is not what this was written for: the
-            message names what is missing, and the upstream commit.
+    The scales are the `patch_nums` of the model, or the `infer_patch_nums` of the call (FlexVAR).
     """
-    target = Target(model, __name__, "FoundationVision/VAR at 78b9539")
-    settings = Settings(beta, schedule, prior, interpolation, rescale, cfg_order)
-    namespace = target.need_global(_METHOD, _SAMPLER)
-    for name in ("patch_nums", "get_logits"):
-        target.need(name)
 
-    def hooks(call: Mapping[str, Any]) -> Sequence[AbstractContextManager[Any]]:
-        sizes = call.get("infer_patch_nums", target.model.patch_nums)
-        if settings.before:
-            return [replaced(target.model, "get_logits", guided_result(settings.ssg(sizes)))]
+    upstream = "FoundationVision/VAR at 78b9539"
+
+    def start(self) -> None:
         # ImageFolder samples the parts of its product quantisation in turn, each from its share of the columns.
-        vae = getattr(target.model, "vae_proxy", [None])[0]
-        parts = [settings.ssg(sizes) for _ in range(getattr(vae, "product_quant", 1))]
-        return [replaced_global(namespace, _SAMPLER, guided_argument(itertools.cycle(parts)))]
+        vae = getattr(self.model, "vae_proxy", [None])[0]
+        parts = getattr(vae, "product_quant", 1) if self.guidance.cfg_order == "after" else 1
+        self.ssgs, self.due = [self.guidance.ssg(self.sizes()) for _ in range(parts)], []
 
-    return attached(target, [_METHOD], hooks)
+    def sizes(self) -> Sequence[Any]:
+        sizes: Sequence[Any] = self.arguments.get("infer_patch_nums", self.model.patch_nums)
+        return sizes
+
+
+attach = Integration(_Call)

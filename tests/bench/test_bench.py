@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic, its baselines, and its gate: no figure for a wrong result."""
+"""The benchmark: its arithmetic, its baselines, and that a wrong result gets no figure."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_judge_takes_the_right_result(dtype: torch.dtype) -> None:
 def test_judge_marks_a_second_rounding() -> None:
     inputs = cases.make_inputs(SMALL, torch.bfloat16)[0]
     want = check.expected(SMALL, *inputs)
-    # One unit in the last place off in two of a hundred elements: beyond the bound, but no wrong result.
+    # Two of a hundred elements are off by one unit in the last place: beyond the bound, but not wrong.
     got = want.bfloat16()
     bits = got.view(torch.int16).flatten()
     bits[::50] += 1
@@ -246,7 +246,7 @@ def contender(name: str, family: str, result: Tensor | Exception) -> Contender:
 
 @pytest.fixture
 def rigged(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A case whose fastest contenders are wrong, broken, or hold the right result."""
+    """Replaces the contenders: one is wrong, one raises, two return the right result; the copies stay."""
     inputs = cases.make_inputs(SMALL, torch.float32)[0]
     right = check.expected(SMALL, *inputs).float()
     copies = [c for c in baselines.CONTENDERS if c.family == "copy_fresh"]
@@ -391,7 +391,7 @@ def test_peak_memory_counts_the_temporary_and_not_the_output(monkeypatch: pytest
 
     monkeypatch.setattr(baselines, "by_name", lambda name: Contender("x", "x", lambda *_: step, "x"))
     first, again = memory.peaks_beyond_output(case, torch.float32, "x")
-    # The temporary is given back before the output's 16 MiB are taken, so it is the peak by itself.
+    # The temporary is freed before the 16 MiB of the output are allocated, so it alone makes the peak.
     assert again == pytest.approx(temporary - case.output_bytes(torch.float32), abs=4 << 20)
     assert first == pytest.approx(again + kept_bytes, abs=4 << 20)
 

@@ -1,4 +1,4 @@
-"""The sampling benchmark: what it times draws the right tokens, and a wrong one gets no figure."""
+"""The sampling benchmark: the samplers that it times draw right tokens, and a wrong token gets no figure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-// The CPU kernel over odd shapes, to be run under the address and undefined-behaviour sanitizers: every buffer is
-// allocated exactly to size, every value is compared with the dense operator in double.
+// Runs the CPU kernel on odd shapes under the address and undefined-behaviour sanitizers. Every buffer has exactly the
+// size it needs, and every value is compared with the dense operator in double.
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,32 +19,27 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
-#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "cpu/kernel.h"
+#include "names.h"
 
 namespace {
 
 using ssg::Grid;
-using ssg::Interpolation;
-using ssg::Prior;
+using ssg::Scalar;
 using ssg::StepKey;
-using ssg::cpu::Scalar;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kAnything = 1e300;  // expected where an infinity or a NaN may or may not have spread to
 constexpr Scalar kScalars[] = {Scalar::float32, Scalar::float64, Scalar::bfloat16, Scalar::float16};
-constexpr Prior kPriors[] = {Prior::dse, Prior::dse_zero_pad, Prior::spatial};
-constexpr Interpolation kInterpolations[] = {Interpolation::nearest, Interpolation::bilinear, Interpolation::bicubic,
-                                             Interpolation::area};
 
 constexpr const char* kCapabilities[] = {"avx512", "avx2", "baseline"};
 constexpr int kCapabilityCount = 3;
 
-// What the processes of the instruction sets share with the one that started them.
+// Memory that the processes, one for each instruction set, share with the one that started them.
 struct Shared {
   std::atomic<int> passed;
   std::atomic<int> failed;
@@ -53,8 +48,7 @@ struct Shared {
 Shared* shared = nullptr;
 char* running = nullptr;
 
-// ---- numbers of each dtype
-// -------------------------------------------------------------------------------------------
+// ---- numbers of each dtype ------------------------------------------------------------------------------------------
 
 struct Number {
   const char* name;
@@ -65,7 +59,7 @@ struct Number {
 
 const Number& number(Scalar scalar) {
   static const Number numbers[] = {
-      {"float32", 4, 23, -126}, {"float64", 8, 52, -1022}, {"bfloat16", 2, 7, -126}, {"float16", 2, 10, -14}};
+      {"float32", 4, 23, -126}, {"bfloat16", 2, 7, -126}, {"float16", 2, 10, -14}, {"float64", 8, 52, -1022}};
   return numbers[static_cast<int>(scalar)];
 }
 
@@ -75,7 +69,7 @@ double ulp(double x, Scalar scalar) {
   return std::ldexp(1.0, exponent - n.mantissa_bits);
 }
 
-// To the nearest number of the dtype, ties to even, straight from double.
+// The nearest number of the dtype, ties to even, rounded straight from double.
 double rounded(double x, Scalar scalar) {
   if (scalar == Scalar::float64 || !std::isfinite(x)) return x;
   const double unit = ulp(x, scalar);
@@ -112,6 +106,7 @@ double decode(const char* from, Scalar scalar) {
     case Scalar::float64: std::memcpy(&value, from, sizeof(value)); return value;
     case Scalar::bfloat16: std::memcpy(&half, from, sizeof(half)); return bfloat16[half];
     case Scalar::float16: std::memcpy(&half, from, sizeof(half)); return float16[half];
+    default: break;
   }
   std::abort();
 }
@@ -141,8 +136,7 @@ void encode(char* to, double value, Scalar scalar) {
   std::memcpy(to, &half, sizeof(half));
 }
 
-// ---- buffers
-// ---------------------------------------------------------------------------------------------------------
+// ---- buffers --------------------------------------------------------------------------------------------------------
 
 enum class Layout { contiguous, padded, tokens_first, one_sample, one_token };
 
@@ -183,13 +177,13 @@ class Buffer {
         for (int64_t v = 0; v < vocabulary_; ++v) f(b, t, v);
   }
 
-  ssg::cpu::Logits view() const { return {data_, batch_stride_, token_stride_}; }
+  ssg::Logits view() const { return {data_, batch_stride_, token_stride_}; }
   std::string bytes() const { return {memory_.get(), bytes_}; }
   void restore(const std::string& bytes) const {
     if (bytes_ > 0) std::memcpy(memory_.get(), bytes.data(), bytes_);
   }
 
-  // The bytes between the elements, the elements blanked out.
+  // All bytes, with those of the elements set to zero.
   std::string rest() const {
     std::string rest = bytes();
     const size_t row = static_cast<size_t>(vocabulary_ * number(scalar_).bytes);
@@ -214,11 +208,10 @@ class Buffer {
   char* data_;
 };
 
-// ---- threads
-// ---------------------------------------------------------------------------------------------------------
+// ---- threads --------------------------------------------------------------------------------------------------------
 
 int64_t workers = 1;
-bool one_by_one = false;  // each task alone, to whichever thread comes first; else a run of tasks for each thread
+bool one_by_one = false;  // each task goes to the first free thread; else each thread gets a run of tasks
 int64_t last_tasks = 0;
 
 void parallel(int64_t tasks, int64_t, ssg::cpu::Body body, const void* context) {
@@ -237,8 +230,7 @@ void parallel(int64_t tasks, int64_t, ssg::cpu::Body body, const void* context) 
   for (std::thread& thread : threads) thread.join();
 }
 
-// ---- one case
-// --------------------------------------------------------------------------------------------------------
+// ---- one case -------------------------------------------------------------------------------------------------------
 
 struct Case {
   StepKey key;
@@ -263,11 +255,11 @@ struct Case {
     char text[400];
     std::snprintf(
         text, sizeof(text),
-        "%s, %dx%d -> %dx%d, prior %d, interpolation %d, rescale %d, transposed %d, B %d, V %d, sources %d, "
+        "%s, %dx%d -> %dx%d, prior %s, interpolation %s, rescale %d, transposed %d, B %d, V %d, sources %d, "
         "prior alone %d, in place %d, layouts %d %d %d %d %d, offset %d, threads %d, one by one %d, special %d",
         number(scalar).name, static_cast<int>(key.prev_size.h), static_cast<int>(key.prev_size.w),
-        static_cast<int>(key.size.h), static_cast<int>(key.size.w), static_cast<int>(key.prior),
-        static_cast<int>(key.interpolation), key.rescale, key.transposed, static_cast<int>(batch),
+        static_cast<int>(key.size.h), static_cast<int>(key.size.w), name_of(ssg::kPriors, key.prior),
+        name_of(ssg::kInterpolations, key.interpolation), key.rescale, key.transposed, static_cast<int>(batch),
         static_cast<int>(vocabulary), static_cast<int>(sources), prior_alone, in_place, static_cast<int>(out_layout),
         static_cast<int>(layouts[0]), static_cast<int>(layouts[1]), static_cast<int>(prev_layouts[0]),
         static_cast<int>(prev_layouts[1]), static_cast<int>(offset), static_cast<int>(threads), one_by_one, special);
@@ -276,11 +268,9 @@ struct Case {
 };
 
 const ssg::Matrix& dense(const StepKey& key) {
-  static std::map<std::tuple<int64_t, int64_t, int64_t, int64_t, Prior, Interpolation, bool, bool>, ssg::Matrix> cache;
-  ssg::Matrix& m = cache[{key.size.h, key.size.w, key.prev_size.h, key.prev_size.w, key.prior, key.interpolation,
-                          key.rescale, key.transposed}];
-  if (m.rows == 0)
-    m = dense_operator(prior_terms(key.size, key.prev_size, key.prior, key.interpolation, key.rescale, key.transposed));
+  static std::map<StepKey, ssg::Matrix> cache;
+  ssg::Matrix& m = cache[key];
+  if (m.rows == 0) m = dense_operator(terms_of(key));
   return m;
 }
 
@@ -339,10 +329,10 @@ Inputs make_inputs(const Case& c, Random& random) {
   return inputs;
 }
 
-// What must come out, (batch, tokens, vocabulary) in double.
+// The expected result, (batch, tokens, vocabulary) in double.
 struct Expected {
   std::vector<double> values;  // NaN where the result must be an infinity or a NaN, kAnything where it may be
-  double largest_term = 0.0;   // of what they are summed from
+  double largest_term = 0.0;   // the largest of the terms of their sums
 };
 
 Expected expect(const Case& c, const Inputs& inputs) {
@@ -439,28 +429,28 @@ std::string check(const Case& c, Random& random) {
   const Buffer fresh(c.scalar, c.in_place ? 0 : c.batch, c.out().tokens(), c.vocabulary, c.out_layout, c.offset);
   const Buffer& out = c.in_place ? inputs.current[0] : fresh;
 
-  ssg::cpu::Step step;
-  step.scalar = c.scalar;
-  step.batch = c.batch;
-  step.vocabulary = c.vocabulary;
-  step.sources = c.sources;
+  ssg::cpu::GuidedCall call;
+  call.scalar = c.scalar;
+  call.batch = c.batch;
+  call.vocabulary = c.vocabulary;
+  call.sources = c.sources;
   std::vector<std::pair<const Buffer*, std::string>> untouched;
   for (size_t s = 0; s < inputs.previous.size(); ++s) {
-    step.previous[s] = inputs.previous[s].view();
+    call.previous[s] = inputs.previous[s].view();
     untouched.emplace_back(&inputs.previous[s], inputs.previous[s].bytes());
   }
   for (size_t s = 0; s < inputs.current.size(); ++s) {
-    step.current[s] = inputs.current[s].view();
+    call.current[s] = inputs.current[s].view();
     if (&inputs.current[s] != &out) untouched.emplace_back(&inputs.current[s], inputs.current[s].bytes());
   }
-  step.out = out.view();
-  step.weights = inputs.weights.get();
+  call.out = out.view();
+  call.weights = inputs.weights.get();
   const std::string before = out.bytes();
   const std::string rest = out.rest();
   const auto run = [&](int64_t threads) {
     workers = threads;
     one_by_one = c.one_by_one;
-    ssg::cpu::run(c.key, step, threads, parallel);
+    ssg::cpu::run(c.key, call, threads, parallel);
   };
   run(c.threads);
   const ssg::cpu::Kernel& kernel = ssg::cpu::kernel();
@@ -492,8 +482,7 @@ void test(const Case& c, Random& random) {
   report(c.describe(), check(c, random));
 }
 
-// ---- which cases
-// -----------------------------------------------------------------------------------------------------
+// ---- which cases ----------------------------------------------------------------------------------------------------
 
 struct Sizes {
   Grid prev;
@@ -506,14 +495,19 @@ const std::vector<Sizes> kSizes = {
     {{4, 5}, {4, 7}}, {{6, 4}, {9, 4}},  {{5, 5}, {6, 6}},  {{4, 4}, {8, 8}},   {{7, 7}, {9, 9}},   {{6, 8}, {9, 12}},
     {{8, 6}, {9, 7}}, {{3, 9}, {5, 15}}, {{9, 5}, {13, 8}}, {{8, 8}, {12, 12}}, {{10, 9}, {11, 13}}};
 
-// Everything but the dtype, the vocabulary and where the logits come from, at random.
+template <class Enum>
+Enum any_of(ssg::Names<Enum> names, Random& random) {
+  return names.first[random.below(static_cast<int64_t>(names.count))].value;
+}
+
+// A case that is random except for the sources of the logits.
 Case random_case(Random& random) {
   Case c;
   const Sizes& sizes = kSizes[static_cast<size_t>(random.below(static_cast<int64_t>(kSizes.size())))];
   c.key.prev_size = sizes.prev;
   c.key.size = sizes.size;
-  c.key.prior = kPriors[random.below(3)];
-  c.key.interpolation = kInterpolations[random.below(4)];
+  c.key.prior = any_of(ssg::kPriors, random);
+  c.key.interpolation = any_of(ssg::kInterpolations, random);
   c.key.rescale = random.coin();
   c.key.transposed = random.coin();
   c.scalar = kScalars[random.below(4)];
@@ -552,8 +546,8 @@ void every_vocabulary(Random& random) {
 
 void every_size(Random& random) {
   for (const Sizes& sizes : kSizes)
-    for (Prior prior : kPriors)
-      for (Interpolation interpolation : kInterpolations)
+    for (const auto& [prior_name, prior] : ssg::kPriors)
+      for (const auto& [interpolation_name, interpolation] : ssg::kInterpolations)
         for (bool transposed : {false, true}) {
           Case c = random_case(random);
           c.key.prev_size = sizes.prev;
@@ -617,18 +611,18 @@ void large_outputs(Random& random) {
 }
 
 void invalid_keys() {
-  StepKey bigger;
-  bigger.size = {2, 2};
-  bigger.prev_size = {3, 1};
-  StepKey empty;
-  empty.size = {2, 2};
-  StepKey no_rows;
-  no_rows.size = no_rows.prev_size = {2, 2};
+  ssg::cpu::PlanKey bigger;
+  bigger.step.size = {2, 2};
+  bigger.step.prev_size = {3, 1};
+  ssg::cpu::PlanKey empty;
+  empty.step.size = {2, 2};
+  ssg::cpu::PlanKey no_rows;
+  no_rows.step.size = no_rows.step.prev_size = {2, 2};
   no_rows.max_rows = 0;
-  for (const StepKey& key : {bigger, empty, no_rows}) {
+  for (const ssg::cpu::PlanKey& key : {bigger, empty, no_rows}) {
     std::string error = "a plan was made";
     try {
-      ssg::make_plan<float>(key);
+      ssg::cpu::make_plan<float>(key);
     } catch (const std::invalid_argument&) {
       error.clear();
     }
@@ -645,7 +639,7 @@ void shares_of_halves() {
                  : std::to_string(half.equal) + " of " + std::to_string(half.all) + " equal the rounded double result");
 }
 
-// In a process of its own, since a process chooses its kernel once.
+// Runs in a process of its own, since a process chooses its kernel once.
 int run_all(const char* capability) {
   setenv("SSG_KERNELS_CPU_CAPABILITY", capability, 1);
   if (std::strcmp(ssg::cpu::kernel().name, capability) != 0) {

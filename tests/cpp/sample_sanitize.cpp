@@ -1,5 +1,5 @@
-// Sampling over odd shapes, to be run under the address and undefined-behaviour sanitizers: every buffer is allocated
-// exactly to size, every token is compared with that of a stable sort.
+// Runs CPU sampling on odd shapes under the address and undefined-behaviour sanitizers. Every buffer has exactly the
+// size it needs, and every token is compared with the result of a stable sort.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,16 +18,15 @@
 #include <vector>
 
 #include "cpu/sample.h"
+#include "names.h"
 
 namespace {
 
-using ssg::cpu::Sampling;
-using ssg::cpu::Scalar;
+using ssg::Scalar;
+using ssg::cpu::SampleCall;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr Scalar kScalars[] = {Scalar::float32, Scalar::float64, Scalar::bfloat16, Scalar::float16};
-constexpr const char* kNames[] = {"float32", "float64", "bfloat16", "float16"};
-constexpr size_t kBytes[] = {4, 8, 2, 2};
 constexpr const char* kCapabilities[] = {"avx512", "avx2", "baseline"};
 
 int64_t workers = 1;
@@ -70,12 +69,12 @@ double decode(const char* from, Scalar scalar) {
   return half >> 15 != 0 ? -value : value;
 }
 
-// A number near `value`: towards zero for the half types.
+// A number near `value`; the half types round towards zero.
 void encode(char* to, double value, Scalar scalar) {
   const float single = static_cast<float>(value);
   if (scalar == Scalar::float32) std::memcpy(to, &single, sizeof(single));
   if (scalar == Scalar::float64) std::memcpy(to, &value, sizeof(value));
-  if (kBytes[static_cast<int>(scalar)] > 2) return;
+  if (ssg::item_bytes(scalar) > 2) return;
   uint32_t bits;
   std::memcpy(&bits, &single, sizeof(bits));
   uint32_t half = bits >> 16;
@@ -165,7 +164,7 @@ int failed = 0;
 int passed = 0;
 
 void test(const Case& c, std::mt19937_64& random) {
-  const size_t bytes = kBytes[static_cast<int>(c.scalar)];
+  const size_t bytes = static_cast<size_t>(ssg::item_bytes(c.scalar));
   const int64_t rows = c.batch * c.tokens;
   const int64_t token_stride = c.vocabulary + c.gap;
   const int64_t elements = rows == 0 ? 0 : c.gap + (rows - 1) * token_stride + c.vocabulary;
@@ -181,7 +180,7 @@ void test(const Case& c, std::mt19937_64& random) {
   std::vector<int64_t> expected;
   for (int64_t r = 0; r < rows; ++r) {
     std::vector<double> row;
-    // Now and then a row without an answer.
+    // Some rows have no finite largest logit.
     const uint64_t spoilt = random() % 50;
     for (int64_t v = 0; v < c.vocabulary; ++v) {
       double value = logit(c.kind, v, c.vocabulary, random);
@@ -200,33 +199,35 @@ void test(const Case& c, std::mt19937_64& random) {
     if (expected.back() == -1 && first_empty < 0) first_empty = r;
   }
 
-  Sampling sampling;
-  sampling.scalar = c.scalar;
-  sampling.batch = c.batch;
-  sampling.tokens = c.tokens;
-  sampling.vocabulary = c.vocabulary;
-  sampling.logits = {data, c.tokens * token_stride, token_stride};
-  sampling.uniform = uniform.get();
-  sampling.uniform_is_double = true;
-  sampling.uniform_batch_stride = c.tokens;
-  sampling.uniform_token_stride = 1;
-  sampling.scale = scale.get();
-  sampling.top_k = c.top_k;
-  sampling.top_p = c.top_p;
-  sampling.out = out.get();
+  SampleCall call;
+  call.scalar = c.scalar;
+  call.batch = c.batch;
+  call.tokens = c.tokens;
+  call.vocabulary = c.vocabulary;
+  call.logits = {data, c.tokens * token_stride, token_stride};
+  call.uniform = uniform.get();
+  call.uniform_is_double = true;
+  call.uniform_batch_stride = c.tokens;
+  call.uniform_token_stride = 1;
+  call.scale = scale.get();
+  const std::vector<double> top_k(static_cast<size_t>(c.batch), static_cast<double>(c.top_k));
+  call.top_k = top_k.data();
+  const std::vector<double> top_p(static_cast<size_t>(c.batch), c.top_p);
+  call.top_p = top_p.data();
+  call.out = out.get();
   workers = c.threads;
-  const int64_t empty = ssg::cpu::sample(sampling, parallel);
+  const int64_t empty = ssg::cpu::sample(call, parallel);
   bool right = empty == first_empty;
   for (int64_t r = 0; r < rows; ++r) right = right && out[static_cast<size_t>(r)] == expected[static_cast<size_t>(r)];
   ++(right ? passed : failed);
   if (!right)
     std::printf("%s, B %d, L %d, V %d, kind %d, gap %d, top_k %d, top_p %g, threads %d: wrong\n",
-                kNames[static_cast<int>(c.scalar)], static_cast<int>(c.batch), static_cast<int>(c.tokens),
+                name_of(ssg::kDtypes, c.scalar), static_cast<int>(c.batch), static_cast<int>(c.tokens),
                 static_cast<int>(c.vocabulary), c.kind, static_cast<int>(c.gap), static_cast<int>(c.top_k), c.top_p,
                 static_cast<int>(c.threads));
 }
 
-// In a process of its own, since a process chooses its kernel once.
+// Runs in a process of its own, since a process chooses its kernel once.
 int run_all(const char* capability) {
   setenv("SSG_KERNELS_CPU_CAPABILITY", capability, 1);
   if (std::strcmp(ssg::cpu::kernel().name, capability) != 0) {

@@ -16,26 +16,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bounds import assert_accurate
-from support.cuda_on_host import HOST, expected_of, prepare
+from support.cuda_on_host import HOST, VARIANTS, expected_of, prepare
 from support.strategies import DTYPES, INTERPOLATIONS, OUT_LAYOUTS, PRIORS, Call, calls, normal
 from torch import Tensor
 
 INF = math.inf
 HALF = (torch.bfloat16, torch.float16)
 CAPABILITIES = (80, 86, 89, 90, 100, 120)
-
-# Every kernel there is, and ways to cut the work: columns, rows at once, splits, warps.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "fma 4": {"engine": "fma", "thread_columns": 4, "group_pairs": 2},
-    "fma 2": {"engine": "fma", "thread_columns": 2, "group_pairs": 3, "splits": 2, "warps": 8},
-    "fma 2, wide": {"engine": "fma", "thread_columns": 2, "column_warps": 4, "warps": 16},
-    "fma 1": {"engine": "fma", "thread_columns": 1, "group_pairs": 4},
-    "mma 4": {"engine": "mma", "thread_columns": 4, "group_pairs": 3},
-    "mma 4, wide": {"engine": "mma", "thread_columns": 4, "column_warps": 2, "group_pairs": 1, "splits": 3},
-    "mma 2": {"engine": "mma", "thread_columns": 2, "group_pairs": 2, "splits": 2, "warps": 8},
-    "mma 2, wide": {"engine": "mma", "thread_columns": 2, "column_warps": 2, "group_pairs": 5, "chunks": 2},
-    "direct": {"engine": "direct"},
-}
 
 
 def readable(x: Tensor) -> Tensor:

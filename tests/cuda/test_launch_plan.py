@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cuda_on_host import HOST
+from support.cuda_on_host import HOST, VARIANTS
 from support.schedules import every_step
 
 MACHINES = {80: 108, 86: 84, 89: 128, 90: 132, 100: 148, 120: 170}
@@ -48,6 +49,25 @@ def test_every_step_of_the_schedules_fits(capability: int, dtype: str, sources: 
         assert plan.cycles > 0
 
 
+def test_plans_are_the_committed_ones() -> None:
+    """A change of the search or of the model shows here: then measure, and renew the file."""
+    lines = Path(__file__).with_name("launch_plans.txt").read_text().splitlines()
+    assert len(lines) > 30
+    for line in lines:
+        step, _, expected = line.partition(" | ")
+        target, prev_size, size, dtype, batch, vocabulary, sources = step.split()
+        plan = call(
+            tuple(map(int, size.split("x"))),
+            tuple(map(int, prev_size.split("x"))),
+            int(target.removeprefix("sm_")),
+            dtype=dtype,
+            batch=int(batch),
+            vocabulary=int(vocabulary),
+            sources=int(sources),
+        ).plan()
+        assert plan.describe() == expected, step
+
+
 @pytest.mark.parametrize("capability", [90, 100])
 def test_no_step_of_a_data_centre_gpu_needs_the_direct_form(capability: int) -> None:
     for prev_size, size in every_step():
@@ -82,6 +102,16 @@ def test_few_columns_are_split_over_rows() -> None:
     plan = call((64, 64), (48, 48), batch=1, vocabulary=64).plan()
     assert plan.splits > 1
     assert plan.blocks >= 32
+
+
+def test_a_tile_that_is_not_in_the_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="no such tile"):
+        call((16, 16), (13, 13), vocabulary=64).plan_with("mma", thread_columns=1)
+
+
+def test_every_tile_is_tried_on_the_host() -> None:
+    tried = {(v["engine"], v["thread_columns"], v.get("chunks", 1)) for v in VARIANTS.values() if len(v) > 1}
+    assert tried == {tile[:3] for tile in HOST.cuda_tiles}
 
 
 def test_a_plan_that_does_not_fit_is_refused() -> None:

@@ -19,7 +19,11 @@ from ssg_kernels import reference
 
 
 def sample(
-    logits: Tensor, uniform: Tensor, scale: float | Tensor = 1.0, top_k: int = 0, top_p: float = 0.0
+    logits: Tensor,
+    uniform: Tensor,
+    scale: float | Tensor = 1.0,
+    top_k: int | Tensor = 0,
+    top_p: float | Tensor = 0.0,
 ) -> Tensor:
     batch, tokens, vocabulary = logits.shape
     results = []
@@ -36,13 +40,24 @@ def sample(
                 batch=batch,
                 tokens=tokens,
                 vocabulary=vocabulary,
-                top_k=top_k,
-                top_p=top_p,
+                top_k=number(top_k if isinstance(top_k, Tensor) else float(top_k)),
+                top_p=number(top_p),
                 reverse=reverse,
             )
         results.append(out)
     assert torch.equal(*results)
     return results[0]
+
+
+def test_filters_of_each_sample() -> None:
+    for vocabulary in (2, 40, 300):
+        call = Draw(vocabulary, 4, 3)
+        logits, uniform = call.logits(), call.uniform()
+        top_p = torch.tensor([0.0, 0.5, 2.0, torch.nan], dtype=torch.float64)
+        top_k = torch.tensor([0, 1, vocabulary // 2, vocabulary + 3])
+        for filters in ((0, top_p), (top_k, 0.5), (top_k, top_p)):
+            expected = reference.draw(logits, uniform, call.scale, *filters)
+            assert torch.equal(sample(logits, uniform, call.scale, *filters), expected)
 
 
 def check(call: Draw) -> None:

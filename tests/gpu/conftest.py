@@ -1,7 +1,7 @@
-"""The GPU's tests: every backend that serves the device, forced in turn.
+"""Fixtures of the GPU's tests, which run on each backend that serves the device.
 
-SSG_TEST_DEVICE=cpu runs what can be run of them on the CPU kernel, to try the tests themselves. SSG_REQUIRE_BACKENDS
-names backends, separated by commas, that must serve: a test that would skip fails instead.
+SSG_TEST_DEVICE=cpu tries out the tests themselves: those that can run on the CPU kernel do. SSG_REQUIRE_BACKENDS names
+backends, separated by commas, that must be usable: a test that would skip one of them fails instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def device() -> torch.device:
 
 @pytest.fixture
 def cuda(device: torch.device) -> torch.device:
-    """For what only a GPU has: streams, graphs, its allocator."""
+    """The device, for tests of what only a GPU has: streams, graphs, its allocator."""
     if device.type != "cuda":
         pytest.skip("for a GPU only")
     return device

@@ -1,4 +1,4 @@
-"""Small steps of every kind, once each, for compute-sanitizer (bench/gpu.sh runs it)."""
+"""Runs a step of every kind once, for compute-sanitizer (bench/gpu.sh starts it)."""
 
 from __future__ import annotations
 

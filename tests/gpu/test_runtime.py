@@ -1,4 +1,4 @@
-"""What a GPU adds to a call: streams, graphs, compilers, the allocator, and no waiting for the device."""
+"""What only matters on a GPU: streams, graphs, compilers, the allocator, and that no call waits for the device."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_current_stream_is_used(
     logits.fill_(torch.nan)
     torch.cuda.synchronize(cuda)
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(20_000_000)  # about 10 ms: on another stream the call would find NaN
+        torch.cuda._sleep(20_000_000)  # about 10 ms, during which a call on another stream would read NaN
         logits.copy_(values)
         out = run(call, logits, prev_logits, 0.5)
     torch.cuda.current_stream(cuda).wait_stream(stream)

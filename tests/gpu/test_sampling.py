@@ -1,4 +1,4 @@
-"""`sample` on a GPU: the reference's tokens, -1 where there is none, and a graph that follows its uniforms."""
+"""`sample` on a GPU: it draws the reference's tokens, or -1 if a row has none; a graph follows its uniforms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sampled(call: Draw, logits: Tensor, uniform: Tensor) -> Tensor:
 def check(call: Draw, device: torch.device) -> None:
     logits, uniform = call.logits(), call.uniform()
     tokens = sampled(call, to_device(logits, device), uniform.to(device))
-    # An exp that is off in its last place moves an edge by one of 2**35 parts of a token.
+    # If the GPU's exp is off in its last place, an edge moves by only 2**-35 of the largest weight: the tokens agree.
     assert torch.equal(tokens.cpu(), expected_tokens(call, logits, uniform))
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import ssg_kernels
 from ssg_kernels import reference
+from ssg_kernels.generation import merge_cfg
 
 on_each_backend = pytest.mark.usefixtures("backend")
 
@@ -183,6 +186,18 @@ def test_masked_logits_have_no_tangent(is_cfg: bool) -> None:
     assert (tangent[:, :, 2] != 0).all()
 
 
+def test_masked_logits_of_the_first_scale_have_no_gradient() -> None:
+    """The first scale is merged without an operator."""
+    logits, cfg = logits_of(4, 3)[0].detach(), make(2)
+    logits[..., 0] = logits[:2, 5, 1] = -math.inf
+    merged = merge_cfg(logits, cfg)
+    assert torch.equal(merged == -math.inf, logits[:2] == -math.inf)
+    seed = torch.randn_like(merged)
+    (ours,) = torch.autograd.grad(merged, cfg, seed)
+    differences = (logits[:2] - logits[2:]).masked_fill(logits[:2] == -math.inf, 0)
+    torch.testing.assert_close(ours, (seed * differences).sum(dim=(1, 2)))
+
+
 def directional(function: Function, inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Tensor:
     """The derivative along the tangents, by central differences of what is at most cubic."""
     steps = [
@@ -284,6 +299,27 @@ def test_no_graph_without_need() -> None:
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             assert not guide()(logits, prev_logits, 0.5).requires_grad
+
+
+@pytest.mark.parametrize("halves", [1, 2])
+def test_two_compilations_over_all_scales(halves: int) -> None:
+    """The backward pass is traced with the forward pass: it must not depend on the sizes either."""
+    torch._dynamo.reset()
+    function = ssg_kernels.guided_logits if halves == 1 else ssg_kernels.guided_logits_cfg
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def guide(n: int, prev_n: int, *inputs: Tensor) -> Tensor:
+        return function(*inputs[:2], (n, n), (prev_n, prev_n), *inputs[2:])
+
+    ours = torch.compile(guide, backend=counter, fullgraph=True)
+    for batch, (prev_n, n) in enumerate(itertools.pairwise((1, 2, 3, 5)), 2):
+        maps = (make(halves * batch, n * n, 4), make(halves * batch, prev_n * prev_n, 4))
+        inputs = (*maps, *(make(batch) for _ in range(2 * halves - 1)))
+        seed = torch.randn(batch, n * n, 4, dtype=torch.float64)
+        grads, expected = (torch.autograd.grad(f(n, prev_n, *inputs), inputs, seed) for f in (ours, guide))
+        for x, y in zip(grads, expected, strict=True):
+            torch.testing.assert_close(x, y)
+    assert counter.frame_count <= 2
 
 
 @on_each_backend

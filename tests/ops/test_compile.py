@@ -1,4 +1,4 @@
-"""torch.compile: few compilations over all scales of a model, the same results, in place too."""
+"""torch.compile: a model's scales take few compilations, and results are the same as without it, also in place."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def in_place_cfg(logits: Tensor, prev_logits: Tensor, n: int, prev_n: int, beta:
     ],
 )
 def test_two_compilations_over_all_scales(step: Callable, beta_type: type, backend: str, mode: type) -> None:
-    """As a sampler calls it: the first scale passes through, the others are guided by a changing beta."""
+    """The guided scales of a sampler, with a beta that changes from scale to scale."""
     ours, counter = compiled(step, backend)
     with mode():
         for k, (prev_n, n) in enumerate(itertools.pairwise(VAR)):
@@ -82,7 +82,7 @@ def test_two_compilations_over_all_scales(step: Callable, beta_type: type, backe
 
 
 def test_two_compilations_inside_a_sampler() -> None:
-    """The first scale through the same compiled function, and operations of the sampler around it."""
+    """The compiled function also has the first scale, which is not guided, and operations of the sampler around it."""
 
     def guide(logits: Tensor, prev_logits: Tensor | None, n: int, prev_n: int, beta: Tensor) -> Tensor:
         logits = logits * 1.25
@@ -96,13 +96,13 @@ def test_two_compilations_inside_a_sampler() -> None:
             prev_logits = torch.randn(2, prev_n**2, VOCABULARY) if k else None
             args = (logits, prev_logits, n, prev_n, torch.tensor(1 - 0.1 * k))
             torch.testing.assert_close(ours(*args), guide(*args))
-    assert counter.frame_count <= 3  # that of the first scale holds no guidance
+    assert counter.frame_count <= 3  # one more for the first scale, whose graph has no guidance
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("step", [in_place, in_place_cfg])
 def test_in_place(step: Callable, backend: str) -> None:
-    """The argument itself is written, and what aliases it sees that."""
+    """The compiled call writes into the argument itself, and views of the argument see that."""
 
     def guide(logits: Tensor, prev_logits: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         before = logits * 1
@@ -125,7 +125,7 @@ def test_in_place(step: Callable, backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_gradients(backend: str) -> None:
-    """Reverse mode through a compiled call, of both logits and every strength, masked tokens included."""
+    """Reverse mode through a compiled call, for both logits and every strength, with masked tokens."""
     ours, _ = compiled(lambda *x: ssg_kernels.guided_logits_cfg(*x[:2], (3, 4), (2, 3), *x[2:]), backend)
     inputs = [torch.randn(4, 12, 8), torch.randn(4, 6, 8), torch.rand(2), torch.rand(()), torch.rand(2)]
     inputs[0][..., 3] = -torch.inf
@@ -150,7 +150,7 @@ def test_mixed_strengths() -> None:
 
 
 def test_strided_logits() -> None:
-    """Slices of one buffer: the compiled call reads the strides that the eager one reads."""
+    """With slices of one buffer, the compiled call reads by the same strides as the eager one."""
     ours, _ = compiled(
         lambda x, beta: ssg_kernels.guided_logits(x[:, 4:13], x[:, :4], (3, 3), (2, 2), beta), "inductor"
     )
@@ -175,7 +175,7 @@ def test_vmap_inside() -> None:
 
 
 def test_compiled_autograd() -> None:
-    """The backward pass of an eager call, captured by compiled autograd."""
+    """Compiled autograd captures the backward pass of an eager call."""
     inputs = (torch.randn(2, 12, 8), torch.randn(2, 6, 8), torch.rand(2))
     for x in inputs:
         x.requires_grad_()

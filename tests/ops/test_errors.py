@@ -1,4 +1,4 @@
-"""Every wrong call: one wording on every backend, before any work is done."""
+"""Every wrong call raises before any work is done, with the same words on every backend."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def alter(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Break:
     return lambda call: call.update({name: change(call[name])})
 
 
-# In the order in which they are checked. {b} stands for the batch of the result, {r} for that of the logits.
+# In the order in which the operators check. {b} stands for the batch of the result, {r} for that of the logits.
 WRONG: list[tuple[str, Break]] = [
     ("logits must be a 3-D tensor (B, L, V), got 2-D", alter("logits", lambda x: x[0])),
     ("logits must be a 3-D tensor (B, L, V), got 4-D", alter("logits", lambda x: x[None])),
@@ -168,7 +168,7 @@ def ids(value: Any) -> str | None:
 def test_wrong_call(backend: str, operator: str, text: str, spoil: Break) -> None:
     call = broken(operator, spoil)
     assert written(operator, text) in message_of(getattr(ssg_kernels, operator), call)
-    # The same through the .out overload, and nothing is written.
+    # The .out overload raises the same, and writes nothing.
     call["out"] = torch.full((2, 12, 8), torch.nan)
     assert written(operator, text) in message_of(getattr(ssg_kernels, operator), call)
     assert call["out"].isnan().all()
@@ -194,7 +194,7 @@ def test_the_first_of_two_mistakes_is_named(backend: str, operator: str) -> None
     for (first, spoil_first), (_, spoil_second) in itertools.combinations(wrong, 2):
         theirs = touched(operator, spoil_second)
         if theirs & (touched(operator, spoil_first) | set(re.findall(r"\w+", first))):
-            continue  # the second mistake would undo the first or change what is said of it
+            continue  # the second mistake would undo the first, or change the message about it
         call = broken(operator, spoil_first, spoil_second)
         assert written(operator, first) in message_of(getattr(ssg_kernels, operator), call)
         pairs += 1
@@ -234,7 +234,7 @@ def test_wrong_out(backend: str, operator: str, text: str, make: Callable[[Argum
 
 
 def _in_one_buffer(call: Arguments, shift: int) -> torch.Tensor:
-    """Puts the logits into a buffer; returns what begins `shift` elements later, shaped like `out`."""
+    """Puts the logits into a buffer. Returns a view shaped like `out` that starts `shift` elements further."""
     logits = call["logits"]
     buffer = torch.zeros(logits.numel() + 200)
     call["logits"] = buffer[: logits.numel()].view(logits.shape).copy_(logits)
@@ -268,14 +268,14 @@ def test_out_must_not_overlap_prev_logits(backend: str, operator: str) -> None:
     buffer = torch.zeros(2 * 12 * 8 + call["prev_logits"].numel())
     prev_logits = buffer[-call["prev_logits"].numel() :].view(call["prev_logits"].shape)
     call["prev_logits"] = prev_logits.copy_(call["prev_logits"])
-    # One element of the two is the same.
+    # The two share one element.
     call["out"] = buffer[1 : 1 + 2 * 12 * 8].view(2, 12, 8)
     before = buffer.clone()
     assert written(operator, "out must not overlap prev_logits") in message_of(
         getattr(ssg_kernels, operator), call
     )
     assert torch.equal(buffer, before)
-    # Next to each other they are apart.
+    # Neighbours without a common element do not overlap.
     call["out"] = buffer[: 2 * 12 * 8].view(2, 12, 8)
     getattr(ssg_kernels, operator)(**call)
     assert torch.equal(call["prev_logits"], before[-prev_logits.numel() :].view_as(prev_logits))
@@ -311,7 +311,7 @@ def test_a_backend_that_cannot_serve(
     call["out"] = torch.full((2, 12, 8), torch.nan)
     assert text in message_of(getattr(ssg_kernels, operator), call)
     assert call["out"].isnan().all()
-    # A wrong call is wrong on any backend, and says so first.
+    # A wrong call is wrong on every backend, so its error comes before that of the backend.
     call["prior"] = "x"
     assert written(operator, "prior must be one of") in message_of(getattr(ssg_kernels, operator), call)
 

@@ -1,4 +1,4 @@
-"""SSG against the loop it stands for, and against everything that samplers do to the logits around it."""
+"""Compares SSG with the loop that it replaces, and tests it with all that samplers do to the logits around it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def literal(
     *options: Any,
     cfgs: list[Strength] | None = None,
 ) -> list[Tensor]:
-    """Alg. 2 over the scales in float64, every previous logits the raw ones."""
+    """Alg. 2 over the scales in float64. The previous logits of every scale are the raw ones."""
     raw = [x.double() for x in raw]
     guided = []
     for k, logits in enumerate(raw):
@@ -117,7 +117,7 @@ def test_sizes_may_be_sides_or_pairs() -> None:
     [
         ("linear", (1.5, 1.0, 0.5)),
         ("static", (2.0, 2.0, 2.0)),
-        # Multipliers of beta, as the numbers of "linear" and "static" are; the first scale is not guided.
+        # Numbers multiply beta, as those of "linear" and "static" do. The first scale is not guided.
         ((7.0, 0.5, 0.25), (1.0, 0.5)),
     ],
 )
@@ -193,7 +193,7 @@ def test_fake_tensors_in_and_out() -> None:
             assert isinstance(ssg(torch.empty(1, 1, 3)), FakeTensor)
             assert isinstance(ssg(torch.empty(1, 4, 3)), FakeTensor)
         ssg(torch.empty(1, 1, 3))
-    # Nothing of a fake call is left for real ones.
+    # A fake call leaves nothing behind for real ones.
     ssg.reset()
     raw = raw_logits(square((1, 2)))
     for logits, expected in zip(raw, [ssg(x) for ssg in [SSG((1, 2), 0.5)] for x in raw], strict=True):
@@ -212,11 +212,11 @@ def test_a_copy_goes_on_alone() -> None:
             assert torch.equal(twin(logits), wanted)
 
 
-# What samplers do to the logits. Each went wrong in a real sampler.
+# What samplers do to the logits. Each of these went wrong with a real sampler.
 
 
 def sampler(ssg: SSG, raw: list[Tensor], spoil: Callable[[Tensor, Tensor], None]) -> list[Tensor]:
-    """The guided logits of a generation, `spoil(given, returned)` after every scale."""
+    """The guided logits of a generation. Calls `spoil(given, returned)` after every scale."""
     guided = []
     for logits in raw:
         given = logits.clone()
@@ -235,7 +235,7 @@ def mask_given(given: Tensor, returned: Tensor) -> None:
 
 
 def overwrite_given(given: Tensor, returned: Tensor) -> None:
-    """The sampler reads its own tensor again, so guidance has to go back into it; then it masks."""
+    """For a sampler that reads its own tensor again: guidance goes back into that tensor, and then masking does."""
     given.copy_(returned)
     given[..., 1:] = -INF
 
@@ -256,7 +256,8 @@ def test_what_a_sampler_does_in_place_stays_out(backend: str, spoil: Any, dtype:
 def test_these_samplers_tell_a_cache_that_is_no_copy(
     monkeypatch: pytest.MonkeyPatch, spoil: Any, copies: int
 ) -> None:
-    # With one copy for both, the first scale comes back as the cache; with none, the cache is the input.
+    # SSG copies once for the caller and once for its cache. With one copy for both, the first scale's result is the
+    # cache; with none, the cache is the input. Both must show.
     raw = raw_logits(SIZES)
     clean = sampler(SSG(SIZES, 0.5), raw, lambda given, returned: None)
     kept: dict[int, Tensor] = {}
@@ -277,7 +278,7 @@ def test_the_first_scale_comes_back_as_a_copy() -> None:
 
 
 def test_the_previous_logits_are_the_raw_ones(backend: str) -> None:
-    # 1x1 -> 1x1 -> 1x1: guided_3 = l_3 + b (l_3 - l_2), whatever guided_2 was.
+    # At 1x1 -> 1x1 -> 1x1, guided_3 = l_3 + b (l_3 - l_2), whatever guided_2 was.
     values = torch.tensor([1.0, 2.0, 5.0]).reshape(3, 1, 1, 1)
     ssg = SSG([1, 1, 1], 1.0, "static")
     assert [ssg(x).item() for x in values] == [1.0, 3.0, 8.0]
@@ -322,7 +323,7 @@ def test_cfg_calls_the_operator_with_the_t_before(backend: str) -> None:
 def test_cfg_keeps_masked_logits_masked(backend: str) -> None:
     ssg = SSG(SIZES, 0.5)
     for logits in raw_logits(SIZES, rows=4):
-        logits[:, :, 3] = -INF  # in both halves, where (1 + t) * -inf + t * inf would be NaN
+        logits[:, :, 3] = -INF  # in both halves, so that the merge would give (1 + t) * -inf + t * inf = NaN
         logits[:2, :, 4] = -INF
         guided = ssg(logits, 1.5)
         assert torch.equal(guided.isinf().nonzero()[:, 2].unique(), torch.tensor([3, 4]))
@@ -385,7 +386,7 @@ def test_a_first_grid_that_repeats() -> None:
     expected = literal(sizes, raw, linear(0.5, 4))
     ssg = SSG(sizes, 0.5)
     assert_generation(ssg, raw, expected)
-    # Two of four, then again from the start: 1x1 where 2x2 was due.
+    # Two of four scales, then a new generation: it gives 1x1 where 2x2 was due.
     ssg(raw[0])
     ssg(raw[1])
     for logits, wanted in zip(raw, expected, strict=True):
@@ -608,7 +609,7 @@ def test_inference_mode(backend: str) -> None:
         ssg = SSG(SIZES, 0.5)
         for _ in range(2):
             assert_generation(ssg, raw, expected)
-    # The same one in training: what it made in inference mode must not be in the graph.
+    # The same SSG then trains: no tensor that it made in inference mode may be in the graph.
     trained = [x.clone().requires_grad_() for x in raw]
     sum(ssg(x).sum() for x in trained).backward()
     assert all(x.grad is not None for x in trained)
@@ -617,7 +618,7 @@ def test_inference_mode(backend: str) -> None:
 @pytest.mark.parametrize("is_cfg", [False, True])
 @pytest.mark.parametrize("beta_shape", [None, (), (2,)])
 def test_no_value_is_read_back_from_a_device(is_cfg: bool, beta_shape: tuple[int, ...] | None) -> None:
-    # Fake tensors have no values: reading one raises.
+    # Fake tensors have no values, so reading one raises.
     with FakeTensorMode():
         beta = 0.5 if beta_shape is None else torch.ones(beta_shape, device="cuda")
         ssg = SSG(SIZES, beta)
@@ -629,7 +630,7 @@ def test_no_value_is_read_back_from_a_device(is_cfg: bool, beta_shape: tuple[int
 
 
 def loop(ssg: SSG, raw: list[Tensor]) -> list[Tensor]:
-    """As a sampler does it, the mask included."""
+    """The loop of a sampler, which masks the returned logits."""
     guided = []
     for logits in raw:
         returned = ssg(logits)
@@ -672,6 +673,32 @@ def test_a_compiled_loop_is_one_graph_for_every_strength() -> None:
 
 
 @pytest.mark.usefixtures("_no_compiled_code")
+@pytest.mark.parametrize("cfg", [None, 1.5])
+def test_one_compiled_function_guides_every_scale_and_strength(cfg: float | None) -> None:
+    raw = raw_logits(square(VAR_256), rows=2)
+    guide = torch.compile(SSG.guide, fullgraph=True, backend="aot_eager")
+    for beta in (0.5, 1.0, 2.0):
+        ssg = SSG(VAR_256, beta)
+        for k in range(1, len(raw)):
+            arguments = (ssg.scale(k, "cpu"), raw[k], raw[k - 1], cfg, cfg)
+            assert torch.equal(guide(ssg, *arguments), ssg.guide(*arguments))
+    assert graphs() <= 2
+
+
+@pytest.mark.usefixtures("_no_compiled_code")
+def test_an_ssg_made_by_compiled_code() -> None:
+    def generate(raw: list[Tensor], beta: float) -> list[Tensor]:
+        return loop(SSG(SIZES, beta), raw)
+
+    raw = raw_logits(SIZES)
+    compiled = torch.compile(generate, fullgraph=True, backend="aot_eager")
+    for beta in (0.1, 0.2, 0.3, 0.4):
+        for actual, expected in zip(compiled(raw, beta), generate(raw, beta), strict=True):
+            torch.testing.assert_close(actual, expected)
+    assert graphs() <= 2
+
+
+@pytest.mark.usefixtures("_no_compiled_code")
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_a_compiled_loop_with_cfg(mode: Any) -> None:
     def generate(raw: list[Tensor], ts: Tensor) -> list[Tensor]:
@@ -682,7 +709,7 @@ def test_a_compiled_loop_with_cfg(mode: Any) -> None:
     with mode():
         compiled = torch.compile(generate, fullgraph=True, backend="aot_eager")
         for actual, expected in zip(compiled(raw, ts), generate(raw, ts), strict=True):
-            # The merge of the first scale is torch's own arithmetic, which a compiler may contract.
+            # torch's own operators merge the first scale. A compiler may contract them to fused multiply-adds.
             assert_accurate(actual, expected.double())
 
 

@@ -1,4 +1,4 @@
-"""The operators against the reference in float64: every shape, option, dtype and memory layout."""
+"""Compares the operators with the reference in float64, over shapes, options, dtypes and memory layouts."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_extreme_shapes(
     ("dtype", "is_cfg"), [(torch.float32, False), (torch.float32, True), (torch.bfloat16, False)]
 )
 def test_outputs_larger_than_a_cache(dtype: torch.dtype, is_cfg: bool) -> None:
-    # From 8 MiB on a kernel may write past the cache, where rows are aligned; the last columns are a part of a vector.
+    # From 8 MiB on, a kernel may write past the cache if rows are aligned. The last columns fill a part of a vector.
     columns = 2**23 // (1024 * dtype.itemsize)
     call = Call((32, 32), (24, 24), 1, columns + 40, dtype, is_cfg=is_cfg)
     logits, prev_logits, strengths = call.logits(), call.prev_logits(), call.strengths()
@@ -147,7 +147,7 @@ def test_outputs_larger_than_a_cache(dtype: torch.dtype, is_cfg: bool) -> None:
         run(call, own, prev_logits[..., :vocabulary], *strengths, out=out)
         assert_accurate(out, expected[..., :vocabulary])
         assert around[..., vocabulary:].isnan().all()
-        # The same bits wherever they are written.
+        # The result has the same bits wherever it is written.
         assert torch.equal(run(call, own, prev_logits[..., :vocabulary], *strengths), out)
         run(call, own, prev_logits[..., :vocabulary], *strengths, out=own[:1])
         assert torch.equal(own[:1], out)
@@ -242,7 +242,7 @@ def test_in_place(backend: str, layout: str, dtype: torch.dtype, is_cfg: bool) -
 
 @pytest.mark.parametrize("is_cfg", [False, True])
 def test_in_place_among_the_scales_of_one_tensor(backend: str, is_cfg: bool) -> None:
-    # The rows of a scale lie between those of another: the slices overlap in extent, not in memory.
+    # The rows of one scale lie between those of another. Their address ranges overlap, but they share no memory.
     call = Call((3, 4), (2, 2), 2, 21, is_cfg=is_cfg)
     expected = run(call, call.logits(), call.prev_logits(), *call.strengths())
     scales = torch.cat([call.prev_logits(), call.logits(), normal(*call.logits().shape)], dim=1)
@@ -276,7 +276,7 @@ def test_in_place_whatever_the_strides_of_sides_of_one(
 @pytest.mark.usefixtures("extension")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_elements_past_two_to_the_31(tmp_path: Path, dtype: torch.dtype) -> None:
-    # Sparse files: only the pages that are touched exist.
+    # The files are sparse: only the pages that are touched exist.
     def far(name: str, shape: tuple[int, int, int]) -> Tensor:
         strides = (2**31 + 5, 2**27 + 3, 1)
         count = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1
@@ -366,7 +366,7 @@ def test_masked_logits_stay_masked(backend: str, dtype: torch.dtype, is_cfg: boo
     actual = run(call, logits, prev_logits, *strengths)
     assert torch.equal(actual == -INF, masked)
     assert_accurate(actual[~masked], expected[~masked])
-    # Whatever the prior, or the other half, is there.
+    # They stay masked whatever the prior or the unconditional half holds there.
     prev_logits[0, 2, :] = torch.nan
     prev_logits[1, 3, :] = -INF
     prev_logits[2, 4, :] = INF
@@ -396,7 +396,7 @@ def test_every_half_precision_number_is_read_and_rounded_right(backend: str, dty
     numbers = numbers[~numbers.isinf()]
     call = Call((1, 1), (1, 1), 1, len(numbers), dtype)
     zeros = torch.zeros(1, 1, len(numbers), dtype=dtype)
-    # (1 + beta) * x is exact in float32: ties, subnormals and overflow must round as torch rounds.
+    # (1 + beta) * x is exact in float32, so ties, subnormals and overflow must round as in torch.
     for beta in (0.0, 0.5, -0.75, 2.0):
         actual = run(call, numbers.view(1, 1, -1), zeros, beta).flatten()
         expected = ((1 + beta) * numbers.double()).to(dtype)
@@ -431,5 +431,5 @@ def test_the_kernel_is_what_runs_by_default(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("SSG_KERNELS_BACKEND", backend)
         results[backend] = run(call, *arguments)
     assert torch.equal(results[""], results["cpu"])
-    # They sum in another order: should these bits agree, one of the two names did not reach its backend.
+    # The two backends sum in different orders. Equal bits would mean that one of the names did not reach its backend.
     assert not torch.equal(results["cpu"], results["reference"])

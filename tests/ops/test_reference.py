@@ -1,4 +1,4 @@
-"""The reference against transforms and interpolation that others wrote, and against cases done by hand."""
+"""Compares the reference with transforms and interpolation that others wrote, and with cases computed by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INF = math.inf
 
 def upsampled(maps: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     if interpolation == "nearest":
-        # By definition: F.interpolate rounds some indices wrongly, in float64 as well.
+        # Computed by definition, because F.interpolate rounds some indices wrongly, even in float64.
         rows, columns = ([i * n // m for i in range(m)] for n, m in zip(maps.shape[-2:], size, strict=True))
         return maps[..., rows, :][..., columns]
     corners = {} if interpolation == "area" else {"align_corners": False}
@@ -38,7 +38,7 @@ def literal_prior(
     interpolation: str = "bilinear",
     rescale: bool = False,
 ) -> Tensor:
-    """Alg. 1 by scipy and torch: (B, L', V) float64 to (B, L, V)."""
+    """Alg. 1 computed with scipy and torch, from (B, L', V) in float64 to (B, L, V)."""
     maps = prev_logits.reshape(-1, *prev_size, prev_logits.shape[2]).permute(0, 3, 1, 2)
     wide = upsampled(maps, size, interpolation)
     if prior != "spatial":
@@ -108,7 +108,7 @@ def column(*values: float) -> Tensor:
 @pytest.mark.parametrize(
     ("prior", "rescale", "expected"),
     [
-        # 1x1 -> 2x2: the one coefficient is the value itself, spread by the inverse transform as value / 2.
+        # 1x1 -> 2x2: the only coefficient is the value itself, and the inverse transform gives value / 2 everywhere.
         ("dse", False, 1.5),
         ("dse", True, 3.0),
         ("dse_zero_pad", False, 1.5),
@@ -127,7 +127,8 @@ def test_one_to_four_tokens(prior: str, rescale: bool, expected: float) -> None:
 
 
 def test_one_axis_by_hand() -> None:
-    # 1x2 -> 1x4, map (a, b) = (0, 1), bilinear: 0, 1/4, 3/4, 1. DCT of the map: (a+b)/sqrt2, (a-b)/sqrt2.
+    # 1x2 -> 1x4. The map (a, b) = (0, 1) becomes 0, 1/4, 3/4, 1 by bilinear interpolation. Its DCT is (a+b)/sqrt2,
+    # (a-b)/sqrt2.
     low = ((0 + 1) / math.sqrt(2), (0 - 1) / math.sqrt(2))
     wide = (0.0, 0.25, 0.75, 1.0)
     basis = [
@@ -143,7 +144,7 @@ def test_one_axis_by_hand() -> None:
 
 
 def test_tokens_are_row_major() -> None:
-    # Nearest from 2x3 to 4x3 repeats rows, not columns.
+    # "nearest" from 2x3 to 4x3 repeats rows, not columns.
     actual = reference.dse_prior(column(0, 1, 2, 3, 4, 5), (4, 3), (2, 3), "spatial", "nearest")
     assert actual.flatten().tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]
 
@@ -197,7 +198,8 @@ def test_nearest_takes_exact_indices(n: int, m: int, dtype: torch.dtype) -> None
 
 
 def test_cfg_by_hand() -> None:
-    # t = 1.5 and t' = 2: 2.5 * 4 - 1.5 * 2 = 7 on every token; 3 * 1 - 2 * 3 = -3 before, -1.5 as the prior.
+    # With t = 1.5 every token of this scale merges to 2.5 * 4 - 1.5 * 2 = 7. With t' = 2 the one token of the previous
+    # scale merges to 3 * 1 - 2 * 3 = -3, which makes the prior -1.5.
     logits = torch.cat([column(4.0, 4.0, 4.0, 4.0), column(2.0, 2.0, 2.0, 2.0)])
     prev_logits = torch.cat([column(1.0), column(3.0)])
     actual = reference.guided_logits_cfg(logits, prev_logits, (2, 2), (1, 1), 0.5, 1.5, 2.0)

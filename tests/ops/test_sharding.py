@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,6 +114,91 @@ def test_other_shardings_are_gathered(mesh: DeviceMesh) -> None:
             result = guide(*sharded, *strengths)
         assert communication.get_total_counts() > 0
         assert result.shape == guide(logits, prev_logits, *strengths).shape
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("sharding", ["batch", "vocabulary", "both", "replicated"])
+def test_out(mesh: DeviceMesh, sharding: str, mode: type, in_place: bool) -> None:
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    logits, prev_logits, layout = torch.randn(4, 12, 8), torch.randn(4, 6, 8), placements(sharding)[0]
+    with mode():
+        sharded = [shard(x, mesh, layout) for x in (logits.clone(), prev_logits)]
+        out = sharded[0] if in_place else shard(torch.empty(4, 12, 8), mesh, layout)
+        local = out.to_local()
+        with CommDebugMode() as communication:
+            result = ssg_kernels.guided_logits(*sharded, SIZE, PREV_SIZE, 0.5, out=out)
+        assert communication.get_total_counts() == 0
+        assert result is out
+        assert out.placements == layout
+        expected = shard(guide(logits, prev_logits, 0.5), mesh, layout).to_local()
+        torch.testing.assert_close(local, expected)
+
+
+@pytest.mark.parametrize("sharding", ["batch", "tokens", "both", "replicated"])
+def test_sampler_draws_in_the_layout_of_the_logits(mesh: DeviceMesh, sharding: str) -> None:
+    """The tokens are those of one process, in every layout."""
+    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    layout = {
+        "batch": (Shard(0), Replicate()),
+        "tokens": (Replicate(), Shard(1)),
+        "both": (Shard(0), Shard(1)),
+        "replicated": (Replicate(), Replicate()),
+    }[sharding]
+    logits = torch.randn(4, 16, 8)
+    expected = ssg_kernels.GuidedSampler((4,), 0.5)(logits, torch.Generator().manual_seed(1))
+    sharded = shard(logits, mesh, layout)
+    with CommDebugMode() as communication:
+        tokens = ssg_kernels.GuidedSampler((4,), 0.5)(sharded, torch.Generator().manual_seed(1))
+    assert communication.get_total_counts() == 0
+    assert tokens.placements == layout
+    assert torch.equal(tokens.to_local(), shard(expected, mesh, layout).to_local())
+
+
+def test_between_two_processes(tmp_path: Path) -> None:
+    """Layouts that need communication, and generations with cfg: the values are those of one process."""
+    program = f"""
+import os, sys, torch, torch.distributed as dist
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://{tmp_path}/store", rank=rank, world_size=2)
+import ssg_kernels
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
+mesh = init_device_mesh("cpu", (2,))
+torch.manual_seed(0)
+logits, prev_logits = torch.randn(4, 16, 8), torch.randn(4, 4, 8)
+
+def check(ours, expected):
+    assert isinstance(ours, DTensor)
+    torch.testing.assert_close(ours.full_tensor(), expected)
+
+for placement in (Shard(0), Shard(1), Shard(2), Replicate()):
+    def spread(x, placement=placement):
+        return distribute_tensor(x, mesh, [placement])
+    expected = ssg_kernels.guided_logits(logits, prev_logits, (4, 4), (2, 2), 0.5)
+    for placement_of_out in (Shard(0), Shard(1), Shard(2), Replicate()):
+        out = spread(torch.zeros(4, 16, 8), placement_of_out)
+        ssg_kernels.guided_logits(spread(logits), spread(prev_logits), (4, 4), (2, 2), 0.5, out=out)
+        assert out.placements == (placement_of_out,)
+        check(out, expected)
+    in_place = spread(logits)
+    ssg_kernels.guided_logits(in_place, spread(prev_logits), (4, 4), (2, 2), 0.5, out=in_place)
+    check(in_place, expected)
+    generations = [{{}}, {{"cfg": 1.5, "cfg_schedule": "ramp", "temperature": 0.5}}]
+    if placement != Shard(2):  # before torch 2.13, DTensor refuses to make rows of a sharded vocabulary
+        generations.append({{"cfg": 1.5, "cfg_order": "before", "classes": 2}})
+    for options in generations:
+        ours, expected_sampler = (ssg_kernels.GuidedSampler((2, 4), 0.5, **options) for _ in range(2))
+        generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+        for x in (prev_logits, logits):
+            check(ours(spread(x), generators[0]), expected_sampler(x, generators[1]))
+dist.barrier()
+dist.destroy_process_group()
+"""
+    ranks = [subprocess.Popen([sys.executable, "-c", program, str(rank)]) for rank in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0]
 
 
 @pytest.mark.parametrize("first", ["ssg_kernels", "torch.distributed.tensor"])

@@ -1,4 +1,4 @@
-"""The package as it is built, installed, imported and started."""
+"""The package: how it is built, installed, imported and started."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BUILD_WHEEL = "from setuptools import build_meta; print(build_meta.build_wheel('
 def run(
     *command: str | Path, cwd: Path = ROOT, **environment: str | None
 ) -> subprocess.CompletedProcess[str]:
-    """The finished process; a variable given as None is taken out of its environment."""
+    """Runs a command and returns the finished process. None removes a variable from its environment."""
     changed = {**os.environ, **environment}
     kept = {name: value for name, value in changed.items() if value is not None}
     return subprocess.run(
@@ -40,7 +40,7 @@ def python(code: str, **environment: str | None) -> subprocess.CompletedProcess[
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A copy of the sources, so that a build leaves nothing in this tree. `study` must not get into the wheel."""
+    """A copy of the sources, so that a build leaves nothing in this tree. It has `study`, which no wheel may have."""
     copy = tmp_path / "source"
     skip = shutil.ignore_patterns("*.so", "_build.json", "__pycache__", "*.egg-info")
     for folder in ("ssg_kernels", "csrc", "python", "study"):
@@ -58,7 +58,7 @@ def wheel_names(source: Path, built: subprocess.CompletedProcess[str]) -> tuple[
 
 
 def test_import_is_lean() -> None:
-    """Beyond torch it brings in the standard library only, and asks no GPU."""
+    """The import loads nothing but the standard library beyond torch, and does not touch a GPU."""
     done = python(
         "import sys, torch\n"
         "def refuse(*_): raise AssertionError('a GPU was touched')\n"
@@ -285,7 +285,7 @@ def test_the_code_of_a_page_runs(page: str) -> None:
 
 
 def test_the_links_of_the_readme_exist() -> None:
-    """Those of docs/ are checked where the pages are built."""
+    """The build of the pages checks the links of docs/."""
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert "docs/index.md" in links
     for link in links:

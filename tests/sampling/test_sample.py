@@ -1,4 +1,4 @@
-"""`sample` against the reference, the reference against the samplers' softmax, sort and cumsum."""
+"""Compares `sample` with the reference, and the reference with the softmax, sort and cumsum of the models' samplers."""
 
 from __future__ import annotations
 
@@ -48,6 +48,34 @@ def check_mask(call: Draw) -> None:
     logits = call.logits()
     weights = reference.sample_weights(logits, call.top_k, call.top_p, call.scale)
     assert_same_choice(lambda x, u: tempered(x, u, call.scale, call.top_k, call.top_p), logits, weights)
+
+
+def test_filters_of_each_sample(backend: str) -> None:
+    logits, uniform = normal(7, 5, 40), torch.rand(7, 5)
+    top_p = torch.tensor([0.0, 0.5, 0.96, 1.0, -1.0, 2.0, torch.nan], dtype=torch.float64)
+    within = [
+        0.0,
+        0.5,
+        0.96,
+        1.0,
+        0.0,
+        1.0,
+        0.0,
+    ]  # numbers outside [0, 1] count as the nearest one inside, NaN as 0
+    scale = torch.linspace(0.5, 2, 7)
+    op = torch.ops.ssg._sample_tempered
+    top_k = torch.tensor([0, 9, 1, 40, -3, 50, 7])
+    ks = [0, 9, 1, 40, 0, 40, 7]
+    tokens = op.tensors(logits, uniform, scale, top_k, top_p)
+    for b, (k, p) in enumerate(zip(ks, within, strict=True)):
+        one = slice(b, b + 1)
+        assert torch.equal(tokens[one], op.default(logits[one], uniform[one], scale[one], k, p))
+        # One number for all samples, of another dtype.
+        number = torch.tensor(p, dtype=torch.bfloat16)
+        assert torch.equal(
+            op.tensors(logits, uniform, scale, torch.tensor(k, dtype=torch.int16), number),
+            op.default(logits, uniform, scale, k, number.item()),
+        )
 
 
 @given(draws())
@@ -139,11 +167,11 @@ def test_the_same_tokens_on_any_number_of_threads(shape: tuple[int, int, int]) -
         assert torch.equal(ssg_kernels.sample(logits, uniform, shape[2] // 2, 0.9), one)
 
 
-# What the words say, by hand
+# Examples by hand
 
 
 def weights_of(row: list[float], top_k: int = 0, top_p: float = 0.0) -> list[float]:
-    """Of one row, relative to the largest logit's."""
+    """The weights of one row, relative to that of the largest logit."""
     weights = reference.sample_weights(torch.tensor([[row]]), top_k, top_p)
     return (weights / 2**35).flatten().tolist()
 
@@ -152,17 +180,17 @@ def test_weights_by_hand() -> None:
     log = math.log
     assert weights_of([log(8), log(4), log(2)]) == pytest.approx([1, 0.5, 0.25], abs=1e-7)
     assert weights_of([0.0, -24.0, -25.0, -INF]) == [1.0, round(2**35 * math.exp(-24)) / 2**35, 0.0, 0.0]
-    # Ties at the k-th value stay.
+    # Ties with the k-th largest value stay.
     assert weights_of([1, 3, 1, 3, 1], top_k=1) == [0, 1, 0, 1, 0]
     assert weights_of([1, 2, 1, 3, 1], top_k=3) == pytest.approx([math.exp(x - 3) for x in (1, 2, 1, 3, 1)])
-    # 1/8, 2/8, 5/8: running 1/8, 3/8, 1. At most 1 - p goes.
+    # In ascending order the chances are 1/8, 2/8, 5/8 and their running sums 1/8, 3/8, 1. At most 1 - p goes.
     row = [log(5), log(1), log(2)]
     for top_p, kept in ((0.9, 3), (0.87, 2), (0.63, 2), (0.62, 1), (0.01, 1)):
         assert sum(w > 0 for w in weights_of(row, top_p=top_p)) == kept
-    # Renormalised after top-k: 2/7, 5/7.
+    # Top-k leaves 2/7 and 5/7: the chances are renormalised before top-p.
     assert sum(w > 0 for w in weights_of(row, top_k=2, top_p=0.72)) == 2
     assert sum(w > 0 for w in weights_of(row, top_k=2, top_p=0.71)) == 1
-    # Equal logits go in the order of the vocabulary, and the running weight that equals 1 - p goes.
+    # Equal logits go in the order of the vocabulary, and a token goes whose running weight equals 1 - p.
     assert weights_of([0.0] * 4, top_p=0.5) == [0, 0, 1, 1]
     assert weights_of([0.0] * 4, top_p=0.49) == [0, 0, 1, 1]
     assert weights_of([0.0] * 4, top_p=0.25) == [0, 0, 0, 1]
@@ -171,7 +199,7 @@ def test_weights_by_hand() -> None:
 
 
 def test_tokens_by_hand(backend: str) -> None:
-    """Four equal logits: the uniform alone decides, and an edge belongs to the token after it."""
+    """With four equal logits the uniform alone decides. An edge belongs to the token after it."""
     uniform = torch.tensor([[0.0, 0.2, 0.25, 0.49, 0.5, 0.75, 0.999, 1 - 2**-24]])
     logits = torch.zeros(1, 8, 4)
     assert ssg_kernels.sample(logits, uniform).tolist() == [[0, 0, 1, 1, 2, 3, 3, 3]]
@@ -195,7 +223,7 @@ def test_top_k_of_one_is_the_largest(backend: str, top_p: float) -> None:
     assert torch.equal(ssg_kernels.sample(logits, uniform, 0, 1e-9), logits.argmax(-1))
 
 
-# The samplers' function
+# The function of the models' samplers
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -205,13 +233,13 @@ def test_reference_keeps_what_the_samplers_keep(dtype: torch.dtype, top_k: int, 
     weights = reference.sample_weights(logits, top_k, top_p)
     chances = weights.double() / weights.sum(-1, keepdim=True)
     exact, _ = probabilities(logits.double(), top_k, top_p)
-    # What weighs less than a unit is left out of all comparisons.
+    # Where two masks are compared, tokens that weigh about a unit of the weights or less do not count.
     met = exact > 1e-10
     assert torch.equal((weights > 0)[met], (exact > 0)[met])
     assert not weights[exact == 0].any()
-    # Half a unit of rounding in each weight, and as many in their sum.
+    # Each weight is rounded by at most half a unit, and so their sum by at most 4096 halves.
     assert (chances - exact).abs().max() < 4096 * 2.0**-36
-    # In float32, as they do it, but where its running sum is within rounding of the limit.
+    # Samplers compute in float32. Tokens whose running sum is within rounding of the limit do not count.
     single, distance = probabilities(logits.float(), top_k, top_p)
     clear = (distance > 1e-5) & met
     assert clear.sum() > 0.9 * met.sum()
@@ -232,7 +260,7 @@ def test_frequencies(backend: str, top_k: int, top_p: float, scale: float) -> No
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_frequencies_of_two_classes(backend: str, dtype: torch.dtype) -> None:
-    """As a bitwise model has them: V = 2."""
+    """A bitwise model draws from two classes: V = 2."""
     logits = torch.tensor([0.5, -0.25]).to(dtype).expand(1, 50_000, 2)
     uniform = torch.rand(1, 50_000, generator=torch.Generator().manual_seed(1))
     ones = ssg_kernels.sample(logits, uniform).sum().item()
@@ -241,7 +269,7 @@ def test_frequencies_of_two_classes(backend: str, dtype: torch.dtype) -> None:
 
 
 def test_all_uniforms_of_a_grid(backend: str) -> None:
-    """Every token is chosen by as much of [0, 1) as its chance, in the order of the vocabulary."""
+    """Each token is chosen on a part of [0, 1) as large as its chance, in the order of the vocabulary."""
     logits, steps = normal(1, 1, 50), 4096
     uniform = (torch.arange(steps) / steps)[None]
     tokens = ssg_kernels.sample(logits.expand(1, steps, 50), uniform, 20, 0.95)[0]
@@ -298,7 +326,7 @@ def test_a_scale_without_an_answer(backend: str, scale: float) -> None:
 
 
 def test_no_answer_on_a_gpu() -> None:
-    """-1 in its own row alone: what the reference draws on every device, before the CPU raises."""
+    """A row without an answer gives -1 and leaves other rows alone. The CPU raises only after this draw."""
     logits = torch.zeros(1, 4, 3)
     logits[0, 0], logits[0, 1, 1], logits[0, 2, 2] = -INF, math.nan, INF
     assert reference.draw(logits, torch.rand(1, 4), 1.0, 0, 0.0).tolist()[0][:3] == [-1, -1, -1]

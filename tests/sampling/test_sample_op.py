@@ -1,4 +1,4 @@
-"""`sample` as an operator: errors, tracing, export, vmap, DTensor, and no derivatives."""
+"""`sample` as an operator: errors, tracing, export, vmap and DTensor. It has no derivatives."""
 
 from __future__ import annotations
 
@@ -173,6 +173,18 @@ def test_two_compilations_over_all_scales(backend: str) -> None:
     assert counter.frame_count <= 2
 
 
+@pytest.mark.usefixtures("_fresh")
+def test_two_compilations_over_all_top_ps() -> None:
+    counter = CompileCounterWithBackend("aot_eager")
+    ours = torch.compile(ssg_kernels.sample, backend=counter, fullgraph=True)
+    logits, uniform = inputs()
+    for top_k, top_p in ((3, 0.5), (4, 0.6), (5, 0.75), (9, 0.9), (0, 0.3)):
+        assert torch.equal(
+            ours(logits, uniform, top_k, top_p), ssg_kernels.sample(logits, uniform, top_k, top_p)
+        )
+    assert counter.frame_count <= 3  # 0 is a top_k of its own for a compiler
+
+
 class Sample(nn.Module):
     def forward(self, logits: Tensor, uniform: Tensor) -> Tensor:
         return ssg_kernels.sample(logits, uniform, 3, 0.9)
@@ -243,7 +255,7 @@ def test_tokens_require_no_grad(backend: str, op: str) -> None:
     logits, uniform = (x.requires_grad_() for x in inputs())
     tokens = function(logits, uniform, *scale, 4, 0.75)
     assert not tokens.requires_grad
-    # The tokens as indices: the gradient is that of what they were taken from.
+    # The tokens serve as indices, so the gradient goes to the logits that they pick.
     taken = logits.gather(-1, tokens[..., None]).sum()
     (grad,) = torch.autograd.grad(taken, logits)
     assert torch.equal(grad, torch.zeros_like(grad).scatter(-1, tokens[..., None], 1))
@@ -289,7 +301,7 @@ def test_sharding(op: str) -> None:
             return distribute_tensor(x, mesh, placements, src_data_rank=None) if isinstance(x, Tensor) else x
 
         for placements in ((Shard(0), Replicate()), (Shard(1), Replicate()), (Shard(0), Shard(1))):
-            # () is the same everywhere, (B,) is cut as the batch is.
+            # A scale of shape () is replicated; one of shape (B,) is sharded like the batch.
             of_scale = tuple(
                 p if p == Shard(0) and scale and getattr(scale[0], "ndim", 0) else Replicate()
                 for p in placements
@@ -302,7 +314,7 @@ def test_sharding(op: str) -> None:
             assert tokens.placements == placements
             assert tokens.shape == expected.shape
             assert torch.equal(tokens.to_local(), shard(expected, placements).to_local())
-        # A row of the vocabulary is chosen from as a whole.
+        # A draw needs the whole row, so a sharded vocabulary is gathered first.
         everywhere = (Replicate(), Replicate())
         whole = [shard(x, everywhere) for x in (uniform, *scale)]
         with CommDebugMode() as communication:

@@ -1,4 +1,4 @@
-"""GuidedSampler against the operators called one by one, and its state around everything that can go wrong."""
+"""Compares GuidedSampler with the operators called one by one, and tests its state through all that can go wrong."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from support.schedules import VAR_256
 from support.strategies import DTYPES, INTERPOLATIONS, PRIORS, normal
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ssg_kernels
@@ -45,7 +46,7 @@ def literal(
     temperatures: list[Any],
     *options: Any,
 ) -> list[Tensor]:
-    """Operator by operator; beta 0 guides the first scale, which is to be merged alone."""
+    """The tokens, operator by operator. The first scale is only merged, which guidance with beta 0 does."""
     tokens = []
     for k, logits in enumerate(raw):
         prev = max(k - 1, 0)
@@ -77,14 +78,14 @@ def generation(sampler: GuidedSampler, raw: list[Tensor], uniform: list[Tensor])
 def assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
     for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         assert a.dtype == torch.int64
-        # A rounding of the merged first scale may move an edge across a uniform, hardly ever two.
+        # The merged first scale may be rounded differently. That can move one edge across a uniform, hardly ever two.
         assert (a != b).sum() <= (1 if k == 0 else 0)
 
 
 @given(st.data())
 def test_is_the_literal_loop(backend: str, data: st.DataObject) -> None:
     def per_scale(values: st.SearchStrategy) -> tuple[Any, list]:
-        """An argument, and the value at each scale."""
+        """An argument of the sampler, and its value at each scale."""
         if data.draw(st.booleans()):
             one = data.draw(values)
             return one, [one] * K
@@ -118,7 +119,7 @@ def test_the_ramp_is_that_of_the_samplers(backend: str) -> None:
     for cfg in (3.0, torch.tensor(3.0), torch.tensor([3.0, 3.0])):
         sampler = GuidedSampler(SIZES, 0.5, cfg=cfg, cfg_schedule="ramp", **settings)
         assert_same(generation(sampler, raw, u), expected)
-    # HART's last scale has the t of the one before.
+    # HART's last scale has the t of the scale before it.
     expected = literal(raw, u, [0.5] * K, [0.0, 1.0, 2.0, 2.0], *filters)
     sampler = GuidedSampler(SIZES, 0.5, cfg=[0, 1, 2, 2], **settings)
     assert_same(generation(sampler, raw, u), expected)
@@ -177,7 +178,7 @@ def test_the_generator_draws_the_uniforms(backend: str) -> None:
 
 
 def test_groups_of_classes(backend: str) -> None:
-    """Infinity's bits: guided as one vocabulary of 2d columns, drawn as d choices of two."""
+    """Infinity's bits are guided as one vocabulary of 2d columns, and drawn as d choices between two."""
     raw, settings = raw_logits(vocabulary=10), {"cfg": 1.5, "temperature": 0.5}
     u = [torch.rand(2, h * w, 5) for h, w in SIZES]
     sampler = GuidedSampler(SIZES, 0.5, classes=2, top_k=2, top_p=0.97, **settings)
@@ -304,7 +305,7 @@ def test_numbers_in_any_sequence(kind: Any) -> None:
     given = {"top_k": [4, 3, 2, 9], "top_p": [0.5, 0.75, 0.875, 1.0], "temperature": [1.0, 0.5, 2.0, 1.5]}
     cfg, schedule = [0.5, 1.0, 1.5, 2.0], [1.0, 0.75, 0.5, 0.25]
     expected = generation(GuidedSampler(SIZES, 0.5, schedule, cfg=cfg, **given), raw, u)
-    # A tensor of cfg or temperature is one number for each sample, so that it is no sequence over the scales.
+    # A tensor of cfg or temperature holds one number for each sample, so it is not a sequence over the scales.
     per_sample = ("temperature",) if kind is torch.tensor else ()
     others = {name: values if name in per_sample else kind(values) for name, values in given.items()}
     cfg = cfg if kind is torch.tensor else kind(cfg)
@@ -371,8 +372,56 @@ def test_wrong_settings_of_ssg_and_of_a_call() -> None:
 @pytest.fixture
 def _fresh() -> Iterator[None]:
     torch._dynamo.reset()
+    counters.clear()
     yield
     torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_one_compiled_function_draws_every_scale_and_setting() -> None:
+    pairs = [(n, n) for n in VAR_256]
+    raw, u = raw_logits(sizes=pairs), uniforms(sizes=pairs)
+    draw = torch.compile(GuidedSampler.draw, backend="aot_eager", fullgraph=True)
+    for number in (0.5, 0.7, 0.9):
+        top_ks = [round(9 * number)] * 5 + [3] * 5
+        settings = {"cfg": 1 + number, "cfg_schedule": "ramp", "top_k": top_ks, "top_p": number}
+        sampler = GuidedSampler(pairs, number, temperature=number, **settings)
+        expected = generation(sampler, raw, u)
+        for k, logits in enumerate(raw):
+            scale, prev_logits = sampler.scale(k, "cpu"), raw[k - 1] if k else None
+            assert torch.equal(draw(sampler, scale, logits, prev_logits, u[k]), expected[k])
+    assert counters["stats"]["unique_graphs"] <= 3  # one for the first scale, which is not guided
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_a_sampler_made_by_compiled_code() -> None:
+    def generate(raw: list[Tensor], u: list[Tensor], number: float) -> list[Tensor]:
+        sampler = GuidedSampler(
+            SIZES, number, cfg=2 * number, top_k=4, top_p=number / 2, temperature=1 + number
+        )
+        return [sampler(x, uniform=v) for x, v in zip(raw, u, strict=True)]
+
+    raw, u = raw_logits(), uniforms()
+    counter = CompileCounterWithBackend("aot_eager")
+    ours = torch.compile(generate, backend=counter, fullgraph=True)
+    for number in (0.25, 0.5, 0.75, 1.0):
+        assert_same(ours(raw, u, number), generate(raw, u, number))
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_one_graph_for_every_setting() -> None:
+    def loop(sampler: GuidedSampler, raw: list[Tensor], u: list[Tensor]) -> list[Tensor]:
+        return [sampler(x, uniform=v) for x, v in zip(raw, u, strict=True)]
+
+    raw, u = raw_logits(), uniforms()
+    counter = CompileCounterWithBackend("aot_eager")
+    ours = torch.compile(loop, backend=counter, fullgraph=True)
+    for number in (0.25, 0.5, 0.75):
+        settings = {"cfg": 1 + number, "top_k": 4, "top_p": number, "temperature": number}
+        sampler = GuidedSampler(SIZES, number, **settings)
+        assert_same(ours(sampler, raw, u), loop(sampler, raw, u))
+    assert counter.frame_count <= 2
 
 
 @pytest.mark.usefixtures("_fresh")
@@ -387,7 +436,7 @@ def test_a_generation_is_one_graph(backend: str, mode: type) -> None:
     def loop(raw: list[Tensor], u: list[Tensor]) -> list[Tensor]:
         return [sampler(x, uniform=v) for x, v in zip(raw, u, strict=True)]
 
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend(backend)
     ours = torch.compile(loop, backend=counter, fullgraph=True)
     pairs = [(n, n) for n in sizes]
     compilations = set()

@@ -1,4 +1,4 @@
-"""The accuracy that must hold against the literal path in float64, by dtype of the logits."""
+"""The accuracy that a result must have against the reference in float64, for each dtype of the logits."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ RELATIVE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-6, tor
 _MANTISSA_BITS = {torch.bfloat16: 7, torch.float16: 10}
 _MIN_EXPONENT = {torch.bfloat16: -126, torch.float16: -14}
 
-# Of fewer elements a share of 99 % says little: one of ten may lie next to a rounding boundary.
+# With fewer elements a share of 99 % says little: even one of ten may lie next to a rounding boundary.
 _SHARE_COUNTS_FROM = 1000
-# All of a handful of elements can be differences of nearly equal terms, so that the largest is small as well.
+# If there are fewer elements than this, all can be differences of nearly equal terms; then the largest is small too.
 _HANDFUL = 16
 
 
 def assert_accurate(actual: Tensor, expected: Tensor, *terms: Tensor) -> None:
-    """Asserts that `actual` is `expected` (float64, finite) as exactly as its dtype allows.
+    """Asserts that `actual` equals `expected` (float64, finite) as exactly as its dtype allows.
 
-    `terms` are what the expected values were summed from; they set the scale where there are few elements.
+    The expected values are sums of `terms`. These set the scale of the error if there are few elements.
     """
     assert expected.dtype == torch.float64
     assert actual.shape == expected.shape
@@ -44,6 +44,6 @@ def assert_accurate(actual: Tensor, expected: Tensor, *terms: Tensor) -> None:
 
 
 def ulp(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The distance from |x| to the next number of `dtype` above, for float64 x."""
+    """For float64 x, the distance from |x| to the next larger number of `dtype`."""
     _, exponent = torch.frexp(x)
     return torch.exp2((exponent - 1).clamp_min(_MIN_EXPONENT[dtype]).double() - _MANTISSA_BITS[dtype])

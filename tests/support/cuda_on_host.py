@@ -14,6 +14,19 @@ HOST = load_host()
 
 Strength = float | Tensor
 
+# Every tile of csrc/cuda/tiles.h, with different ways to cut the work: columns, rows at once, splits, warps.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fma 4": {"engine": "fma", "thread_columns": 4, "group_pairs": 2},
+    "fma 2": {"engine": "fma", "thread_columns": 2, "group_pairs": 3, "splits": 2, "warps": 8},
+    "fma 2, wide": {"engine": "fma", "thread_columns": 2, "column_warps": 4, "warps": 16},
+    "fma 1": {"engine": "fma", "thread_columns": 1, "group_pairs": 4},
+    "mma 4": {"engine": "mma", "thread_columns": 4, "group_pairs": 3},
+    "mma 4, wide": {"engine": "mma", "thread_columns": 4, "column_warps": 2, "group_pairs": 1, "splits": 3},
+    "mma 2": {"engine": "mma", "thread_columns": 2, "group_pairs": 2, "splits": 2, "warps": 8},
+    "mma 2, wide": {"engine": "mma", "thread_columns": 2, "column_warps": 2, "group_pairs": 5, "chunks": 2},
+    "direct": {"engine": "direct"},
+}
+
 
 def place(x: Tensor, first: int = 0) -> tuple[int, int, int]:
     assert x.stride(2) == 1 or x.shape[2] <= 1

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ssg_kernels import reference
-from support.generation_checks import BETA, RELATIVE, multipliers
+from support.attach_checks import BETA
+from support.generation_checks import RELATIVE, multipliers
 
 
 @dataclass
@@ -35,13 +36,19 @@ class Output:
 class Denoiser:
     attach: Callable[..., Any]
     model: Any
-    generate: Callable[..., Tensor]
-    """(batch, seed) to all that the generation decided."""
+    generate: Callable[[Any, int, int], Tensor]
+    """(model, batch, seed) to all that the generation decided."""
     record: Callable[[], AbstractContextManager[list[Output]]]
     """Recorders below the integration."""
     steps: int
     side: int
+    network: torch.nn.Module
+    """Its `forward` puts out the logits."""
     clamped: bool = True
+
+    @property
+    def maker(self) -> tuple[Any, str]:
+        return self.network, "forward"
 
 
 @contextmanager
@@ -53,6 +60,8 @@ def recorded_microsoft(diffusion: Any, indices: list[int]) -> Iterator[list[Outp
 
     def spy_forward(tokens: Tensor, condition: Any, t: Tensor) -> Tensor:
         raw = forward(tokens, condition, t)
+        if not outputs:
+            conditions.clear()
         conditions.append(condition)
         is_conditional = condition is None or torch.equal(condition, conditions[0])
         outputs.append(
@@ -80,9 +89,17 @@ def run(denoiser: Denoiser, seed: int = 0, batch: int = 2, **settings: Any) -> t
         denoiser.record() as outputs,
         denoiser.attach(denoiser.model, **settings) if settings else nullcontext(),
     ):
-        torch.manual_seed(seed)
-        result = denoiser.generate(batch, seed)
-    return result, outputs
+        return run_recorded(denoiser, outputs, seed, batch)
+
+
+def run_recorded(
+    denoiser: Denoiser, outputs: list[Output], seed: int = 0, batch: int = 2
+) -> tuple[Tensor, list[Output]]:
+    """A generation where recorders are installed already, below the integration."""
+    outputs.clear()
+    torch.manual_seed(seed)
+    result = denoiser.generate(denoiser.model, batch, seed)
+    return result, list(outputs)
 
 
 def literal(
@@ -139,15 +156,15 @@ def check_everything(denoiser: Denoiser, modules: Sequence[torch.nn.Module]) -> 
     three = run(denoiser, batch=3, beta=BETA)
     assert same(plain, run(denoiser, beta=0.0))
     assert not same(plain, guided)
-    with denoiser.attach(denoiser.model, BETA):
+    with denoiser.record() as outputs, denoiser.attach(denoiser.model, BETA):
         for batch, expected in ((2, guided), (3, three), (2, guided)):
-            assert same(run(denoiser, batch=batch), expected)
+            assert same(run_recorded(denoiser, outputs, batch=batch), expected)
             with failing(modules[-1], denoiser.steps // 2), pytest.raises(ZeroDivisionError):
-                denoiser.generate(batch, 0)
+                denoiser.generate(denoiser.model, batch, 0)
         with pytest.raises(ValueError, match="is attached already"):
             denoiser.attach(denoiser.model, BETA)
     with denoiser.attach(denoiser.model, BETA):
-        denoiser.generate(2, 0)
+        denoiser.generate(denoiser.model, 2, 0)
     with pytest.raises(ZeroDivisionError), denoiser.attach(denoiser.model, BETA):
         raise ZeroDivisionError
     assert same(plain, run(denoiser))

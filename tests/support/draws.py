@@ -1,4 +1,4 @@
-"""Random calls of `sample`, and what shows that a backend keeps the tokens that the reference keeps."""
+"""Random calls of `sample`, and checks that a backend keeps the tokens that the reference keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.strategies import DTYPES
 
 INF = torch.inf
 
-# (rows, V) float64 logits, before they are rounded to the dtype.
+# Each kind makes (rows, V) float64 logits, which are rounded to the dtype later.
 KINDS: dict[str, Callable[[tuple[int, int], torch.Generator], Tensor]] = {
     "normal": lambda shape, g: 4 * torch.randn(shape, generator=g, dtype=torch.float64),
     "narrow": lambda shape, g: 20 + torch.rand(shape, generator=g, dtype=torch.float64) / 64,
@@ -38,13 +38,13 @@ SCALES = (1.0, 2.0, 0.125, 1 / 0.7)
 
 @dataclass(frozen=True)
 class Draw:
-    """One call of `sample`: what hypothesis draws, and what a failure prints."""
+    """One call of `sample`. Hypothesis draws it, and a failure prints it."""
 
     vocabulary: int
     batch: int = 2
     tokens: int = 3
     kind: str = "normal"
-    masked: float = 0.0  # this part of the columns is -inf
+    masked: float = 0.0  # about this share of the columns is -inf
     dtype: torch.dtype = torch.float32
     top_k: int = 0
     top_p: float = 0.0
@@ -61,7 +61,7 @@ class Draw:
         return values.to(self.dtype).view(self.batch, self.tokens, self.vocabulary)
 
     def uniform(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Random numbers, and some on which equal logits have an edge."""
+        """Random numbers. About half are multiples of 1/8, which may be the edge between two tokens of equal logits."""
         generator = torch.Generator().manual_seed(self.seed + 1)
         shape = (self.batch, self.tokens)
         values = torch.rand(shape, generator=generator, dtype=dtype)
@@ -89,10 +89,10 @@ def draws(draw: st.DrawFn, *, widest: int = 3000, dtypes: tuple[torch.dtype, ...
 
 
 def edges(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Uniforms (N,) in float64 near both edges of the share of each token, and those tokens.
+    """For weights (V,), uniforms (N,) in float64 near both edges of each token's share, and the tokens of these shares.
 
-    From weights (V,). 64 units of slack are for an exp that is off in its last place; tokens with a chance below
-    1e-9 are left out, since it could move them by more than they weigh.
+    The uniforms keep a distance of 64 units from the edges, because an exp may be off in its last place. That could
+    move a token with a chance below 1e-9 by more than its weight, so such tokens are left out.
     """
     running = weights.cumsum(0).double()
     total = running[-1]
@@ -102,9 +102,9 @@ def edges(weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def assert_same_choice(sampled: Callable[[Tensor, Tensor], Tensor], logits: Tensor, weights: Tensor) -> None:
-    """`sampled(logits, uniform)` of every row chooses as `weights` say over the whole range of uniforms.
+    """Asserts that `sampled(logits, uniform)` chooses in every row as `weights` say, over the whole range of uniforms.
 
-    A token that a filter took can then not be among the choices, and one that stays is.
+    So it never chooses a token that a filter removed, and it can choose every token that stays.
     """
     for row, row_weights in zip(logits.flatten(0, 1), weights.flatten(0, 1), strict=True):
         uniform, expected = edges(row_weights)
@@ -113,8 +113,10 @@ def assert_same_choice(sampled: Callable[[Tensor, Tensor], Tensor], logits: Tens
 
 
 def probabilities(logits: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
-    """As the samplers compute them with softmax, sort and cumsum, in the dtype given, and how far the running
-    probability of each token is from the limit of top-p."""
+    """The probabilities as samplers compute them, with softmax, sort and cumsum in the dtype of the logits.
+
+    The second result says how far the running probability of each token is from the limit of top-p.
+    """
     if top_k > 0:
         logits = logits.where(logits >= logits.topk(top_k).values[..., -1:], -INF)
     distance = torch.full_like(logits, INF)
@@ -129,7 +131,7 @@ def probabilities(logits: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Ten
 
 
 def chi_square(counts: Tensor, weights: Tensor) -> tuple[float, int]:
-    """The statistic of counts (V,) drawn with chances as weights, and its degrees of freedom."""
+    """The chi-square statistic of counts (V,) against chances proportional to `weights`, and its degrees of freedom."""
     expected = counts.sum() * weights.double() / weights.sum()
     assert not counts[weights == 0].any()
     often = expected >= 10

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,21 @@ import torch
 from torch import Tensor
 
 from ssg_kernels import reference
+from support import attach_checks
+from support.attach_checks import BETA, ORDERS
 from support.bounds import ulp
 
 RELATIVE = 1e-5  # of the largest logit, in float32
-BETA = 0.75
+
+
+def ramp(cfg: float, stages: int) -> Callable[[int, Tensor, int], Tensor]:
+    """cfg as VAR merges it: t grows with the scale."""
+
+    def merge(scale: int, raw: Tensor, batch: int) -> Tensor:
+        t = cfg * (scale / stages)
+        return (1 + t) * raw[:batch] - t * raw[batch:]
+
+    return merge
 
 
 @dataclass
@@ -41,8 +52,8 @@ class Sampler:
 
     attach: Callable[..., Any]
     model: Any
-    generate: Callable[..., Tensor]
-    """(batch, seed) to all that the generation decided."""
+    generate: Callable[[Any, int, int], Tensor]
+    """(model, batch, seed) to all that the generation decided."""
     sizes: Sequence[tuple[int, int]]
     namespace: dict[str, Any]
     merge: Callable[[int, Tensor, int], Tensor]
@@ -64,44 +75,80 @@ class Sampler:
         if self.owner is None:
             self.owner = self.model
 
+    @property
+    def maker(self) -> tuple[Any, str]:
+        return self.owner, self.makers[0]
+
     def batch_of(self, batch: int | None) -> int:
         return self.batch if batch is None else batch
 
 
+class Recorder:
+    """What the model made and what its sampler was handed, scale by scale."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+        self.scales: list[Scale] = []
+
+    def run(
+        self, seed: int = 0, batch: int | None = None, sampler: Sampler | None = None
+    ) -> tuple[Tensor, list[Scale]]:
+        """A generation of this model, by another sampler of it where one is given."""
+        self.scales.clear()
+        sampler = sampler or self.sampler
+        result = sampler.generate(sampler.model, sampler.batch_of(batch), seed)
+        return result, list(self.scales)
+
+    def spy_on_maker(self, name: str) -> Callable[..., Any]:
+        make = getattr(self.sampler.owner, name)
+
+        def spy(*args: Any, **kwargs: Any) -> Tensor:
+            logits = make(*args, **kwargs)
+            self.scales.append(Scale(name, logits.clone()))
+            _latest.recorder = self
+            return logits
+
+        return spy
+
+    def spy_on_function(self, name: str, see: Callable[..., Any]) -> Callable[..., Any]:
+        """Models of one module share its functions: a call is of the model that made logits last in this thread."""
+        function = self.sampler.namespace[name]
+
+        def spy(*args: Any, **kwargs: Any) -> Any:
+            if getattr(_latest, "recorder", None) is not self:
+                return function(*args, **kwargs)
+            return see(self.scales[-1], function, *args, **kwargs)
+
+        return spy
+
+
+_latest = threading.local()
+
+
+def see_sampler(last: Scale, sample: Callable[..., Any], logits: Tensor, *args: Any, **kwargs: Any) -> Any:
+    handed = logits.clone()
+    last.handed = handed if last.handed is None else torch.cat([last.handed, handed], dim=-1)
+    drawn = sample(logits, *args, **kwargs)
+    last.masked = logits.clone()
+    return drawn
+
+
+def see_smooth(last: Scale, gumbel: Callable[..., Any], logits: Tensor, *args: Any, **kwargs: Any) -> Any:
+    last.smoothed = logits.clone()
+    return gumbel(logits, *args, **kwargs)
+
+
 @contextmanager
-def recorded(sampler: Sampler) -> Iterator[list[Scale]]:
-    scales: list[Scale] = []
-    with ExitStack() as stack:
-        swap = stack.enter_context(pytest.MonkeyPatch.context())
+def recorded(sampler: Sampler) -> Iterator[Recorder]:
+    """Enter it before `attach`, so that the spies come below the hooks."""
+    recorder = Recorder(sampler)
+    with pytest.MonkeyPatch.context() as swap:
         for name in sampler.makers:
-            make = getattr(sampler.owner, name)
-
-            def spy_make(*args: Any, _make: Any = make, _name: str = name, **kwargs: Any) -> Tensor:
-                logits = _make(*args, **kwargs)
-                scales.append(Scale(_name, logits.clone()))
-                return logits
-
-            swap.setattr(sampler.owner, name, spy_make)
-        sample = sampler.namespace[sampler.sampler]
-
-        def spy_sample(logits: Tensor, *args: Any, **kwargs: Any) -> Any:
-            last = scales[-1]
-            handed = logits.clone()
-            last.handed = handed if last.handed is None else torch.cat([last.handed, handed], dim=-1)
-            drawn = sample(logits, *args, **kwargs)
-            last.masked = logits.clone()
-            return drawn
-
-        swap.setitem(sampler.namespace, sampler.sampler, spy_sample)
-        if sampler.smooth in sampler.namespace:
-            gumbel = sampler.namespace[sampler.smooth]
-
-            def spy_smooth(logits: Tensor, *args: Any, **kwargs: Any) -> Any:
-                scales[-1].smoothed = logits.clone()
-                return gumbel(logits, *args, **kwargs)
-
-            swap.setitem(sampler.namespace, sampler.smooth, spy_smooth)
-        yield scales
+            swap.setattr(sampler.owner, name, recorder.spy_on_maker(name))
+        for name, see in ((sampler.sampler, see_sampler), (sampler.smooth, see_smooth)):
+            if name in sampler.namespace:
+                swap.setitem(sampler.namespace, name, recorder.spy_on_function(name, see))
+        yield recorder
 
 
 def run(
@@ -109,11 +156,10 @@ def run(
 ) -> tuple[Tensor, list[Scale]]:
     """A generation with these settings of `attach`, or an unguided one where there are none."""
     with (
-        recorded(sampler) as scales,
+        recorded(sampler) as recorder,
         sampler.attach(sampler.model, **settings) if settings else nullcontext(),
     ):
-        result = sampler.generate(sampler.batch_of(batch), seed)
-    return result, scales
+        return recorder.run(seed, batch)
 
 
 def multipliers(schedule: Any, count: int) -> Sequence[float]:
@@ -226,12 +272,12 @@ def check_is_itself_again(sampler: Sampler) -> None:
         type(sampler.model),
     )
     plain = run(sampler)
-    for cfg_order in ("after", "before"):
+    for cfg_order in ORDERS:
         assert same(plain, run(sampler, beta=0.0, cfg_order=cfg_order))
         assert not same(plain, run(sampler, beta=BETA, cfg_order=cfg_order))
         # Without recorders, which would put everything back themselves.
         with sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
-            sampler.generate(sampler.batch, 0)
+            sampler.generate(sampler.model, sampler.batch, 0)
         with pytest.raises(ZeroDivisionError), sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
             raise ZeroDivisionError
         assert same(plain, run(sampler))
@@ -243,16 +289,16 @@ def check_is_itself_again(sampler: Sampler) -> None:
 
 def check_generations(sampler: Sampler) -> None:
     """A second one, one of another batch, and one after an error half-way are as the first in a new context."""
-    for cfg_order in ("after", "before"):
+    for cfg_order in ORDERS:
         fresh = {
             batch: run(sampler, batch=batch, beta=BETA, cfg_order=cfg_order)
             for batch in (sampler.batch, sampler.batch + 1)
         }
-        with sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
+        with recorded(sampler) as recorder, sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
             for batch in (sampler.batch, sampler.batch + 1, sampler.batch):
-                assert same(fresh[batch], run(sampler, batch=batch))
+                assert same(fresh[batch], recorder.run(batch=batch))
                 with failing_at(sampler, len(sampler.sizes) // 2), pytest.raises(ZeroDivisionError):
-                    sampler.generate(batch, 0)
+                    sampler.generate(sampler.model, batch, 0)
 
 
 @contextmanager
@@ -276,13 +322,13 @@ def failing_at(sampler: Sampler, scale: int) -> Iterator[None]:
 def check_two_models(one: Sampler, other: Sampler) -> None:
     """Of one process and one module: each as it is alone, in turn and at the same time."""
     alone = [run(one, beta=BETA), run(other, beta=-BETA), run(other)]
-    with one.attach(one.model, BETA):
-        assert same(alone[2], run(other))
+    with recorded(one) as ones, recorded(other) as others, one.attach(one.model, BETA):
+        assert same(alone[2], others.run())
         with other.attach(other.model, -BETA):
-            assert same(alone[0], run(one))
-            assert same(alone[1], run(other))
-            assert same(alone[0], run(one))
-        assert same(alone[2], run(other))
+            assert same(alone[0], ones.run())
+            assert same(alone[1], others.run())
+            assert same(alone[0], ones.run())
+        assert same(alone[2], others.run())
 
         # At the same time: the other samples a whole image while this one is half-way.
         for settings, expected in (({}, alone[2]), ({"beta": -BETA}, alone[1])):
@@ -302,7 +348,9 @@ def generate_meanwhile(one: Sampler, other: Sampler) -> tuple[Tensor, Tensor]:
             # Some samplers draw from the global generators too, which are the process's.
             numpy_state = np.random.get_state()
             with torch.random.fork_rng():
-                thread = threading.Thread(target=lambda: results.append(other.generate(other.batch, 0)))
+                thread = threading.Thread(
+                    target=lambda: results.append(other.generate(other.model, other.batch, 0))
+                )
                 thread.start()
                 thread.join()
             np.random.set_state(numpy_state)
@@ -310,7 +358,7 @@ def generate_meanwhile(one: Sampler, other: Sampler) -> tuple[Tensor, Tensor]:
 
     with pytest.MonkeyPatch.context() as swap:
         swap.setattr(one.owner, one.makers[0], spy)
-        return one.generate(one.batch, 0), results[0]
+        return one.generate(one.model, one.batch, 0), results[0]
 
 
 def check_attached_twice(sampler: Sampler) -> None:
@@ -339,3 +387,18 @@ def check_everything(sampler: Sampler, settings: Sequence[dict[str, Any]] = SETT
     check_is_itself_again(sampler)
     check_generations(sampler)
     check_attached_twice(sampler)
+
+
+def check_guided(make: Callable[[], Sampler]) -> None:
+    check_everything(make())
+
+
+def check_two_of_one_module(make: Callable[[], Sampler]) -> None:
+    check_two_models(make(), make())
+
+
+CHECKS: tuple[Callable[[Any], None], ...] = (
+    check_guided,
+    check_two_of_one_module,
+    *attach_checks.CHECKS,
+)

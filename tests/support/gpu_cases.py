@@ -1,4 +1,4 @@
-"""Calls on a device, and what they must give: the reference in float64, a few vocabulary columns at a time."""
+"""Calls on a device, and a check against the reference in float64, a few vocabulary columns at a time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ssg_kernels import reference
 from support.bounds import assert_accurate
 from support.strategies import Call
 
-_ELEMENTS = 1 << 26  # of the fine logits, at once in float64
+_ELEMENTS = 1 << 26  # a check holds about this many of the fine logits in float64 at once
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device, with its strides, and with what lies around it."""
+    """Copies a tensor to the device with its strides, and with all of the storage around it."""
     storage = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage()).to(device)
     return storage.as_strided(x.shape, x.stride(), x.storage_offset())
 
@@ -27,7 +27,7 @@ def run(call: Call, logits: Tensor, prev_logits: Tensor, *strengths: float | Ten
 
 
 def random_logits(call: Call, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Made on the device: logits of production size would take long to make and to send."""
+    """Random logits, made on the device because those of production size take long to make and to send."""
     generator = torch.Generator(device).manual_seed(call.seed)
     rows = 2 * call.batch if call.is_cfg else call.batch
     shapes = [(rows, h * w, call.vocabulary) for h, w in (call.size, call.prev_size)]
@@ -36,7 +36,7 @@ def random_logits(call: Call, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def windows(call: Call, *, most: int | None = None) -> Iterator[tuple[int, slice]]:
-    """(sample, columns) over the whole result, or over at most `most` of them spread from first to last."""
+    """Windows (sample, columns) that cover the whole result, or at most `most` of them, spread from first to last."""
     width = max(1, min(call.vocabulary, _ELEMENTS // (call.size[0] * call.size[1])))
     every = [
         (sample, slice(start, min(start + width, call.vocabulary)))
@@ -58,7 +58,7 @@ def assert_right(
     *,
     most: int | None = None,
 ) -> None:
-    """`actual` is the step within the bounds, in every window of `windows`."""
+    """Asserts that `actual` is the result of the step within the bounds, in every window of `windows`."""
     assert actual.dtype == call.dtype
     assert actual.shape == (call.batch, call.size[0] * call.size[1], call.vocabulary)
     function = reference.guided_logits_cfg if call.is_cfg else reference.guided_logits

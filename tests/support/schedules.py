@@ -10,7 +10,7 @@ VAR_256 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 VAR_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 VAR_1024 = (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
 
-# Infinity, by h/w; w/h swaps the two sides. The last entries are what its 2K extensions add.
+# Infinity's schedules by aspect ratio h/w. For w/h, swap the two sides. Its 2K extensions add the last entries.
 INFINITY = {
     "1.0": "1x1 2x2 4x4 6x6 8x8 12x12 16x16 20x20 24x24 32x32 40x40 48x48 64x64 84x84",
     "1.25": "1x1 2x2 3x3 5x4 10x8 15x12 20x16 25x20 30x24 35x28 45x36 55x44 70x56",
@@ -32,12 +32,12 @@ def infinity(ratio: str) -> list[Size]:
 
 
 def steps(sizes: list[Size]) -> list[tuple[Size, Size]]:
-    """(previous size, size) of every guided scale."""
+    """(previous size, size) for every guided scale."""
     return list(itertools.pairwise(sizes))
 
 
 def every_step() -> list[tuple[Size, Size]]:
-    """Every step of every schedule, each once, both orientations, smallest first."""
+    """Every step of every schedule once, in both orientations, the smallest first."""
     found = {step for sides in (VAR_256, VAR_512, VAR_1024) for step in steps(square(sides))}
     for ratio in INFINITY:
         tall = steps(infinity(ratio))

@@ -52,7 +52,6 @@ class NextScale(nn.Module):
         super().__init__()
         self.patch_nums = tuple(patch_nums)
         self.num_stages_minus_1 = len(self.patch_nums) - 1
-        self.rng = torch.Generator()
         made = torch.Generator().manual_seed(seed)
 
         def normal(*shape: int) -> nn.Parameter:
@@ -64,7 +63,8 @@ class NextScale(nn.Module):
         self.head = normal(CHANNELS, vocabulary)
 
     def start(self, batch: int, seed: int | None) -> tuple[Any, Tensor, Tensor]:
-        rng = None if seed is None else self.rng.manual_seed(seed)
+        # Of this call alone, where upstream seeds one that the model keeps: calls here may run at the same time.
+        rng = None if seed is None else torch.Generator().manual_seed(seed)
         labels = torch.arange(batch) % CLASSES
         cond = self.class_emb[torch.cat([labels, torch.full_like(labels, CLASSES)])]
         return rng, cond, cond
@@ -352,16 +352,18 @@ class Diffusion(nn.Module):
     def cf_predict_start(self, tokens: Tensor, condition: Tensor | None, t: Tensor) -> Tensor:
         return self.predict_start(tokens, condition, t)
 
-    def _draw(self, tokens: Tensor, condition: Tensor | None, t: Tensor) -> Tensor:
+    def _draw(self, tokens: Tensor, condition: Tensor | None, t: Tensor, rng: torch.Generator) -> Tensor:
         probabilities = self.cf_predict_start(tokens, condition, t).exp().transpose(1, 2)
-        return torch.multinomial(probabilities.flatten(0, 1), 1).view(tokens.shape)
+        return torch.multinomial(probabilities.flatten(0, 1), 1, generator=rng).view(tokens.shape)
 
     def _denoise(self, condition: Tensor | None, batch: int, indices: Sequence[int], repeats: int) -> Tensor:
+        # Upstream draws from the global generator, which calls at the same time would share.
+        rng = torch.Generator().manual_seed(torch.initial_seed())
         tokens = torch.full((batch, self.tokens), self.vocabulary)
         for index in indices:
             t = torch.full((batch,), index)
             for _ in range(repeats):
-                tokens = self._draw(tokens, condition, t)
+                tokens = self._draw(tokens, condition, t, rng)
         return tokens
 
     @torch.no_grad()

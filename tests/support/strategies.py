@@ -9,11 +9,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-PRIORS = ("dse", "dse_zero_pad", "spatial")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+from ssg_kernels._names import DTYPES, INTERPOLATIONS, PRIORS
 
-# The token count of a scale times its vocabulary and batch, at most: keeps an example at milliseconds.
+# The most elements that the logits of a scale may have, so that an example takes milliseconds.
 _MAX_ELEMENTS = 100_000
 
 
@@ -26,7 +24,7 @@ def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int | None = N
 def _inside(
     shape: tuple[int, ...], like: Tensor, window: Callable[[Tensor], Tensor], values: Tensor
 ) -> Tensor:
-    """`values` inside a tensor of `shape` that is NaN elsewhere, seen through `window`."""
+    """A view that holds `values`: the `window` of a tensor of `shape`, which is NaN elsewhere."""
     view = window(torch.full(shape, torch.nan, dtype=like.dtype))
     view.copy_(values)
     return view
@@ -74,7 +72,7 @@ def _tokens_first(x: Tensor) -> Tensor:
     return x.transpose(0, 1).contiguous().transpose(0, 1)
 
 
-# Each gives a view with the values of x; the last three repeat one sample, token or column of it.
+# Each layout returns a view with the values of x. The last three repeat one sample, token or column of x.
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda x: x.clone(),
     "offset": _offset,
@@ -90,7 +88,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "one_token": lambda x: x[:, :1].clone().expand_as(x),
     "one_column": lambda x: x[..., :1].clone().expand_as(x),
 }
-# Those that an `out` may have: no element twice, and the vocabulary contiguous.
+# The layouts that an `out` may have: no two elements share memory, and the vocabulary is contiguous.
 OUT_LAYOUTS = (
     "contiguous",
     "offset",
@@ -105,7 +103,7 @@ OUT_LAYOUTS = (
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an operator: what hypothesis draws, and what a failure prints."""
+    """One call of an operator. Hypothesis draws it, and a failure prints it."""
 
     size: tuple[int, int]
     prev_size: tuple[int, int]
@@ -133,13 +131,13 @@ class Call:
         return self._logits(self.prev_size, self.prev_layout, 1)
 
     def strengths(self) -> tuple[float | Tensor, ...]:
-        """beta, and with cfg its t and that of the previous scale."""
+        """beta, and for a call with cfg also t and the t of the previous scale."""
         generator = torch.Generator().manual_seed(self.seed + 2)
         names = ("beta", "cfg", "prev_cfg") if self.is_cfg else ("beta",)
         strengths: list[float | Tensor] = []
         for _, kind in zip(names, self.kinds, strict=False):
             values = torch.rand(max(self.batch, 1), dtype=torch.float64, generator=generator) * 3 - 0.5
-            # What float32 can hold, so that a float and a tensor of it are the same strength.
+            # float32 can hold these values, so that a float and a tensor of it are the same strength.
             values = values.float()
             strengths.append(
                 {"float": values[0].item(), "scalar": values[0], "vector": values[: self.batch]}[kind]
@@ -154,14 +152,14 @@ class Call:
 
 @st.composite
 def sides(draw: st.DrawFn, largest: int) -> tuple[int, int]:
-    """n' and n of one axis, n' <= n, equal now and then."""
+    """n' and n of one axis, with n' <= n. They are often equal."""
     n = draw(st.integers(1, largest))
     return draw(st.one_of(st.just(n), st.integers(1, n))), n
 
 
 @st.composite
 def calls(draw: st.DrawFn, *, largest: int = 24, dtypes: tuple[torch.dtype, ...] = DTYPES) -> Call:
-    """Any valid call: grids up to `largest` on a side, square or not."""
+    """Any valid call. A side of its grids is at most `largest`; grids need not be square."""
     (prev_h, h), (prev_w, w) = draw(sides(largest)), draw(sides(largest))
     is_cfg = draw(st.booleans())
     batch = draw(st.integers(0, 3))

@@ -1,4 +1,4 @@
-"""A plan compiled for a GPU that is not there, by the very call that launches, and what its code says of itself."""
+"""Compiles plans for a GPU that the machine does not have, with the call that launches them, and reads the code."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _PRODUCTS = re.compile(
 
 @dataclass(frozen=True)
 class Compiled:
-    text: str  # PTX or the assembly of an AMD GPU
-    products: Counter[str]  # the instructions that multiply and add
+    text: str  # PTX, or the assembly of an AMD GPU
+    products: Counter[str]  # counts of the instructions that multiply and add
     registers: int
-    spilled: int  # bytes of stack, and on AMD spilled vector registers
+    spilled: int  # bytes of stack, plus on AMD the number of spilled vector registers
     shared: int
     tensor_memory: int
 
     @property
     def dots(self) -> Counter[str]:
-        """The matrix instructions among them."""
+        """The matrix instructions among `products`."""
         return Counter({name: n for name, n in self.products.items() if "mma" in name or "mfma" in name})
 
 
 class Driver:
-    """Stands in for the driver of a GPU: kernels compile, and launches come to `launched`."""
+    """Stands in for the driver of a GPU. Kernels compile, and launches call `launched`."""
 
     def __init__(self, target: str, launched: Callable[..., None]) -> None:
         self._target, self._launched = target, launched
@@ -52,7 +52,7 @@ class Driver:
         return GPUTarget("cuda", int(self._target.removeprefix("sm_")), 32)
 
     def get_current_device(self) -> Driver:
-        return self  # Triton's kernels, and where their launches go, are cached by device
+        return self  # Triton caches kernels by device, and with them where their launches go
 
     def get_current_stream(self, device: Driver) -> int:
         return 0
@@ -79,7 +79,10 @@ def driver(target: str, launched: Callable[..., None] = lambda *arguments: None)
 
 
 def compile_plan(plan: LaunchPlan, step: Step, dtype: torch.dtype, target: str) -> Compiled:
-    """Compiles as a launch does, with aligned contiguous logits, a beta per sample and other strengths as floats."""
+    """Compiles as a launch does.
+
+    The logits are aligned and contiguous, beta is a tensor with a value per sample, and other strengths are floats.
+    """
     kernel, constants = launch.constants(plan, step, dtype)
     accurate = dtype == torch.float64
     logits = torch.empty(0, dtype=dtype)
@@ -96,7 +99,7 @@ def compile_plan(plan: LaunchPlan, step: Step, dtype: torch.dtype, target: str) 
 
 
 def compile_sample(dtype: torch.dtype, vocabulary: int, target: str) -> Compiled:
-    """Likewise, of a batch of one image with a float temperature."""
+    """Compiles the sampling kernel as a launch does, for a batch of one image with a float temperature."""
     constants, _, warps = launch.sample_tile(dtype, vocabulary)
     logits, uniform, out = (torch.empty(0, dtype=each) for each in (dtype, torch.float32, torch.int64))
     strides = (256 * vocabulary, vocabulary, 1)
@@ -107,13 +110,9 @@ def compile_sample(dtype: torch.dtype, vocabulary: int, target: str) -> Compiled
         uniform,
         256,
         1,
-        0,
-        None,
-        0,
-        0,
-        900,
-        0,
-        0,
+        *(0, None, 0, 0),
+        *(0, None, 0, 0),
+        *(0, None, 0, 0),
         1,
         256,
         vocabulary,
@@ -148,5 +147,5 @@ def _amd(text: str) -> tuple[int, int]:
     def fact(name: str) -> int:
         return int(re.search(rf"\.{name}:\s+(\d+)", text)[1])
 
-    # Scalar registers spill to lanes of a vector register, not to memory.
+    # Spilled scalar registers do not count: they go to lanes of a vector register, not to memory.
     return fact("vgpr_count"), fact("vgpr_spill_count") + fact("private_segment_fixed_size")

@@ -1,4 +1,4 @@
-"""Plans of a chosen form, of as few programs as the form allows: the interpreter runs one after the other."""
+"""Plans of a chosen form with as few programs as it allows, because the interpreter runs one after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORMS = ("fma", "dense", "dense_halves", "separable")
 
 
 def of_form(form: str) -> Callable[..., LaunchPlan]:
-    """A stand-in for `plan.make_plan`. A form that a step cannot take is replaced by its nearest."""
+    """A stand-in for `plan.make_plan`. If a step cannot take the form, the plan has the nearest form that it can."""
 
     def make_plan(step: Step, target: Target, accurate: bool = False) -> LaunchPlan:
         if form == "fma" or accurate:

@@ -1,6 +1,6 @@
-"""Plans compiled for GPUs that are not there, and gated on what their code says of itself.
+"""Compiles plans for GPUs that the machine does not have, and checks the resources and instructions of their code.
 
-Triton checks no limit when it compiles offline: too much shared or tensor memory passes silently, as does a
+Triton checks no limit when it compiles without a GPU. Too much shared or tensor memory passes silently, and so does a
 precision that falls back to plain tf32.
 """
 
@@ -17,18 +17,19 @@ from ssg_kernels._triton.plan import LaunchPlan, Step
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
-# Where ptxas stops at 128 or 255 registers it puts a few on the stack: at most six, 24 bytes, with Triton 3.6 or 3.9.
+# If ptxas reaches its limit of 128 or 255 registers, it puts a few on the stack: with Triton 3.6 and 3.9 at most six,
+# which are 24 bytes.
 FEW_BYTES = 24
 
 _DTYPES = {8: torch.float64, 4: torch.float32, 2: torch.bfloat16}
 
-# Every tile: of float32 logits, and of both halves of bfloat16 ones.
+# Steps that are compiled with every tile of the given forms: float32 logits, and both halves of bfloat16 logits.
 STEPS = (
     (Step((16, 16), (13, 13), 64, 4096, 4), ("fma", "dense_halves", "separable")),
     (Step((32, 32), (24, 24), 16, 4096, 2, sources=2), ("dense_halves",)),
 )
-# And as planned: both halves of float32; no symmetry; one sample and one column, which Triton compiles as constants;
-# float64; the prior alone, and its transpose.
+# Steps that are compiled as planned: both halves of float32; no symmetry; one sample and one column, which Triton
+# compiles as constants; float64; the prior alone, and its transpose.
 PLANNED = (
     Step((64, 64), (48, 48), 4, 4096, 4, sources=2),
     Step((32, 32), (24, 24), 16, 4096, 4, sources=2),
@@ -68,7 +69,7 @@ def test_fits_the_target_and_is_accurate(name: str, step: Step, chosen: LaunchPl
     is_amd = target.is_amd
     assert compiled.spilled <= (0 if is_amd else FEW_BYTES), compiled
     assert compiled.registers <= (512 if is_amd else 255)
-    # Eight warps at once: so many registers leave room for no more.
+    # The registers leave room for eight warps at once, so the shared memory must have room for them too.
     at_once = 8 // chosen.warps
     if chosen.warps > 1:
         assert at_once * compiled.shared <= target.shared
@@ -97,12 +98,12 @@ def assert_instructions(compiled: Compiled, chosen: LaunchPlan, is_amd: bool, is
 @pytest.mark.parametrize("name", [name for name in TARGETS if name.startswith("sm_")])
 @pytest.mark.parametrize("form", ["dense", "dense_halves", "separable"])
 def test_three_products_for_one(form: str, name: str) -> None:
-    """tf32 alone is accurate to three digits: of each operand a rest is split off, and multiplied as well."""
-    # Of one pass through each loop: unrolled, the two could differ by more.
+    """tf32 alone is accurate to three digits. So each operand is split in two, and one product becomes three."""
+    # Each loop makes one pass, because unrolled loops could differ by more.
     step = Step((4, 4), (3, 3), 8, 4096, 4, interpolation="nearest" if form == "dense" else "bilinear")
     for chosen in plan.candidates(step, targets.named(name)):
         if chosen.form != form or chosen.block_m not in (16, 64) or chosen.stages == 3:
-            continue  # one tile of narrow matrix instructions, one of wide ones
+            continue  # one tile with narrow matrix instructions and one with wide ones are enough
         assert chosen.precision == "tf32x3"
         split = compile_for(chosen, step, name).dots
         plain = compile_for(dataclasses.replace(chosen, precision="tf32"), step, name).dots
@@ -130,7 +131,7 @@ def test_sampling_fits_the_target(name: str, dtype: torch.dtype, vocabulary: int
 
 @pytest.mark.parametrize("name", ["sm_90", "gfx942"])
 def test_logits_of_other_shapes_share_what_is_compiled(name: str) -> None:
-    """The batch is no constant of the code: Triton would else compile for 1, for multiples of 16 and for the rest."""
+    """The batch is not specialised: otherwise Triton would compile for 1, for multiples of 16 and for the rest."""
     step = Step((6, 6), (5, 5), 1, 4096, 4)
     chosen = plan.make_plan(step, targets.named(name))
     texts = {compile_for(chosen, dataclasses.replace(step, batch=b), name).text for b in (1, 3, 16)}

@@ -1,4 +1,4 @@
-"""Runs the tests of the interpreted kernels, in a process that interprets."""
+"""Runs the tests of the interpreted kernels in a process in which Triton interprets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches up to the driver: what reaches the GPU, what is kept between calls, and what is said where there is none."""
+"""Launches up to the driver: what reaches a GPU, what is kept between calls, and what happens without a GPU."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from ssg_kernels._torch import backends
 from ssg_kernels._triton import launch
 
 OPTIONS = Options("dse", "bilinear", False)
-# What Triton hands to a launcher: grid, stream, function, packed metadata, an object of its own, two hooks, arguments.
+# Positions in what Triton passes to a launcher: the grid (three numbers), stream, function, packed metadata, launch
+# metadata, two hooks, and the kernel's arguments.
 _FUNCTION, _METADATA, _ARGUMENTS = 4, 6, 9
 
 
 @pytest.fixture
 def launched() -> Iterator[list[tuple[Any, ...]]]:
-    """The arguments of every launch, on a GPU that is not there."""
+    """The arguments of every launch, on a stand-in for a GPU."""
     found: list[tuple[Any, ...]] = []
     launch._launches.clear()
     with driver("sm_90", lambda *arguments: found.append(arguments)):
@@ -33,16 +34,21 @@ def launched() -> Iterator[list[tuple[Any, ...]]]:
 
 
 def guide(
-    logits: Tensor, prev_logits: Tensor, *strengths: float | Tensor, out: Tensor | None = None
+    logits: Tensor,
+    prev_logits: Tensor,
+    *strengths: float | Tensor,
+    out: Tensor | None = None,
+    size: tuple[int, int] = (4, 4),
+    prev_size: tuple[int, int] = (3, 3),
 ) -> Tensor:
     operator = "guided_logits" if len(strengths) == 1 else "guided_logits_cfg"
-    return launch.guided(GuidedCall(operator, logits, prev_logits, (4, 4), (3, 3), strengths, OPTIONS, out))
+    return launch.guided(GuidedCall(operator, logits, prev_logits, size, prev_size, strengths, OPTIONS, out))
 
 
 def same(a: object, b: object) -> bool:
     if not isinstance(a, Tensor):
         return a is b or (type(a) is type(b) and a == b)
-    # A float of float64 logits goes as a tensor, a new one each time.
+    # With float64 logits, each call passes a float as a new tensor.
     is_scalar = a.ndim == 0 and a.dtype == torch.float64 and torch.equal(a, b)
     return is_scalar or (a.data_ptr(), a.dtype, a.stride()) == (b.data_ptr(), b.dtype, b.stride())
 
@@ -67,7 +73,7 @@ def test_later_calls_hand_over_what_the_first_did(
     (kept,) = launch._launches.values()
     table = kept.tables[0]
     assert any(x is table for x in launched[0][_ARGUMENTS:])
-    # Of half precision is nothing but the logits.
+    # Only logits are in half precision, never a table.
     assert table.dtype == accurate
 
 
@@ -94,7 +100,7 @@ def test_what_a_kernel_is_compiled_for_is_looked_up(launched: list[tuple[Any, ..
         (logits, prev_logits, 0.5),
     )
     assert len(set(map(id, kernels))) == len(kernels)
-    # Batch and, among multiples of 16, vocabulary are arguments.
+    # Calls with another batch use the same kernel. So do calls with another vocabulary, among multiples of 16.
     again = functions(
         (logits[:1], prev_logits[:1], 0.5), (logits[:2], prev_logits[:2], 0.5), (logits, prev_logits, 0.5)
     )
@@ -110,11 +116,11 @@ def test_launches_are_forgotten_and_tables_are_not(
     for batch in range(1, 9):
         guide(logits[:batch], prev_logits[:batch], 0.5)
     assert len(launch._launches) == 3
-    # A captured graph reads the table of a launch that is forgotten: it is that of the others.
+    # A captured graph may read the table of a forgotten launch. All launches of a step share one table, which stays.
     assert len(launch._tables) == 1
     ((table,),) = launch._tables.values()
     assert all(any(x is table for x in call[_ARGUMENTS:]) for call in launched)
-    launch.guided(logits[:, :1], prev_logits[:, :1], (1, 1), (1, 1), (0.5,), OPTIONS, None)
+    guide(logits[:, :1], prev_logits[:, :1], 0.5, size=(1, 1), prev_size=(1, 1))
     assert len(launch._tables) == 2
     assert len(launched) == 9
 
@@ -163,7 +169,7 @@ def test_sampling_compiles_once(launched: list[tuple[Any, ...]], kind: str) -> N
         [x for x in call[_ARGUMENTS:] if not isinstance(x, Tensor)] for call in launched
     )
     assert first == second
-    # Whatever the numbers, of 32 bits each: a call hands them to the kernel that was compiled for the first ones.
+    # The numbers take 32 bits each, so that the kernel that was compiled for the first call takes those of any other.
     assert all(call[_FUNCTION] is launched[0][_FUNCTION] for call in launched)
     numbers = [x for call in (first, *others) for x in call if type(x) is int]
     assert all(-(2**31) <= x < 2**31 for x in numbers)
@@ -201,7 +207,7 @@ def test_why_it_cannot_serve(found: pytest.MonkeyPatch) -> None:
     _triton._unavailable.cache_clear()
     found.setattr(importlib.util, "find_spec", lambda name: None)
     assert _triton.unavailable(cuda) == "triton is not installed"
-    # The only backend that could: said once, and the reference computes.
+    # No other backend could serve these tensors. A warning says so once, and the reference computes.
     with pytest.warns(
         UserWarning, match=r"no kernel for these cuda tensors \(triton is not installed\): the reference"
     ):

@@ -1,4 +1,4 @@
-"""The plan: every step of every schedule has one, that fits its GPU, and `info --plan` prints it."""
+"""The plan: every step of every schedule has one that fits its GPU, and `info --plan` prints it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_step_of_every_schedule(name: str) -> None:
 
 
 def assert_fits(chosen: LaunchPlan, step: Step) -> None:
-    """Blocks are powers of two, and the programs cover every result."""
+    """Asserts that blocks are powers of two, and that the programs cover every result."""
     blocks = (chosen.block_m, chosen.block_k, chosen.block_v, chosen.block_c, chosen.block_j)
     for block in blocks[: 1 if chosen.form == "fma" else None]:
         assert block & (block - 1) == 0
@@ -59,7 +59,7 @@ def assert_fits(chosen: LaunchPlan, step: Step) -> None:
     strips = math.ceil(step.vocabulary / chosen.block_v) * step.batch
     if chosen.form == "separable":
         tiles = math.ceil(h / chosen.block_m) * math.ceil(w / chosen.block_c)
-        # The inner lengths of both products are 16 at least, which Triton 3.6 asks for.
+        # Triton 3.6 needs inner lengths of at least 16 in both products.
         assert min(chosen.block_k, chosen.terms * chosen.block_j) >= 16
         assert chosen.terms >= step.terms
     else:

@@ -1,7 +1,8 @@
 """The kernels in Triton's interpreter against the reference in float64.
 
-The interpreter cuts float32 to bfloat16 where a GPU rounds: bfloat16 results are judged as truncated ones, and all
-else by the bounds that hold on a GPU. Its tf32 is float32, so the splitting of operands is seen, its rounding not.
+The interpreter truncates float32 to bfloat16, whereas a GPU rounds. So bfloat16 results are judged as truncated ones,
+and all others by the bounds that hold on a GPU. The interpreter's tf32 is float32, so these tests see whether operands
+are split, but not how the parts are rounded.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ssg_kernels._triton import launch, plan
 
 INF = math.inf
 
-# numpy, which the interpreter computes with, says so of every inf - inf.
+# The interpreter computes with numpy, which warns of every inf - inf.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 
 
@@ -69,7 +70,7 @@ def assert_right(actual: Tensor, expected: Tensor, *terms: Tensor) -> None:
     assert actual.isfinite().all()
     if not actual.numel():
         return
-    # Cutting gives the number of bfloat16 next below in magnitude: off by less than one of its steps.
+    # Truncation gives the next smaller bfloat16 in magnitude, so the error is less than one step of bfloat16.
     largest = max(x.abs().max().item() for x in (expected, *terms))
     error = (actual.double() - expected).abs()
     assert (error <= RELATIVE[torch.bfloat16] * largest + ulp(expected, torch.bfloat16)).all()
@@ -93,7 +94,7 @@ def check(call: Call) -> Tensor:
     return actual
 
 
-# The interpreter is slow in programs: small maps, and few columns beyond a tile.
+# The interpreter is slow for every program, so maps are small, and few columns go beyond a tile.
 @settings(max_examples=40)
 @given(calls(largest=9))
 def test_any_call(form: str, call: Call) -> None:
@@ -201,7 +202,7 @@ def test_out_is_written_everywhere_and_nowhere_else(form: str, layout: str, is_c
 @pytest.mark.parametrize("is_cfg", [False, True])
 @pytest.mark.parametrize("layout", ["contiguous", "token_slice", "tokens_first"])
 def test_in_place(form: str, layout: str, is_cfg: bool) -> None:
-    # Odd sides: a middle line is its own mirror, and must be read before it is written, once.
+    # The sides are odd. A middle line is its own mirror: it must be read before it is written, and written only once.
     call = Call((7, 5), (5, 3), 3, 70, torch.float16, is_cfg=is_cfg, layout=layout)
     logits, prev_logits, strengths = call.logits(), call.prev_logits(), call.strengths()
     untouched = logits[3:].clone()
@@ -249,11 +250,12 @@ def test_masked_logits_stay_masked(form: str, is_cfg: bool, beta: float) -> None
     assert (run(call, logits, prev_logits, *strengths)[masked] == -INF).all()
 
 
-# Strides of 32 bits, whose multiples are past them: by samples, by the unconditional half, by tokens.
+# The strides fit 32 bits, but their multiples do not: from sample to sample, from token to token, and to the
+# unconditional half.
 @pytest.mark.unpoisoned
 @pytest.mark.parametrize("strides", [(2**30 + 64, 64, 1), (64, 2**30 + 4096, 1), (2**33, 2**31 + 64, 1)])
 def test_elements_past_two_to_the_31(form: str, strides: tuple[int, int, int], tmp_path: Path) -> None:
-    # Sparse files: only the pages that are touched exist.
+    # The files are sparse: only the pages that are touched exist.
     def far(name: str, values: Tensor) -> Tensor:
         count = sum((n - 1) * stride for n, stride in zip(values.shape, strides, strict=True)) + 1
         with (tmp_path / name).open("wb") as file:
@@ -305,8 +307,10 @@ def test_the_operators_come_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Tf32Products:
-    """The interpreter's product as matrix units may make it at their worst: operands cut to tf32's 10 bits, sums cut
-    to float32 after every eight products."""
+    """Replaces the interpreter's matrix product by the least accurate one that matrix units may make.
+
+    It truncates the operands to the 10 bits of tf32, and the sums to float32 after every eight products.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", self.create_dot)

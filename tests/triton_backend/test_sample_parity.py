@@ -1,4 +1,4 @@
-"""Sampling in Triton's interpreter: the very tokens of the reference."""
+"""Sampling in Triton's interpreter draws exactly the tokens of the reference."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import ssg_kernels
 from ssg_kernels import _triton, reference
 from ssg_kernels._triton import launch
 
-ONE = None  # the largest alone
+ONE = None  # stands for top_k = 1
 # The part of the vocabulary that top-k keeps, and top_p.
 FILTERS = ((0, 0.0), (0.3, 0.9), (0, 0.75), (0.5, 0.0), (ONE, 0.5), (0, 1.0), (1, 1e-17))
 
-# numpy, which the interpreter computes with, says so of exp's overflow and of sums of what belongs to no row.
+# The interpreter computes with numpy, which warns of overflow in exp and of sums over values that belong to no row.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
@@ -31,7 +31,7 @@ pytestmark = [
 
 @pytest.fixture(params=["whole", "tiles"])
 def rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Rows held whole, or wider than what is held."""
+    """Runs a test with rows that a program holds whole, and with rows that it reads in tiles."""
     launch._launches.clear()
     if request.param == "tiles":
         monkeypatch.setattr(launch, "_WIDEST_ROW", 64)
@@ -47,6 +47,16 @@ def check(call: Draw) -> None:
     assert torch.equal(tokens, expected_tokens(call, logits, uniform))
 
 
+def test_filters_of_each_sample() -> None:
+    call = Draw(40, 4, 3)
+    logits, uniform = call.logits(), call.uniform()
+    top_p = torch.tensor([0.0, 0.5, 2.0, torch.nan])
+    top_k = torch.tensor([0, 9, 1, 50])
+    for filters in ((9, top_p), (top_k, 0.5), (top_k, top_p)):
+        expected = reference.draw(logits, uniform, call.scale, *filters)
+        assert torch.equal(_triton.sample(logits, uniform, call.scale, *filters), expected)
+
+
 @settings(max_examples=25)
 @given(draws(widest=200))
 def test_any_call(call: Draw) -> None:
@@ -55,7 +65,7 @@ def test_any_call(call: Draw) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_tokens_stay(rows: str, kind: str) -> None:
-    # A few of the filters for each kind: the interpreter takes a second for one.
+    # Each kind gets a few of the filters, because the interpreter takes a second for one.
     first = list(KINDS).index(kind)
     for i in range(first, first + (3 if rows == "whole" else 1)):
         vocabulary, (part, top_p) = 66 + i % 8, FILTERS[i % len(FILTERS)]
@@ -83,7 +93,7 @@ def test_a_row_wider_than_registers() -> None:
 
 
 def test_two_classes() -> None:
-    """As a bitwise model has them: hundreds of rows in a program."""
+    """A bitwise model draws from two classes; a program then holds hundreds of rows."""
     logits, uniform = normal(2, 300, 2), torch.rand(2, 300)
     expected = reference.sample(logits, uniform, 2, 0.97)
     assert torch.equal(_triton.sample(logits, uniform, 1.0, 2, 0.97), expected)
@@ -142,7 +152,7 @@ def test_elements_past_two_to_the_31(rows: str, strides: tuple[int, int, int], t
     values = normal(4, 4, 5)
     count = sum((n - 1) * stride for n, stride in zip(values.shape, strides, strict=True)) + 1
     with (tmp_path / "logits").open("wb") as file:
-        file.truncate(4 * count)  # sparse: only the pages that are touched exist
+        file.truncate(4 * count)  # a sparse file: only the pages that are touched exist
     far = torch.from_file(str(tmp_path / "logits"), shared=True, size=count).as_strided(values.shape, strides)
     uniform = torch.rand(4, 4)
     tokens = _triton.sample(far.copy_(values), uniform, 1.0, 4, 0.9)

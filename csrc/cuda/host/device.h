@@ -1,6 +1,6 @@
-// device.h's meanings on the host. A block's threads are fibers that run one after another between barriers; see
-// fibers.h. What a GPU would let pass or fault on is checked here: every vector access for its alignment, shared
-// accesses for their bounds, asynchronous copies for a missing wait, warp instructions for a diverged warp.
+// The functions of device.h on the host. A block's threads are fibers that run one after another between barriers; see
+// fibers.h. These functions check what a GPU would overlook or fault on: the alignment of vector accesses, the bounds
+// of shared memory, the wait for asynchronous copies, and whether a warp is together at a warp instruction.
 #pragma once
 
 #include <cmath>
@@ -55,7 +55,7 @@ inline void copy_async_16(void* shared, const void* global) {
 inline void copy_async_commit() { host::copy_async_commit(); }
 inline void copy_async_wait() { host::copy_async_wait(); }
 
-// The product is exact in float64; the sum is rounded twice, which differs from a fused one once in 2^29 cases.
+// The product is exact in float64. The sum is rounded twice, which differs from a fused one in one of 2^29 cases.
 inline float fused_multiply_add(float a, float b, float c) {
   return static_cast<float>(static_cast<double>(a) * static_cast<double>(b) + static_cast<double>(c));
 }
@@ -105,7 +105,7 @@ inline void from_float(Float16& to, float x) {
   const float magnitude = std::fabs(x);
   if (x != x) {
     to.bits = 0x7fff;
-  } else if (magnitude >= 65520.0f) {  // halfway to the number after the largest
+  } else if (magnitude >= 65520.0f) {  // halfway from the largest half to the next number
     to.bits = sign | 0x7c00;
   } else if (magnitude < 6.103515625e-05f) {  // subnormal: multiples of 2^-24, rounded to even
     to.bits = sign | static_cast<uint16_t>(std::nearbyint(std::ldexp(magnitude, 24)));
@@ -127,7 +127,7 @@ inline void add_shared(uint64_t* to, uint64_t x) {
   *to += x;
 }
 
-// c += a b as tensor cores do it at worst: operands cut to tf32, the exact sum cut to float32.
+// c += a b with the least accuracy that tensor cores may have: operands cut to tf32, the exact sum cut to float32.
 inline void mma(float (&c)[4], const float (&a)[4], const float (&b)[2], int depth) {
   const host::Exchange* warp = host::exchange(a, b, depth);
   const auto tf32 = [](float x) { return static_cast<double>(float_of(bits_of(x) & 0xffffe000u)); };

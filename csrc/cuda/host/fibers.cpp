@@ -12,7 +12,7 @@
 namespace ssg::cuda::host {
 
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
-// swapcontext would ask the kernel for the signal mask at every switch; ten times the cost of these instructions.
+// swapcontext makes a system call for the signal mask at every switch, which costs ten times as much as this.
 #define SSG_OWN_SWITCH
 asm(R"(
 .text
@@ -116,8 +116,8 @@ void resume(Fiber& fiber) {
 
 void prepare(Fiber& fiber, unsigned char* stack) {
 #if defined(SSG_OWN_SWITCH)
-  // As if enter had been left through ssg_switch_stack: six registers, then where to return to. The stack pointer is
-  // then off a multiple of 16 by 8, as at a function's entry.
+  // The stack looks as if `enter` had called ssg_switch_stack: six registers, then the return address. After the return
+  // the stack pointer is 8 off a multiple of 16, as it is when a function is entered.
   auto top = (reinterpret_cast<uintptr_t>(stack) + kStackBytes) / 16 * 16;
   auto** slots = reinterpret_cast<void**>(top) - 8;
   std::fill(slots, slots + 8, nullptr);

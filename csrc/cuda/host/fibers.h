@@ -27,23 +27,23 @@ struct Thread {
   Block* block = nullptr;
 };
 
-// The thread that runs.
+// The thread that is running.
 const Thread& current();
 
-// In which order the threads of a block run between two barriers: a race shows as a difference.
+// The order in which the threads of a block run between two barriers. A race gives different results in the two.
 enum class Order : int8_t { forward, reverse };
 
 // Runs body as every thread of a block, with `shared_bytes` of shared memory full of NaN. Throws what a thread throws,
-// and std::logic_error where threads leave others waiting or something is written behind the shared memory.
+// and std::logic_error where a thread never reaches the barrier of the others or writes behind the shared memory.
 void run_block(int64_t index, int64_t count, int threads, size_t shared_bytes, Order order,
                const std::function<void()>& body);
 
 void block_barrier();
 
-// Hands this lane's operands to its warp and returns those of all 32, once all have arrived.
+// Gives this lane's operands to its warp, waits for all 32 lanes, and returns the operands of all.
 const Exchange* exchange(const float (&a)[4], const float (&b)[2], int depth);
 
-// Asynchronous copies: the target is NaN from the copy's start until the wait, which reads the source.
+// Asynchronous copies. The target is NaN from the start of a copy until the wait, which reads the source.
 void copy_async(void* to, const void* from, size_t bytes);
 void copy_async_commit();
 void copy_async_wait();

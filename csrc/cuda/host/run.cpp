@@ -1,28 +1,33 @@
 #include "run.h"
 
+#include <algorithm>
+#include <vector>
+
+#include "../direct.h"
 #include "../dispatch.h"
+#include "../pack.h"
+#include "../params.h"
 #include "../sample.h"
 
 namespace ssg::cuda::host {
 
-void run(const StepKey& key, const Step& step, const LaunchPlan& plan, Order order) {
-  const Shape shape = shape_of(key);
-  with_storage(step.scalar, [&](auto storage) {
+void run(const Step& step, const GuidedCall& call, const LaunchPlan& plan, Order order) {
+  with_storage(call.scalar, [&](auto storage) {
     using S = decltype(storage);
     using T = typename Storage<S>::Compute;
-    const Packed<T> packed = pack<T>(shape, plan.engine, plan.group_pairs);
-    if (plan.engine == Engine::direct) {
-      DirectParams params = direct_params_of(shape, step);
+    const Packed<T> packed = pack<T>(step, plan.tile.engine, plan.group_pairs);
+    if (plan.is_direct()) {
+      DirectParams params = direct_params_of(step, call);
       set_coefficients(params, packed, packed.values.data());
       for (int64_t n = 0; n < 3; ++n) run_block(n, 3, 32, 0, order, [&] { run_direct<S, T>(params); });
       return;
     }
-    Params params = params_of(shape, plan, step);
+    Params params = params_of(step, plan, call);
     // Aligned as on the device.
     std::vector<Vec<T, 16 / sizeof(T)>> aligned((packed.values.size() * sizeof(T) + 15) / 16);
     std::copy(packed.values.begin(), packed.values.end(), reinterpret_cast<T*>(aligned.data()));
     set_coefficients(params, packed, reinterpret_cast<const T*>(aligned.data()));
-    with_kernel_of<S>(plan, [&](auto kernel) {
+    with_kernel_of<S>(plan.tile, [&](auto kernel) {
       for (int64_t n = 0; n < plan.blocks; ++n) {
         const int64_t index = order == Order::forward ? n : plan.blocks - 1 - n;
         run_block(index, plan.blocks, plan.warps * 32, static_cast<size_t>(plan.shared_bytes), order,
@@ -32,16 +37,16 @@ void run(const StepKey& key, const Step& step, const LaunchPlan& plan, Order ord
   });
 }
 
-void sample(const Sampling& sampling, Order order) {
-  const SamplePlan plan = plan_sample(sampling);
-  with_storage(sampling.scalar, [&](auto storage) {
+void sample(const SampleCall& call, Order order) {
+  const SamplePlan plan = plan_sample(call);
+  with_storage(call.scalar, [&](auto storage) {
     using S = decltype(storage);
-    // Fewer blocks than rows, so that one takes several.
+    // Fewer blocks than rows, so that a block takes several rows.
     const int64_t blocks = plan.blocks > 2 ? 2 : plan.blocks;
     for (int64_t n = 0; n < blocks; ++n)
       run_block(n, blocks, plan.threads, static_cast<size_t>(plan.shared_bytes), order, [&] {
         if (plan.shared_bytes == 0)
-          SampleFew<S>::run(sampling);
+          SampleFew<S>::run(call);
         else
           SampleBlock<S>::run(plan.params);
       });

@@ -1,15 +1,16 @@
-// The kernels' own source, run block by block on the host.
+// Runs the source of the CUDA kernels on the host, block by block.
 #pragma once
 
+#include "../../step.h"
 #include "../launch_plan.h"
 #include "fibers.h"
 
 namespace ssg::cuda::host {
 
-// Does the whole step on host memory as `plan` launches it. Throws what the shim finds wrong.
-void run(const StepKey& key, const Step& step, const LaunchPlan& plan, Order order);
+// Computes the whole step in host memory, launched as `plan` says. Throws what the shim finds wrong.
+void run(const Step& step, const GuidedCall& call, const LaunchPlan& plan, Order order);
 
-// The same for sampling.
-void sample(const Sampling& sampling, Order order);
+// Draws all tokens in host memory. Throws what the shim finds wrong.
+void sample(const SampleCall& call, Order order);
 
 }  // namespace ssg::cuda::host

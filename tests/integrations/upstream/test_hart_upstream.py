@@ -60,7 +60,7 @@ def a_hart(module: Any, more_smooth: bool, seed: int = 0) -> Sampler:
     model.vae_proxy[0].fhat_to_img = lambda f_hat: f_hat.clone()
     stages = len(VAR_256) - 1
 
-    def generate(batch: int, seed: int) -> Tensor:
+    def generate(model: Any, batch: int, seed: int) -> Tensor:
         # The order of the last scale and the diffusion head's noise come from the global generators.
         torch.manual_seed(seed)
         np.random.seed(seed)

@@ -44,7 +44,7 @@ def an_hmar(upstream: Any, seed: int = 0) -> Sampler:
     return Sampler(
         hmar.attach,
         model,
-        lambda batch, seed: model.generate(
+        lambda model, batch, seed: model.generate(
             batch, torch.arange(batch), g_seed=seed, cfg=CFG, top_k=20, top_p=0.96, mask_schedule=MASKS
         ),
         square(VAR_256),

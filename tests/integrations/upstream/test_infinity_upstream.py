@@ -16,6 +16,7 @@ from support.generation_checks import (
     check_before,
     check_everything,
     check_two_models,
+    recorded,
     run,
     same,
 )
@@ -116,7 +117,7 @@ def an_infinity(
     cfgs = [cfgs] * len(scales) if isinstance(cfgs, float) else cfgs
     taus = [0.5 + 0.05 * k for k in range(len(scales))]
 
-    def generate(batch: int, seed: int) -> Tensor:
+    def generate(model: Any, batch: int, seed: int) -> Tensor:
         lens = [3 + k for k in range(batch)]
         text = torch.randn(sum(lens), TEXT, generator=torch.Generator().manual_seed(1))
         ends = torch.tensor([0, *lens]).cumsum(0).int()
@@ -185,9 +186,9 @@ def test_one_model_at_every_ratio(upstream: Any) -> None:
     ratios = (1.0, 0.5, 1.5, 1.0)
     model = an_infinity(upstream).model
     alone = [run(an_infinity(upstream, ratio, model=model), beta=0.75) for ratio in ratios]
-    with infinity.attach(model, 0.75):
+    with recorded(an_infinity(upstream, model=model)) as recorder, infinity.attach(model, 0.75):
         for ratio, expected in zip(ratios, alone, strict=True):
-            assert same(run(an_infinity(upstream, ratio, model=model)), expected)
+            assert same(recorder.run(sampler=an_infinity(upstream, ratio, model=model)), expected)
 
 
 def test_two_infinities(upstream: Any) -> None:

@@ -82,7 +82,7 @@ def a_switti(
     return Sampler(
         switti.attach,
         pipe,
-        lambda batch, seed: pipe(
+        lambda pipe, batch, seed: pipe(
             ["a" * (k + 1) for k in range(batch)],
             seed=seed,
             cfg=CFG,

@@ -31,7 +31,7 @@ def a_flexvar(module: Any, half: bool, seed: int = 0) -> Sampler:
     model = module.FlexVAR(vae, num_classes=10, depth=2, embed_dim=32, num_heads=2, patch_nums=VAR_256).eval()
     randomize(model, seed)
 
-    def generate(batch: int, seed: int) -> Tensor:
+    def generate(model: Any, batch: int, seed: int) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             return model.autoregressive_infer_cfg(
                 vae, batch, torch.arange(batch), sides, g_seed=seed, cfg=CFG, top_k=20, invalid_ids=invalid
@@ -86,7 +86,7 @@ def an_imagefolder(module: Any, joint_sample: bool, seed: int = 0) -> Sampler:
     return Sampler(
         var.attach,
         model,
-        lambda batch, seed: model.autoregressive_infer_cfg(
+        lambda model, batch, seed: model.autoregressive_infer_cfg(
             batch, torch.arange(batch), g_seed=seed, cfg=CFG, top_k=20, top_p=0.9, joint_sample=joint_sample
         ),
         square(VAR_256),

@@ -46,7 +46,7 @@ def a_var(upstream: Any, patch_nums: tuple[int, ...], more_smooth: bool = False,
     return Sampler(
         var.attach,
         model,
-        lambda batch, seed: model.autoregressive_infer_cfg(
+        lambda model, batch, seed: model.autoregressive_infer_cfg(
             batch, torch.arange(batch), g_seed=seed, cfg=CFG, top_k=20, top_p=0.96, more_smooth=more_smooth
         ),
         square(patch_nums),

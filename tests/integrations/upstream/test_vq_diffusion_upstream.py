@@ -113,7 +113,7 @@ def a_dalle(
         model.transformer.transformer.to_logits[-1].weight.mul_(3)
     model.guidance_scale = scale
 
-    def generate(batch: int, seed: int) -> Tensor:
+    def generate(model: Any, batch: int, seed: int) -> Tensor:
         conditions = {
             "classes": {"label": list(range(batch))},
             "text": {"text": ["a" * (k + 1) for k in range(batch)]},
@@ -135,6 +135,7 @@ def a_dalle(
         lambda: recorded_microsoft(model.transformer, steps),
         len(steps),
         SIDE,
+        model.transformer.transformer,
     )
 
 

@@ -5,62 +5,12 @@
 #include <shared_mutex>
 #include <sstream>
 #include <stdexcept>
+#include <tuple>
 #include <unordered_map>
+#include <utility>
 
-namespace ssg {
-
-PairRow pair_row(const Matrix& factor, const Axis& axis, int64_t pair) {
-  PairRow row{std::vector<double>(axis.in_even()), std::vector<double>(axis.in_odd())};
-  for (int64_t i = 0; i < axis.in_even(); ++i) {
-    const int64_t mirror = axis.in - 1 - i;
-    if (!axis.symmetric || i == mirror) {
-      row.even[i] = factor(pair, i);
-    } else {
-      row.even[i] = 0.5 * (factor(pair, i) + factor(pair, mirror));
-      row.odd[i] = 0.5 * (factor(pair, i) - factor(pair, mirror));
-    }
-  }
-  // The middle output is its own mirror: its odd part is rounding noise of a symmetric factor.
-  if (axis.symmetric && axis.mirror(pair) == pair) std::fill(row.odd.begin(), row.odd.end(), 0.0);
-  return row;
-}
-
-Axis make_axis(const std::vector<Term>& terms, bool along_h) {
-  Axis axis;
-  const Matrix& first = along_h ? terms[0].h : terms[0].w;
-  axis.in = first.cols;
-  axis.out = first.rows;
-  axis.symmetric = std::all_of(terms.begin(), terms.end(),
-                               [along_h](const Term& term) { return is_symmetric(along_h ? term.h : term.w); });
-  return axis;
-}
-
+namespace ssg::cpu {
 namespace {
-
-int64_t nonzeros(const std::vector<double>& values) {
-  return static_cast<int64_t>(values.size()) - std::count(values.begin(), values.end(), 0.0);
-}
-
-struct Band {
-  int64_t even = 0;
-  int64_t odd = 0;
-};
-
-Band band_of(const Matrix& factor, const Axis& axis) {
-  Band band;
-  for (int64_t pair = 0; pair < axis.pairs(); ++pair) {
-    const PairRow row = pair_row(factor, axis, pair);
-    band.even = std::max(band.even, nonzeros(row.even));
-    band.odd = std::max(band.odd, nonzeros(row.odd));
-  }
-  return band;
-}
-
-// A tap reads its own operand, where a dense row shares it with the other rows of its chunk: worth it below half.
-bool is_banded(const Matrix& factor, const Axis& axis) {
-  const Band band = band_of(factor, axis);
-  return 2 * (band.even + band.odd) <= axis.in || axis.in == 1;
-}
 
 template <class T>
 void append_taps(Taps<T>& taps, const std::vector<double>& row, int64_t count, int64_t base) {
@@ -91,8 +41,10 @@ std::vector<Chunk> balanced_chunks(int64_t rows, int64_t max_rows) {
 
 template <class T>
 void pack_h(Plan<T>& plan, const std::vector<Term>& terms) {
+  std::vector<Band> bands;
+  for (const Term& term : terms) bands.push_back(band_of(term.h, plan.h));
   for (int64_t t = 0; t < plan.terms; ++t)
-    (is_banded(terms[t].h, plan.h) ? plan.banded_terms : plan.dense_terms).push_back(t);
+    (bands[t].is_narrow(plan.h) ? plan.banded_terms : plan.dense_terms).push_back(t);
 
   const int64_t dense = static_cast<int64_t>(plan.dense_terms.size());
   plan.block_pairs = std::min(plan.h.pairs(), std::max<int64_t>(1, 6 / std::max<int64_t>(dense, 1)));
@@ -110,30 +62,29 @@ void pack_h(Plan<T>& plan, const std::vector<Term>& terms) {
         for (const PairRow& row : rows) plan.h_coefficients.push_back(static_cast<T>(row.even[i]));
       for (int64_t i = 0; i < plan.h.in_odd(); ++i)
         for (const PairRow& row : rows) plan.h_coefficients.push_back(static_cast<T>(row.odd[i]));
-      plan.multiply_adds += chunk.rows * plan.h.in * plan.w.in;
     }
     plan.block_chunks.push_back(std::move(chunks));
   }
   for (int64_t t : plan.banded_terms) {
-    const Band band = band_of(terms[t].h, plan.h);
     Taps<T> taps;
-    taps.even = band.even;
-    taps.odd = band.odd;
+    taps.even = bands[t].even;
+    taps.odd = bands[t].odd;
     for (int64_t pair = 0; pair < plan.h.pairs(); ++pair) {
       const PairRow row = pair_row(terms[t].h, plan.h, pair);
       append_taps(taps, row.even, taps.even, 0);
       append_taps(taps, row.odd, taps.odd, plan.h.in_even());
     }
-    plan.multiply_adds += plan.h.pairs() * taps.count() * plan.w.in;
     plan.h_taps.push_back(std::move(taps));
   }
 }
 
 template <class T>
 void pack_w(Plan<T>& plan, const std::vector<Term>& terms) {
+  std::vector<Band> bands;
+  for (const Term& term : terms) bands.push_back(band_of(term.w, plan.w));
   std::vector<int64_t> dense;
   std::vector<int64_t> banded;
-  for (int64_t t = 0; t < plan.terms; ++t) (is_banded(terms[t].w, plan.w) ? banded : dense).push_back(t);
+  for (int64_t t = 0; t < plan.terms; ++t) (bands[t].is_narrow(plan.w) ? banded : dense).push_back(t);
 
   const int64_t even = plan.w.in_even();
   const int64_t odd = plan.w.in_odd();
@@ -165,57 +116,33 @@ void pack_w(Plan<T>& plan, const std::vector<Term>& terms) {
           }
   }
   for (int64_t t : banded) {
-    const Band band = band_of(terms[t].w, plan.w);
-    plan.w_taps.even += band.even;
-    plan.w_taps.odd += band.odd;
+    plan.w_taps.even += bands[t].even;
+    plan.w_taps.odd += bands[t].odd;
   }
   for (int64_t pair = 0; pair < plan.w.pairs(); ++pair) {
     for (int64_t t : banded)
-      append_taps(plan.w_taps, pair_row(terms[t].w, plan.w, pair).even, band_of(terms[t].w, plan.w).even,
-                  plan.slot_even[t]);
+      append_taps(plan.w_taps, pair_row(terms[t].w, plan.w, pair).even, bands[t].even, plan.slot_even[t]);
     for (int64_t t : banded)
-      append_taps(plan.w_taps, pair_row(terms[t].w, plan.w, pair).odd, band_of(terms[t].w, plan.w).odd,
-                  plan.slot_odd[t]);
+      append_taps(plan.w_taps, pair_row(terms[t].w, plan.w, pair).odd, bands[t].odd, plan.slot_odd[t]);
   }
-  plan.multiply_adds += plan.h.out * plan.w.pairs() * (plan.dense_even + plan.dense_odd + plan.w_taps.count());
-}
-
-template <class T>
-Plan<T> pack(const StepKey& key, Form form, const std::vector<Term>& terms) {
-  Plan<T> plan;
-  plan.key = key;
-  plan.form = form;
-  plan.terms = static_cast<int64_t>(terms.size());
-  plan.h = make_axis(terms, true);
-  plan.w = make_axis(terms, false);
-  pack_w(plan, terms);
-  pack_h(plan, terms);
-  return plan;
-}
-
-void require(bool condition, const char* what) {
-  if (!condition) throw std::invalid_argument(what);
 }
 
 }  // namespace
 
 template <class T>
-Plan<T> make_plan(const StepKey& key) {
-  require(key.prev_size.h > 0 && key.prev_size.w > 0, "prev_size must be positive");
-  require(key.size.h >= key.prev_size.h && key.size.w >= key.prev_size.w, "prev_size must not exceed size");
-  require(key.max_rows > 0, "max_rows must be positive");
-  const std::vector<Term> terms =
-      prior_terms(key.size, key.prev_size, key.prior, key.interpolation, key.rescale, key.transposed);
-  Plan<T> separable = pack<T>(key, Form::separable, terms);
-
-  // The dense form is the separable one on a grid of one row. It is worth building only where it can win: the separable
-  // form passes its slots through memory, which costs about a multiply-add each.
-  const int64_t dense_cost =
-      key.size.tokens() * key.prev_size.tokens() / (separable.h.symmetric && separable.w.symmetric ? 2 : 1);
-  const int64_t separable_cost = separable.multiply_adds + separable.h.out * separable.slots;
-  if (dense_cost > separable_cost || separable.terms == 1) return separable;
-  const std::vector<Term> dense = {{identity(1), dense_operator(terms)}};
-  return pack<T>(key, Form::dense, dense);
+Plan<T> make_plan(const PlanKey& key) {
+  if (key.max_rows <= 0) throw std::invalid_argument("max_rows must be positive");
+  const Step step = make_step(key.step);
+  Plan<T> plan;
+  plan.key = key;
+  plan.form = step.form;
+  plan.terms = static_cast<int64_t>(step.terms.size());
+  plan.h = step.h;
+  plan.w = step.w;
+  plan.multiply_adds = step.multiply_adds();
+  pack_w(plan, step.terms);
+  pack_h(plan, step.terms);
+  return plan;
 }
 
 template <class T>
@@ -235,12 +162,11 @@ std::string Plan<T>::describe() const {
 namespace {
 
 struct KeyHash {
-  size_t operator()(const StepKey& key) const {
+  size_t operator()(const PlanKey& key) const {
     uint64_t hash = 1469598103934665603ull;
-    for (int64_t value : {key.size.h, key.size.w, key.prev_size.h, key.prev_size.w, static_cast<int64_t>(key.prior),
-                          static_cast<int64_t>(key.interpolation), static_cast<int64_t>(key.rescale),
-                          static_cast<int64_t>(key.transposed), key.max_rows})
-      hash = (hash ^ static_cast<uint64_t>(value)) * 1099511628211ull;
+    const auto add = [&hash](auto value) { hash = (hash ^ static_cast<uint64_t>(value)) * 1099511628211ull; };
+    std::apply([&](const auto&... values) { (add(values), ...); }, key.step.tie());
+    add(key.max_rows);
     return static_cast<size_t>(hash);
   }
 };
@@ -248,12 +174,12 @@ struct KeyHash {
 }  // namespace
 
 template <class T>
-std::shared_ptr<const Plan<T>> cached_plan(const StepKey& key) {
-  // The last plan of this thread answers a sampler's repeated calls without a lock.
+std::shared_ptr<const Plan<T>> cached_plan(const PlanKey& key) {
+  // A sampler repeats its calls: the last plan of this thread then serves without a lock.
   static thread_local std::shared_ptr<const Plan<T>> last;
   if (last && last->key == key) return last;
   static std::shared_mutex mutex;
-  static auto& plans = *new std::unordered_map<StepKey, std::shared_ptr<const Plan<T>>, KeyHash>();
+  static auto& plans = *new std::unordered_map<PlanKey, std::shared_ptr<const Plan<T>>, KeyHash>();
   {
     std::shared_lock<std::shared_mutex> lock(mutex);
     const auto found = plans.find(key);
@@ -267,9 +193,9 @@ std::shared_ptr<const Plan<T>> cached_plan(const StepKey& key) {
 
 template struct Plan<float>;
 template struct Plan<double>;
-template Plan<float> make_plan<float>(const StepKey&);
-template Plan<double> make_plan<double>(const StepKey&);
-template std::shared_ptr<const Plan<float>> cached_plan<float>(const StepKey&);
-template std::shared_ptr<const Plan<double>> cached_plan<double>(const StepKey&);
+template Plan<float> make_plan<float>(const PlanKey&);
+template Plan<double> make_plan<double>(const PlanKey&);
+template std::shared_ptr<const Plan<float>> cached_plan<float>(const PlanKey&);
+template std::shared_ptr<const Plan<double>> cached_plan<double>(const PlanKey&);
 
-}  // namespace ssg
+}  // namespace ssg::cpu

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from support import standins
+from support.attach_checks import CHECKS, check_copies_within_a_call
 from support.denoiser_checks import (
     Denoiser,
     Output,
@@ -32,12 +33,13 @@ def a_dalle(
     return Denoiser(
         vq_diffusion.attach,
         model,
-        lambda batch, seed: model.generate_content(
+        lambda model, batch, seed: model.generate_content(
             torch.arange(batch) * 1.0 if conditioned else None, batch, **options
         ),
         lambda: recorded_microsoft(model.transformer, indices),
         len(indices),
         3,
+        model.transformer.transformer,
     )
 
 
@@ -61,6 +63,14 @@ def test_microsofts(name: str) -> None:
     assert len(outputs) == denoiser.steps * branches * DALLES[name].get("repeats", 1)
     diffusion = denoiser.model.transformer
     check_everything(denoiser, [diffusion, diffusion.transformer])
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", DALLES)
+def test_microsofts_in_threads_and_copies(name: str, check: Callable[..., None]) -> None:
+    if check is check_copies_within_a_call and name != "unconditional":
+        pytest.skip("the cfg that a call installs goes on calling the model that it was made for")
+    check(lambda: a_dalle(**DALLES[name]))
 
 
 def test_two_of_microsofts_in_turn() -> None:
@@ -112,7 +122,7 @@ def a_pipeline(steps: int = 5, guidance_scale: float = 4.0, num_images_per_promp
     pipe.set_progress_bar_config(disable=True)
     torch.nn.init.normal_(pipe.transformer.out.weight)
 
-    def generate(batch: int, seed: int) -> Tensor:
+    def generate(pipe: Any, batch: int, seed: int) -> Tensor:
         images = pipe(
             ["a"] * (batch // num_images_per_prompt or 1),
             num_inference_steps=steps,
@@ -143,7 +153,9 @@ def a_pipeline(steps: int = 5, guidance_scale: float = 4.0, num_images_per_promp
             swap.setattr(pipe.transformer, "forward", spy_forward)
             yield outputs
 
-    return Denoiser(vq_diffusion.attach, pipe, generate, record, steps, side, clamped=False)
+    return Denoiser(
+        vq_diffusion.attach, pipe, generate, record, steps, side, pipe.transformer.out, clamped=False
+    )
 
 
 class Tokenizer:
@@ -164,6 +176,11 @@ def test_diffusers(guidance_scale: float) -> None:
     outputs = check_guided(denoiser)
     assert outputs[0].raw.shape[0] == (4 if guidance_scale > 1 else 2)
     check_everything(denoiser, [denoiser.model.transformer, denoiser.model.transformer.out])
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_diffusers_in_threads_and_copies(check: Callable[..., None]) -> None:
+    check(a_pipeline)
 
 
 def test_diffusers_takes_the_number_of_steps_from_the_call() -> None:

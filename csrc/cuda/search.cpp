@@ -1,0 +1,69 @@
+#include <algorithm>
+#include <sstream>
+#include <stdexcept>
+
+#include "kernel.h"
+#include "model.h"
+
+namespace ssg::cuda {
+namespace {
+
+// Calls f with every way to cut the work of a step.
+template <class F>
+void each_cut(const Step& step, F&& f) {
+  const int64_t pairs = step.h.pairs();
+  LaunchPlan plan;
+  for (const int column_warps : {1, 2, 4})
+    for (const int warps : {4, 8, 16})
+      for (int64_t group_pairs = 1; group_pairs <= std::min<int64_t>(pairs, 16); ++group_pairs) {
+        const int64_t groups = ceil_div(pairs, group_pairs);
+        // 1, 2, 4, ... and, last, one group for each split.
+        for (int64_t splits = 1; splits <= groups;
+             splits = splits < groups ? std::min(2 * splits, groups) : groups + 1) {
+          plan.column_warps = column_warps;
+          plan.warps = warps;
+          plan.group_pairs = static_cast<int>(group_pairs);
+          plan.splits = static_cast<int>(splits);
+          f(plan);
+        }
+      }
+}
+
+}  // namespace
+
+LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& machine, const LaunchPlan& choices) {
+  LaunchPlan plan = choices;
+  if (plan.is_direct()) return plan;
+  if (!complete(step, call, machine, plan)) throw std::invalid_argument("this plan does not fit: " + plan.describe());
+  return plan;
+}
+
+LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& machine) {
+  LaunchPlan best;  // the direct form, where nothing else fits
+  for (const Tile& tile : kTiles)
+    each_cut(step, [&](LaunchPlan plan) {
+      plan.tile = tile;
+      if (!complete(step, call, machine, plan)) return;
+      // The first of equal plans stays: it has wider accesses and fewer warps.
+      if (best.is_direct() || plan.cycles < best.cycles * 0.999) best = plan;
+    });
+  return best;
+}
+
+std::string LaunchPlan::describe() const {
+  std::ostringstream text;
+  if (is_direct()) return "direct, a thread per element";
+  text << (tile.engine == Engine::fma ? "fma" : "mma 3xtf32") << ", " << blocks << " blocks of " << warps << " warps x "
+       << columns() << " columns (" << tile.thread_columns << (tile.chunks == 1 ? "" : " x 2") << " a thread), "
+       << group_pairs << " row pairs at once, " << splits << (splits == 1 ? " split" : " splits") << ", "
+       << shared_bytes << " bytes shared, " << resident << " resident; model: " << static_cast<int64_t>(cycles)
+       << " cycles (arithmetic " << static_cast<int64_t>(arithmetic) << ", memory " << static_cast<int64_t>(traffic)
+       << ")";
+  return text.str();
+}
+
+std::string describe(const StepKey& key, const GuidedCall& call, int compute_capability, int multiprocessors) {
+  return plan_launch(make_step(key), call, machine_of(compute_capability, multiprocessors)).describe();
+}
+
+}  // namespace ssg::cuda

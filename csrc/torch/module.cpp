@@ -1,0 +1,119 @@
+// The module _C. Importing it registers the kernels; its functions say which of them run here.
+#include <Python.h>
+#include <torch/csrc/stable/library.h>
+
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "cpu/kernel.h"
+#include "cuda/kernel.h"
+#include "kernels.h"
+#include "names.h"
+
+namespace {
+
+std::vector<ssg::ops::Kernel> kernels() {
+  std::vector<ssg::ops::Kernel> kernels;
+  ssg::ops::append_guided(kernels);
+  ssg::ops::append_prior_linear(kernels);
+  ssg::ops::append_sample(kernels);
+  return kernels;
+}
+
+void register_kernels(torch::stable::detail::StableLibrary& library) {
+  for (const ssg::ops::Kernel& kernel : kernels()) library.impl(kernel.name.c_str(), kernel.boxed);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(ssg, CPU, m) { register_kernels(m); }
+#if defined(SSG_HAVE_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(ssg, CUDA, m) { register_kernels(m); }
+#endif
+
+namespace {
+
+PyObject* cpu_capability(PyObject*, PyObject*) { return PyUnicode_FromString(ssg::cpu::kernel().name); }
+
+PyObject* cuda_unavailable(PyObject*, PyObject* device) {
+  const long index = PyLong_AsLong(device);
+  if (index == -1 && PyErr_Occurred()) return nullptr;
+  const char* reason = ssg::ops::cuda_unavailable(static_cast<int32_t>(index));
+  if (reason == nullptr) Py_RETURN_NONE;
+  return PyUnicode_FromString(reason);
+}
+
+// ((h, w), (prev_h, prev_w), prior, interpolation, dtype, batch, vocabulary, sources, capability, multiprocessors)
+PyObject* cuda_plan(PyObject*, PyObject* arguments) {
+  long long h = 0, w = 0, prev_h = 0, prev_w = 0, batch = 0, vocabulary = 0, sources = 0;
+  int capability = 0, multiprocessors = 0;
+  const char *prior = nullptr, *interpolation = nullptr, *dtype = nullptr;
+  if (!PyArg_ParseTuple(arguments, "(LL)(LL)sssLLLii", &h, &w, &prev_h, &prev_w, &prior, &interpolation, &dtype, &batch,
+                        &vocabulary, &sources, &capability, &multiprocessors))
+    return nullptr;
+  try {
+    ssg::StepKey key;
+    key.size = {h, w};
+    key.prev_size = {prev_h, prev_w};
+    key.prior = ssg::parse("prior", ssg::kPriors, prior);
+    key.interpolation = ssg::parse("interpolation", ssg::kInterpolations, interpolation);
+    ssg::cuda::GuidedCall call;
+    call.scalar = ssg::parse("dtype", ssg::kDtypes, dtype);
+    call.batch = batch;
+    call.vocabulary = vocabulary;
+    call.sources = sources;
+    return PyUnicode_FromString(ssg::cuda::describe(key, call, capability, multiprocessors).c_str());
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+    return nullptr;
+  }
+}
+
+// Adds a list to a dictionary; false where Python has raised.
+bool set_list(PyObject* dictionary, const char* key, const std::vector<std::string>& texts) {
+  PyObject* list = PyList_New(0);
+  bool done = list != nullptr;
+  for (const std::string& text : texts) {
+    PyObject* item = done ? PyUnicode_FromString(text.c_str()) : nullptr;
+    done = item != nullptr && PyList_Append(list, item) == 0;
+    Py_XDECREF(item);
+  }
+  done = done && PyDict_SetItemString(dictionary, key, list) == 0;
+  Py_XDECREF(list);
+  return done;
+}
+
+template <class Enum>
+std::vector<std::string> texts_of(ssg::Names<Enum> names) {
+  std::vector<std::string> texts;
+  for (const auto& [name, value] : names) texts.emplace_back(name);
+  return texts;
+}
+
+PyObject* names(PyObject*, PyObject*) {
+  std::vector<std::string> overloads;
+  for (const ssg::ops::Kernel& kernel : kernels()) overloads.push_back("ssg::" + kernel.name);
+  PyObject* found = PyDict_New();
+  if (found != nullptr && set_list(found, "priors", texts_of(ssg::kPriors)) &&
+      set_list(found, "interpolations", texts_of(ssg::kInterpolations)) &&
+      set_list(found, "dtypes", texts_of(ssg::kDtypes)) && set_list(found, "overloads", overloads))
+    return found;
+  Py_XDECREF(found);
+  return nullptr;
+}
+
+PyMethodDef kMethods[] = {
+    {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set of the CPU kernel that runs here."},
+    {"cuda_unavailable", cuda_unavailable, METH_O, "Why the CUDA kernels cannot serve device N; None where they can."},
+    {"cuda_plan", cuda_plan, METH_VARARGS, "How the CUDA kernels would be launched for a step on a kind of device."},
+    {"names", names, METH_NOARGS, "The names of priors, interpolations and dtypes, and the operators registered here."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef kModule = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, kMethods, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&kModule); }
