@@ -33,8 +33,8 @@ class Hart(upstream.UpstreamRecipe):
     upstream = "mit-han-lab/hart at e28a41f"
     package = "hart/modules"
     weights = (
-        "the folder HART-1024, with ema_model.bin",
-        "the folder of the text model, Qwen2-VL-1.5B-Instruct",
+        "the folder llm of hart-0.7b-1024px, with ema_model.bin",
+        "the folder Qwen2-VL-1.5B-Instruct",
     )
     # sample.py: cfg 4.5.
     options: ClassVar[Mapping[str, Any]] = {"cfg": 4.5, "more_smooth": False}
