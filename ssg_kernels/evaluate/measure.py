@@ -14,6 +14,7 @@ from ssg_kernels.evaluate import metrics
 from ssg_kernels.evaluate.folder import Folder, Item
 from ssg_kernels.evaluate.recipe import EvaluateError, Recipe
 from ssg_kernels.evaluate.reference import Reference
+from ssg_kernels.evaluate.setting import differ_in_alone
 
 _OF_FEATURES = (
     "kid",
@@ -115,12 +116,12 @@ def best(rows: Sequence[Mapping[str, Any]], name: str = "fid") -> int | None:
         return None
     lowest, least = min(scored, key=lambda pair: pair[1]["value"])
 
-    def rest(i: int) -> dict[str, Any]:
-        return {key: value for key, value in rows[i]["setting"].items() if key != "beta"}
-
     def is_as_good(figure: Mapping[str, Any]) -> bool:
         error = np.hypot(figure["error"] or 0.0, least["error"] or 0.0)
         return bool(figure["value"] <= least["value"] + 2 * error)
 
-    close = [i for i, figure in scored if rest(i) == rest(lowest) and is_as_good(figure)]
+    sweep = rows[lowest]["setting"]
+    close = [
+        i for i, figure in scored if differ_in_alone("beta", rows[i]["setting"], sweep) and is_as_good(figure)
+    ]
     return max(close, key=lambda i: rows[i]["setting"]["beta"])

@@ -14,6 +14,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ssg_kernels.evaluate.setting import differ_in_alone
+
 COLUMNS = 8
 
 
@@ -23,10 +25,7 @@ def trade_off(rows: Sequence[Mapping[str, Any]], best: int | None, path: Path) -
     if len(drawn) < 2:
         return False
     along = _sweep(drawn)
-    curves: dict[str, list[Mapping[str, Any]]] = {}
-    for row in drawn:
-        others = {name: value for name, value in row["setting"].items() if name != along}
-        curves.setdefault(_difference(others, drawn, along), []).append(row)
+    curves = _curves(drawn, along)
     figure, axis = plt.subplots(figsize=(6.4, 4.4))
     for name, points in curves.items():
         ordered = sorted(points, key=lambda row: row["setting"][along])
@@ -59,12 +58,25 @@ def _sweep(rows: Sequence[Mapping[str, Any]]) -> str:
     return max(("beta", "temperature"), key=lambda name: len({row["setting"][name] for row in rows}))
 
 
-def _difference(values: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], along: str) -> str:
-    differing = [
-        n for n in values if len({repr(r["setting"][n]) for r in rows if r["setting"][n] is not None}) > 1
-    ]
-    told = [f"{name}={values[name]}" for name in differing if values[name] is not None]
-    return ", ".join(told) or ("" if along == "beta" else "without SSG")
+def _curves(rows: Sequence[Mapping[str, Any]], along: str) -> dict[str, list[Mapping[str, Any]]]:
+    """The curves by name. One along beta starts at the row without guidance, which all of them share."""
+    starts = [row for row in rows if along == "beta" and row["setting"]["beta"] == 0]
+    curves: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row not in starts:
+            curves.setdefault(_difference(row["setting"], rows, along), []).append(row)
+    for points in curves.values():
+        points += [row for row in starts if differ_in_alone(along, row["setting"], points[0]["setting"])]
+    return curves or {"": starts}
+
+
+def _difference(setting: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], along: str) -> str:
+    """The values, other than that of `along`, in which the settings of the rows differ."""
+    kinds = {
+        name: {repr(row["setting"][name]) for row in rows} - {"None"} for name in setting if name != along
+    }
+    told = [name for name, kind in kinds.items() if len(kind) > 1 and setting[name] is not None]
+    return ", ".join(f"{name}={setting[name]}" for name in told)
 
 
 def _figures(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float], list[float]]:

@@ -65,6 +65,15 @@ def grid(axes: Mapping[str, Sequence[Any]], options: Mapping[str, Sequence[Any]]
     return list(dict.fromkeys(settings))
 
 
+def differ_in_alone(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two settings differ in `name` at most. None, without guidance, stands for any option of guidance."""
+    return all(
+        one[key] == other[key] or (key in _OF_GUIDANCE and None in (one[key], other[key]))
+        for key in one
+        if key != name
+    )
+
+
 def names(settings: Sequence[Setting]) -> list[str]:
     """A short name for each setting: the values in which the settings differ. Usable as the name of a folder."""
     values = [setting.values() for setting in settings]

@@ -17,6 +17,7 @@ import torch
 from support import toy_recipe
 
 from ssg_kernels.__main__ import main
+from ssg_kernels.evaluate import pictures
 from ssg_kernels.evaluate.folder import write
 from ssg_kernels.evaluate.recipes import NAMES
 
@@ -272,3 +273,18 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n{name}: " in f"\n{out}"
     assert "Table 1: VAR-d16: fid 3.42, is 275.6" in out
     assert "Table 4: HART-0.7B + SSG: fid 7.28, clip_score 0.2834" in out
+
+
+def test_curves_start_without_guidance() -> None:
+    rows = [
+        {"setting": {"beta": beta, "prior": prior if beta else None, "temperature": temperature}}
+        for temperature in (0.8, 1.0)
+        for beta, prior in ((0.0, ""), (0.2, "dse"), (0.4, "dse"), (0.2, "spatial"))
+    ]
+    curves = pictures._curves(rows, "beta")
+    assert list(curves) == [
+        f"prior={prior}, temperature={t}" for t in (0.8, 1.0) for prior in ("dse", "spatial")
+    ]
+    found = [[row["setting"]["beta"] for row in points] for points in curves.values()]
+    assert found == [[0.2, 0.4, 0.0], [0.2, 0.0]] * 2
+    assert [len(points) for points in pictures._curves(rows[:1], "beta").values()] == [1]

@@ -271,7 +271,10 @@ def test_weights_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def rows(*figures: tuple[float, float, float | None, str]) -> list[dict[str, Any]]:
     return [
-        {"setting": {"beta": beta, "prior": prior}, "metrics": {"fid": {"value": value, "error": error}}}
+        {
+            "setting": {"beta": beta, "prior": prior if beta else None},
+            "metrics": {"fid": {"value": value, "error": error}},
+        }
         for beta, value, error, prior in figures
     ]
 
@@ -285,6 +288,9 @@ def test_the_best_beta() -> None:
         (0.8, 3.31, 0.02, "spatial"),
     )  # fmt: skip
     assert measure.best(several) == 2
+    # Without guidance is where the sweep begins.
+    close = rows((0.0, 3.3, 0.02, "dse"), (0.2, 3.31, 0.02, "dse"), (0.4, 3.5, 0.02, "dse"))
+    assert measure.best(close) == 1
     assert measure.best([{"setting": {"beta": 0}, "metrics": {}}]) is None
 
 
