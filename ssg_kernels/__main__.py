@@ -1,4 +1,4 @@
-"""`python -m ssg_kernels info`, `... demo` and `... tour`."""
+"""`python -m ssg_kernels info`, `... demo`, `... evaluate` and `... tour`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from ssg_kernels import info, tour
 from ssg_kernels._names import DTYPES, INTERPOLATIONS, PRIORS
+from ssg_kernels.evaluate import arguments as evaluation
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -59,7 +60,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--beta", type=float, default=0.3, help="strength at the first scale, decaying linearly"
+        "--beta", type=float, default=0.8, help="strength of the guidance, the same at every scale"
     )
     parser.add_argument("--prior", choices=PRIORS, default="dse", help="what stands for the coarser scale")
     parser.add_argument(
@@ -93,7 +94,7 @@ def _tour_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ssg_kernels", allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info | demo | tour")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="info | demo | evaluate | tour")
     facts = commands.add_parser(
         "info",
         help="versions, and which backends are usable here; or how a step is planned",
@@ -103,11 +104,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _plan_arguments(facts)
     pictures = commands.add_parser(
         "demo",
-        help="images of the embedded model, with and without SSG",
+        help="images of the embedded model, with and without SSG and cfg",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     _demo_arguments(pictures)
+    compared = commands.add_parser(
+        "evaluate",
+        help="metrics of a checkpoint with and without SSG, in one process or under torchrun",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    evaluation.add(compared)
     timed = commands.add_parser(
         "tour",
         help="SSG over VAR's ten scales, timed beside plain PyTorch",
@@ -164,7 +172,13 @@ def _demo(arguments: dict[str, Any]) -> int:
         return 2
 
 
-_COMMANDS = {"demo": _demo, "info": _info, "tour": _tour}
+def _evaluate(arguments: dict[str, Any]) -> int:
+    from ssg_kernels.evaluate import command
+
+    return command.main(arguments, sys.argv)
+
+
+_COMMANDS = {"demo": _demo, "evaluate": _evaluate, "info": _info, "tour": _tour}
 _STATUS_OF_A_CLOSED_PIPE = 128 + 13  # as a shell reports a process that SIGPIPE ended
 
 

@@ -42,7 +42,6 @@ class Yardstick:
     def __init__(self, models: Models, reference: int) -> None:
         self.models = models
         self.real = features(models.classifier, data.images(reference, REFERENCE_SEED)[0])
-        self.manifold = metrics.Manifold(self.real.features)
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         labels = torch.arange(cell.count) % len(data.CLASSES)
@@ -51,13 +50,13 @@ class Yardstick:
     def judge(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
         """Measures images (N, 3, H, W), given the classes (N,) that were requested."""
         made = features(self.models.classifier, images)
-        manifold = metrics.Manifold(made.features)
+        precision, recall = metrics.precision_recall(made.features, self.real.features)
         return {
             "frechet": metrics.frechet(made.features, self.real.features),
             "score": metrics.score(made),
             "accuracy": made.accuracy(labels),
-            "precision": self.manifold.share(manifold),
-            "recall": manifold.share(self.manifold),
+            "precision": precision,
+            "recall": recall,
             "spectrum": spectrum(images).tolist(),
         }
 

@@ -14,20 +14,29 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+_FRAME = 2  # pixels
+_RED = (0.85, 0.0, 0.0)
 
-def grids(panels: dict[str, Tensor], rows: Sequence[str], path: Path) -> None:
-    """Draws panels side by side. Each has (rows, columns, 3, H, W) images in [-1, 1], with its name above."""
+
+def grids(panels: dict[str, Tensor], rows: Sequence[str], path: Path, framed: dict[str, Tensor]) -> None:
+    """Draws panels side by side. Each has (rows, columns, 3, H, W) images in [-1, 1], with its name above.
+
+    `framed` has a bool (rows, columns) for each panel: the images that get a red frame.
+    """
     count, columns = next(iter(panels.values())).shape[:2]
     size = (len(panels) * columns * 0.75 + 1.5, count * 0.75 + 0.6)
     figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True)
     for axis, (title, images) in zip(axes[0], panels.items(), strict=True):
         height, width = images.shape[-2:]
-        framed = np.ones((count, height + 2, columns, width + 2, 3), dtype=np.float32)
-        framed[:, 1:-1, :, 1:-1] = (images.permute(0, 3, 1, 4, 2).cpu().numpy() + 1) / 2
-        axis.imshow(framed.reshape(count * (height + 2), columns * (width + 2), 3), interpolation="nearest")
+        tall, wide = height + 2 * _FRAME, width + 2 * _FRAME
+        drawn = np.ones((count, tall, columns, wide, 3), dtype=np.float32)
+        drawn.swapaxes(1, 2)[framed[title].cpu().numpy()] = _RED
+        inner = slice(_FRAME, -_FRAME)
+        drawn[:, inner, :, inner] = (images.permute(0, 3, 1, 4, 2).cpu().numpy() + 1) / 2
+        axis.imshow(drawn.reshape(count * tall, columns * wide, 3), interpolation="nearest")
         axis.set_title(title)
         axis.set_xticks([])
-        axis.set_yticks([(row + 0.5) * (height + 2) for row in range(count)], rows)
+        axis.set_yticks([(row + 0.5) * tall for row in range(count)], rows)
         axis.tick_params(length=0)
         for side in axis.spines.values():
             side.set_visible(False)

@@ -67,7 +67,6 @@ class Clock:
     total: float = 0.0
 
 
-@torch.inference_mode()
 def generate(
     models: Models,
     labels: Tensor,
@@ -86,6 +85,38 @@ def generate(
         labels: the requested classes (N,), int64.
         seed: seed of the random numbers that draw the tokens.
         sampling: how tokens are drawn.
+        batch, clock, watch: as for `draw`.
+
+    Returns:
+        Images (N, 3, H, W), float32 in [-1, 1], and their tokens (N, sum of n*n), int64.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand((len(labels), positions(models)), generator=generator)
+    return draw(models, labels, uniform, sampling, batch, clock, watch)
+
+
+def positions(models: Models) -> int:
+    """Number of tokens of an image, over all scales. Each takes one random number."""
+    return sum(n * n for n in models.tokenizer.config.sizes)
+
+
+@torch.inference_mode()
+def draw(
+    models: Models,
+    labels: Tensor,
+    uniform: Tensor,
+    sampling: Sampling,
+    batch: int = 64,
+    clock: Clock | None = None,
+    watch: Callable[[int, Tensor], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Generates one image per entry of `labels`, from given random numbers.
+
+    Args:
+        models: the networks, as from `weights.load`.
+        labels: the requested classes (N,), int64.
+        uniform: the random numbers (N, `positions`) in [0, 1) that draw the tokens.
+        sampling: how tokens are drawn.
         batch: number of images generated at once.
         clock: if given, measures the time.
         watch: if given, is called after each scale of each batch with the scale's index and the latent (b, C, h, w).
@@ -93,15 +124,11 @@ def generate(
     Returns:
         Images (N, 3, H, W), float32 in [-1, 1], and their tokens (N, sum of n*n), int64.
     """
-    sizes = models.tokenizer.config.sizes
     device = models.transformer.head.weight.device
-    count = sum(n * n for n in sizes)
-    generator = torch.Generator().manual_seed(seed)
-    uniform = torch.rand((len(labels), count), generator=generator).to(device)
     images, tokens = [], []
     clock = clock or Clock()
     start = time.perf_counter()
-    for u, c in zip(uniform.split(batch), labels.to(device).split(batch), strict=True):
+    for u, c in zip(uniform.to(device).split(batch), labels.to(device).split(batch), strict=True):
         one = _Batch(models, c, sampling, clock)
         parts = []
         for k, part in enumerate(models.tokenizer.split(u)):

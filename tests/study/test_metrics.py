@@ -10,7 +10,7 @@ from torch import Tensor
 from ssg_kernels.demo import data
 from ssg_kernels.demo.metrics import Features, features
 from ssg_kernels.demo.weights import Models
-from study.metrics import Manifold, frechet, score
+from study.metrics import frechet, precision_recall, score
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +49,15 @@ def test_score() -> None:
 
 def test_precision_and_recall() -> None:
     real = torch.randn(500, 2).double()
-    manifold, away = Manifold(real), Manifold(real + 100)
-    assert manifold.share(manifold) == 1
-    assert manifold.share(away) == away.share(manifold) == 0
+    assert precision_recall(real, real) == (1, 1)
+    assert precision_recall(real + 100, real) == (0, 0)
     # Half of the data is missing from `made`, but all of `made` looks like data.
-    made, two = Manifold(real[:250]), Manifold(torch.cat([real[:250], real[250:] + 100]))
-    assert two.share(made) == 1
-    assert made.share(two) == pytest.approx(0.5, abs=0.02)
-    # Each ball ends at the third neighbour.
-    line = Manifold(torch.tensor([[0.0], [1.0], [2.0], [4.0]]))
-    assert line.radii.tolist() == [4, 3, 2, 4]
+    two = torch.cat([real[:250], real[250:] + 100])
+    assert precision_recall(real[:250], two) == (1, pytest.approx(0.5, abs=0.02))
+    # Each ball ends at the third neighbour: at distances of 4, 3, 2, 4 and 7.
+    line = torch.tensor([[0.0], [1.0], [2.0], [4.0], [8.0]])
+    made = torch.tensor([[-3.9], [-4.1], [14.9], [15.1], [0.0], [16.0]])
+    assert precision_recall(made, line)[0] == 0.5
 
 
 @pytest.mark.parametrize("column", data.COLUMNS)
