@@ -46,9 +46,7 @@ class SSG:
         schedule: the multipliers m_k of beta_k = beta * m_k. "linear", the paper's decay, is 1 - (k-1)/K;
             "static" is 1; K numbers are the multipliers themselves, so with beta = 1 they are the beta_k. The
             first is not used, since the first scale is not guided.
-        prior: "dse", "dse_zero_pad" or "spatial", as in :func:`guided_logits`.
-        interpolation: "nearest", "bilinear", "bicubic" or "area", as in :func:`guided_logits`.
-        rescale: keep the amplitude of the coarse spectrum instead of its coefficients, as in :func:`guided_logits`.
+        prior, interpolation, rescale: as for :func:`guided_logits`.
 
     Raises:
         ValueError: an argument is none of the above; the message names it, its value and what was expected.
@@ -110,11 +108,8 @@ class SSG:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{h}x{w}" for h, w in self.sizes)
-        prior, interpolation, rescale = self.options
-        return (
-            f"SSG({sizes}; beta={self.beta}, multipliers={self.multipliers}, prior={prior!r}, "
-            f"interpolation={interpolation!r}, rescale={rescale}, step={self.step})"
-        )
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options._asdict().items())
+        return f"SSG({sizes}; beta={self.beta}, multipliers={self.multipliers}, {options}, step={self.step})"
 
     def __copy__(self) -> SSG:
         """An SSG whose generation goes on from here on its own."""

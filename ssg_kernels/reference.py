@@ -274,7 +274,7 @@ def _prior(prev_logits: Tensor, size: Sequence[int], prev_size: Sequence[int], o
     if options.prior == "spatial":
         return _to_tokens(interpolated)
     prev_spectrum = dct(prev_maps)
-    spectrum = dct(interpolated) if options.prior == "dse" else torch.zeros_like(interpolated)
+    spectrum = torch.zeros_like(interpolated) if options.prior == "dse_zero_pad" else dct(interpolated)
     gain = math.sqrt(h * w / (prev_h * prev_w)) if options.rescale else 1.0
     # Nothing is written in place: `torch.func.linearize` would drop the write.
     rows = spectrum[..., :prev_h, :].slice_scatter(gain * prev_spectrum, -1, 0, prev_w)

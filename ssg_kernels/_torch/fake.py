@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,16 +21,10 @@ def guided(operator: str, *arguments: object, out: Tensor | None = None) -> Tens
 
 
 def prior_linear(
-    x: Tensor,
-    scale: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    prior: str,
-    interpolation: str,
-    rescale: bool,
-    transpose: bool,
+    x: Tensor, scale: Tensor, size: Sequence[int], prev_size: Sequence[int], *others: Any
 ) -> Tensor:
-    options = Options(prior, interpolation, rescale)
+    *given, transpose = others
+    options = Options(*given)
     _checks.prior_linear(x, scale, size, prev_size, options, transpose)
     h, w = prev_size if transpose else size
     return x.new_empty(x.shape[0], h * w, x.shape[2])

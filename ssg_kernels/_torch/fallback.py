@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,17 +31,11 @@ def guided(operator: str, *arguments: object, out: Tensor | None = None) -> Tens
 
 
 def prior_linear(
-    x: Tensor,
-    scale: Tensor,
-    size: Sequence[int],
-    prev_size: Sequence[int],
-    prior: str,
-    interpolation: str,
-    rescale: bool,
-    transpose: bool,
+    x: Tensor, scale: Tensor, size: Sequence[int], prev_size: Sequence[int], *others: Any
 ) -> Tensor:
     """`_prior_linear`: scale * P x, (B, L, V) from (B, L', V), or scale * P^T x."""
-    options = Options(prior, interpolation, rescale)
+    *given, transpose = others
+    options = Options(*given)
     _checks.prior_linear(x, scale, size, prev_size, options, transpose)
     if backends.resolve(x.device) == "triton":
         return backends.triton().prior_linear(x, scale, size, prev_size, options, transpose)

@@ -18,6 +18,8 @@ from torch._ops import OpOverload, OpOverloadPacket
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
+from ssg_kernels._call import Options
+
 __all__ = [
     "OpOverload",
     "OpOverloadPacket",
@@ -133,8 +135,8 @@ def missing() -> list[str]:
     """What the operators cannot do with this version of torch, each with torch's reason."""
 
     def prior(x: Tensor) -> Tensor:
-        options = ((1, 1), (1, 1), "dse", "bilinear", False, False)
-        return torch.ops.ssg._prior_linear.default(x, x.new_empty(()), *options)
+        sizes, transpose = ((1, 1), (1, 1)), False
+        return torch.ops.ssg._prior_linear.default(x, x.new_empty(()), *sizes, *Options(), transpose)
 
     def tangent(x: Tensor) -> Tensor:
         return torch.func.jvp(prior, (x,), (x,))[1]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from support.gpu_cases import assert_right, random_logits, run, to_device
 from support.schedules import INFINITY, VAR_256, VAR_512, VAR_1024, every_step, infinity, square, steps
-from support.strategies import DTYPES, LAYOUTS, OUT_LAYOUTS, Call, calls
+from support.strategies import DTYPES, INTERPOLATIONS, LAYOUTS, OUT_LAYOUTS, PRIORS, Call, calls
 
 INF = math.inf
 HALF_AND_SINGLE = (torch.float32, torch.bfloat16, torch.float16)
@@ -71,8 +71,8 @@ def test_every_step_of_the_schedules(backend: str, device: torch.device, dtype: 
         check(Call(size, prev_size, 1, 67, dtype, is_cfg=i % 4 == 0, seed=i), device)
 
 
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "area"])
-@pytest.mark.parametrize("prior", ["dse", "dse_zero_pad", "spatial"])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("prior", PRIORS)
 def test_every_option(backend: str, device: torch.device, prior: str, interpolation: str) -> None:
     for dtype in DTYPES:
         for rescale in (False, True):

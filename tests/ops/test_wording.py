@@ -152,6 +152,14 @@ def test_any_readable_strength(monkeypatch: pytest.MonkeyPatch, dtype: torch.dty
         assert torch.equal(ssg_kernels.guided_logits(logits, prev_logits, (2, 2), (1, 1), one), expected)
 
 
+def test_an_odd_batch_with_cfg(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, prev_logits = torch.zeros(3, 4, 1), torch.zeros(3, 1, 1)
+    assert_same(
+        monkeypatch,
+        lambda: ssg_kernels.guided_logits_cfg(logits, prev_logits, (2, 2), (1, 1), 0.5, 1.0, 1.0),
+    )
+
+
 def _shifted(x: Tensor) -> Tensor:
     """What lies eight elements behind the beginning of x, shaped like the result of the call."""
     return x.flatten().as_strided((2, 12, 8), (96, 8, 1), 8)
