@@ -145,7 +145,7 @@ class NextScale(GuidedCall):
 
     def begin(self, ssgs: Sequence[SSG]) -> None:
         self.ssgs, self.due, self.drawn = ssgs, [], []
-        self.made = self.sampled = 0
+        self.made = self.sampled = self.foreign = 0
 
     def sizes(self) -> Sequence[Any]:
         """The scales of this call."""
@@ -185,19 +185,25 @@ class NextScale(GuidedCall):
             self.drawn.append(Drawn(copy.copy(ssg), grid[:, 0].clone()))
             ssg(grid, out=grid)
             self.guided += 1
-        elif self.drawn:
-            self.guide_again(logits)
+        elif not self.guide_again(logits):
+            self.foreign += 1
         return self.sample(sampler, logits, *args, **kwargs)
 
-    def guide_again(self, logits: Tensor) -> None:
-        """Guide another copy of logits of this scale. The same tensor is guided already."""
+    def guide_again(self, logits: Tensor) -> bool:
+        """Guide another copy of logits of this scale. The same tensor is guided already.
+
+        Returns whether the logits may be of this scale.
+        """
+        fits = False
         for drawn in self.drawn:
             h, w = drawn.ssg.sizes[drawn.ssg.step]
             if logits.numel() == h * w * drawn.raw.numel():
+                fits = True
                 grid = self.merged(logits)
                 if drawn.is_raw(grid[:, 0]):
                     copy.copy(drawn.ssg)(grid, out=grid)
-                    return
+                    break
+        return fits
 
     def whole(self, grid: Tensor, ssg: SSG) -> Tensor:
         """All logits of the scale, where the sampler is handed a part of the batch or of the positions, a view."""
@@ -219,7 +225,7 @@ class NextScale(GuidedCall):
 
     def problem(self) -> str | None:
         # A first scale that nothing followed is a generation that stopped there.
-        is_one = len(self.ssgs[0].sizes) == 1 or (self.made <= 1 and self.guided)
+        is_one = len(self.ssgs[0].sizes) == 1 or (self.made <= 1 and self.guided and not self.foreign)
         if is_one or self.guided > len(self.ssgs):
             return None
         name, method = type(self.model).__name__, self.target.methods[0]

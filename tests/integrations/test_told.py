@@ -73,6 +73,7 @@ def test_another_method_that_samples(cfg_order: str) -> None:
         (derived.OnlyTheFirst, "after", 4, 1),
         (derived.Bypassing, "after", 0, 4),
         (derived.Bypassing, "before", 0, 4),
+        (derived.AtOnce, "after", 1, 4),
     ],
 )
 def test_a_call_that_guides_nothing(kind: Any, cfg_order: str, made: int, sampled: int) -> None:

@@ -67,6 +67,17 @@ class Bypassing(Derived):
         return self.drafter.autoregressive_infer_cfg(B, label_B, g_seed, cfg, top_k=5)
 
 
+class AtOnce(Derived):
+    """As CoDe's refiner: it makes the logits of all scales at once, and samples slices of them."""
+
+    @torch.no_grad()
+    def loop(self, B: int, g_seed: int | None, cfg: float) -> Tensor:
+        rng, cond, state = self.start(B, g_seed)
+        counts = [pn * pn for pn in self.patch_nums]
+        logits = self.get_logits(self.network(state, sum(counts)), cond)[:B]
+        return torch.cat([self.choose(scale, rng) for scale in logits.split(counts, 1)], 1)
+
+
 class OnlyTheFirst(Derived):
     """Only the first scale comes through the hooks."""
 
