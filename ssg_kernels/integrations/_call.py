@@ -197,7 +197,7 @@ class NextScale(GuidedCall):
         fits = False
         for drawn in self.drawn:
             h, w = drawn.ssg.sizes[drawn.ssg.step]
-            if logits.numel() == h * w * drawn.raw.numel():
+            if logits.ndim == 3 and logits.numel() == h * w * drawn.raw.numel():
                 fits = True
                 grid = self.merged(logits)
                 if drawn.is_raw(grid[:, 0]):
