@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any
 
 # A wrapper: it is called with the original function first, then with the arguments.
 Around = Callable[..., Any]
+
+# Is told which object's method called, and the name of that method.
+Watcher = Callable[[Any, str], None]
 
 _lock = threading.Lock()
 
@@ -27,6 +32,8 @@ class Place:
 
     def __init__(self) -> None:
         self.users = 0
+        self.watchers: list[Watcher] = []
+        """Told of each call that no hook runs in."""
         self.entry: Around | None = None
         """Wraps the original in every call. A sampling method has one: it begins a guided call."""
 
@@ -60,6 +67,36 @@ def entered(place: Place, around: Around, refusal: Exception) -> Iterator[None]:
         yield
     finally:
         place.entry = None
+
+
+@contextmanager
+def watched(place: Place, watcher: Watcher) -> Iterator[None]:
+    """Inside, the watcher is told of the calls that reach the original as they are, outside of every guided call."""
+    with _lock:
+        place.watchers = [*place.watchers, watcher]
+    try:
+        yield
+    finally:
+        with _lock:
+            place.watchers = [one for one in place.watchers if one is not watcher]
+
+
+def calling_method(depth: int) -> tuple[Any, str] | None:
+    """The object whose method called, maybe through functions, and the outermost of its public methods."""
+    frame: FrameType | None = sys._getframe(depth)
+    caller, names = None, []
+    while frame is not None:
+        code = frame.f_code
+        if code.co_argcount and code.co_varnames[0] == "self" and "self" in frame.f_locals:
+            this = frame.f_locals["self"]
+            if caller is None:
+                caller = this
+            if this is caller:
+                names.append(code.co_name)
+        frame = frame.f_back
+    if caller is None:
+        return None
+    return caller, ([name for name in names if not name.startswith("_")] or names)[-1]
 
 
 def is_entered(owner: Any, name: str) -> bool:
@@ -188,4 +225,7 @@ class _Function(Place):
         functools.update_wrapper(self, original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.watchers and self not in _current.get() and (caller := calling_method(2)):
+            for watcher in self.watchers:
+                watcher(*caller)
         return self.over(self.original)(*args, **kwargs)

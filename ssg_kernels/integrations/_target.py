@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from ssg_kernels.integrations._hooks import Place, hooked_function, hooked_metho
 
 # Hooks one name of one object or module while the context lasts.
 Install = Callable[[], AbstractContextManager[Place]]
+
+
+class AttachedAlready(ValueError):
+    """The model is in another context at this moment."""
 
 
 class Target:
@@ -31,14 +36,14 @@ class Target:
         if inspect.getattr_static(model, methods[0], None) is None:
             model = getattr(getattr(model, methods[0], None), "__self__", model)
         self.model, self.methods = model, methods
-        self._integration, self._upstream = integration, upstream
+        self.integration, self._upstream = integration, upstream
 
     def refuse(self, problem: str) -> ValueError:
         """The error that says what this integration cannot do, and which upstream it follows."""
-        return ValueError(f"{self._integration}: {problem}; this integration follows {self._upstream}")
+        return ValueError(f"{self.integration}: {problem}; this integration follows {self._upstream}")
 
     def attached_already(self) -> ValueError:
-        return self.refuse(f"this {type(self.model).__name__} is attached already")
+        return AttachedAlready(self.refuse(f"this {type(self.model).__name__} is attached already"))
 
     def need(self, path: str) -> Any:
         """The attribute at a dotted path; "" is the model. Raises ValueError where there is none."""
@@ -68,18 +73,21 @@ class Method:
 
     path: str
 
-    def find(self, target: Target) -> Install:
+    def find(self, target: Target) -> list[Install]:
         """Raises ValueError where the model has no such method."""
-        return functools.partial(hooked_method, *target.need_method(self.path))
+        return [functools.partial(hooked_method, *target.need_method(self.path))]
 
 
 @dataclass(frozen=True)
 class Function:
-    """Where a hook goes: on the function of this name that the sampling method finds in its module."""
+    """Where a hook goes: on the function of this name that the sampling method finds in its module.
+
+    The modules of the model's classes may have it too, each under an import of its own.
+    """
 
     name: str
 
-    def find(self, target: Target) -> Install:
+    def find(self, target: Target) -> list[Install]:
         """Raises ValueError where the module of the sampling method has no such function."""
         path = target.methods[0]
         target.need_method(path)
@@ -87,4 +95,12 @@ class Function:
         if not callable(namespace.get(self.name)):
             where = f"{type(target.model).__name__}.{path} of {namespace.get('__name__')}"
             raise target.refuse(f"{where} calls no {self.name}")
-        return functools.partial(hooked_function, namespace, self.name)
+        modules = (sys.modules.get(kind.__module__) for kind in type(target.model).__mro__)
+        namespaces = {
+            id(found): found for found in (namespace, *(vars(module) for module in modules if module))
+        }
+        return [
+            functools.partial(hooked_function, found, self.name)
+            for found in namespaces.values()
+            if callable(found.get(self.name))
+        ]

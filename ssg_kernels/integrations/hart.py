@@ -18,6 +18,7 @@ class _Call(NextScale):
     """
 
     upstream = "mit-han-lab/hart at e28a41f"
+    takes = ("num_maskgit_iters",)
 
     def start(self) -> None:
         pieces = self.arguments.get("num_maskgit_iters", 1)

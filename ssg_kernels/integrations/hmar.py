@@ -17,7 +17,7 @@ class _Call(NextScale):
     upstream = "NVlabs/HMAR at 595a9df"
     methods = ("generate",)
     maker = "get_ns_logits"
-    needs = ("patch_nums", "get_mask_logits")
+    others = ("get_mask_logits",)
 
 
 attach = Integration(_Call)

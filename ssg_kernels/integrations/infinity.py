@@ -26,6 +26,7 @@ class _Call(NextScale):
     upstream = "FoundationVision/Infinity at 4c27bbb"
     sampler = "sample_with_top_k_top_p_also_inplace_modifying_logits_"
     needs = ()
+    takes = ("scale_schedule", "cfg_list", "cfg_insertion_layer")
 
     def sizes(self) -> Sequence[Any]:
         scales = self.arguments["scale_schedule"]
@@ -42,9 +43,7 @@ class _Call(NextScale):
 
     def merged(self, logits: Tensor) -> Tensor:
         # (B, h*w*d, 2) is a view of (B, h*w, 2d).
-        ssg = self.ssgs[0]
-        h, w = ssg.sizes[ssg.step]
-        return logits.view(logits.shape[0], h * w, -1)
+        return logits.view(logits.shape[0], -1, self.vocabulary)
 
 
 attach = Integration(_Call)

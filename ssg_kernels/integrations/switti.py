@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from ssg_kernels.guidance import SSG
 from ssg_kernels.integrations._call import Hooks, NextScale
 from ssg_kernels.integrations._integration import Integration
 from ssg_kernels.integrations._target import Function
@@ -38,16 +40,23 @@ class _Call(NextScale):
         return sizes
 
     def make(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        self.made = super().make(maker, *args, **kwargs)
-        return self.made
+        self.again: SSG | None = None
+        self.logits = super().make(maker, *args, **kwargs)
+        return self.logits
 
     def guide_smooth(self, gumbel: Callable[..., Any], scaled: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not self.due:
+        if self.due:
+            ssg = self.due.pop()
+            self.again = copy.copy(ssg)
+            self.guided += 1
+        elif self.again is not None:
+            # Another candidate of the same scale.
+            ssg = copy.copy(self.again)
+        else:
             return gumbel(scaled, *args, **kwargs)
         # `more_smooth` hands over a multiple of the merged logits: merge them as the pipeline did, to the bit.
-        ssg = self.due.pop()
         ratio = ssg.step / self.model.switti.num_stages_minus_1
-        cond, uncond = self.made.split(scaled.shape[0])
+        cond, uncond = self.logits.split(scaled.shape[0])
         if ssg.step >= self.arguments["turn_on_cfg_start_si"]:
             t = self.arguments["cfg"] * ratio
             cond = (1 + t) * cond - t * uncond

@@ -23,7 +23,7 @@ class _Call(NextScale):
         # ImageFolder samples the parts of its product quantisation in turn, each from its share of the columns.
         vae = getattr(self.model, "vae_proxy", [None])[0]
         parts = getattr(vae, "product_quant", 1) if self.guidance.cfg_order == "after" else 1
-        self.ssgs, self.due = [self.guidance.ssg(self.sizes()) for _ in range(parts)], []
+        self.begin([self.guidance.ssg(self.sizes()) for _ in range(parts)])
 
     def sizes(self) -> Sequence[Any]:
         sizes: Sequence[Any] = self.arguments.get("infer_patch_nums", self.model.patch_nums)

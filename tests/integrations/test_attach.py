@@ -116,5 +116,5 @@ def test_what_attach_says_of_itself(module: Any) -> None:
     assert guided.count("Guide a") == 1
     assert "beta, schedule, prior" in shared
     assert list(inspect.signature(module.attach).parameters) == [
-        "model", "beta", "schedule", "prior", "interpolation", "rescale", "cfg_order",
+        "model", "beta", "schedule", "prior", "interpolation", "rescale", "cfg_order", "method",
     ]  # fmt: skip

@@ -18,6 +18,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import ssg_kernels
+
 BETA, THREADS, CALLS = 0.75, 4, 40
 ORDERS = ("after", "before")
 
@@ -261,6 +263,12 @@ def check_used_again(make: Make) -> None:
     with pytest.raises(ZeroDivisionError), context:
         raise ZeroDivisionError
     assert torch.equal(generated(subject), plain)
+
+
+def check_is_found(subject: Subject) -> None:
+    """`ssg_kernels.attach` takes the integration that this model is of."""
+    found = ssg_kernels.attach(subject.model, BETA)
+    assert found.integration == subject.attach(subject.model, BETA).integration
 
 
 CHECKS: tuple[Callable[[Any], None], ...] = (

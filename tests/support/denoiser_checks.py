@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssg_kernels import reference
-from support.attach_checks import BETA
+from support.attach_checks import BETA, check_is_found
 from support.generation_checks import RELATIVE, multipliers
 
 
@@ -163,6 +163,7 @@ def check_everything(denoiser: Denoiser, modules: Sequence[torch.nn.Module]) -> 
                 denoiser.generate(denoiser.model, batch, 0)
         with pytest.raises(ValueError, match="is attached already"):
             denoiser.attach(denoiser.model, BETA)
+    check_is_found(denoiser)
     with denoiser.attach(denoiser.model, BETA):
         denoiser.generate(denoiser.model, 2, 0)
     with pytest.raises(ZeroDivisionError), denoiser.attach(denoiser.model, BETA):

@@ -387,6 +387,7 @@ def check_everything(sampler: Sampler, settings: Sequence[dict[str, Any]] = SETT
     check_is_itself_again(sampler)
     check_generations(sampler)
     check_attached_twice(sampler)
+    attach_checks.check_is_found(sampler)
 
 
 def check_guided(make: Callable[[], Sampler]) -> None:
