@@ -156,7 +156,7 @@ class SSG:
         """
         generation = self.generation
         step = generation.due(logits)
-        self.check(step, logits, cfg)
+        generation.check(step, logits, cfg, self._tensor_beta)
         # A copy, and made first: `out` may overwrite the logits, and samplers mask theirs with -inf in place.
         kept = None if generation.is_last(step) else _copy(logits)
         if step:
