@@ -194,6 +194,11 @@ SSG_DEVICE void store_words(void* to, const uint32_t (&x)[N]) {
 }
 
 // Two values in a word, the first one in the low half.
+SSG_DEVICE void unpack_float16(float& a, float& b, uint32_t word) {
+  asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }"
+      : "=f"(a), "=f"(b)
+      : "r"(word));
+}
 SSG_DEVICE uint32_t pack_float16(float a, float b) {
   uint32_t word;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(b), "f"(a));

@@ -1,6 +1,8 @@
 // The MMA engine: loading the coarse map into shared memory.
 #pragma once
 
+#include <type_traits>
+
 #include "tensor.h"
 
 namespace ssg::cuda {
@@ -11,10 +13,7 @@ SSG_DEVICE void unpack(float (&to)[2], uint32_t word, BFloat16) {
   to[0] = float_of(word << 16);
   to[1] = float_of(word & 0xffff0000u);
 }
-SSG_DEVICE void unpack(float (&to)[2], uint32_t word, Float16) {
-  to[0] = to_float(Float16{static_cast<uint16_t>(word)});
-  to[1] = to_float(Float16{static_cast<uint16_t>(word >> 16)});
-}
+SSG_DEVICE void unpack(float (&to)[2], uint32_t word, Float16) { unpack_float16(to[0], to[1], word); }
 SSG_DEVICE uint32_t pack(const float (&from)[1], float) { return bits_of(from[0]); }
 SSG_DEVICE uint32_t pack(const float (&from)[2], BFloat16) { return pack_bfloat16(from[0], from[1]); }
 SSG_DEVICE uint32_t pack(const float (&from)[2], Float16) { return pack_float16(from[0], from[1]); }
@@ -180,6 +179,9 @@ SSG_DEVICE float Tensor<S, Parts, Shape>::load_map() const {
         uint32_t r[2] = {};
         if constexpr (Parts == 2) {
           split(x, h, r);
+        } else if constexpr (std::is_same_v<S, Float16>) {
+          h[0] = word[n][run][0];
+          h[1] = word[n][run][1];
         } else {
           h[0] = pack_float16(x[0], x[1]);
           h[1] = pack_float16(x[2], x[3]);

@@ -136,6 +136,10 @@ void store_words(void* to, const uint32_t (&x)[N]) {
   std::memcpy(to, x, sizeof(x));
 }
 
+inline void unpack_float16(float& a, float& b, uint32_t word) {
+  a = float16_value(static_cast<uint16_t>(word));
+  b = float16_value(static_cast<uint16_t>(word >> 16));
+}
 inline uint32_t pack_float16(float a, float b) {
   return float16_bits(a) | static_cast<uint32_t>(float16_bits(b)) << 16;
 }
