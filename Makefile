@@ -99,5 +99,5 @@ sanitize: $(TOOLS)
 # build/demo is kept: it holds hours of training and measuring.
 clean:
 	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name demo -exec rm -rf {} +
-	rm -rf dist *.egg-info ssg_kernels/*.so ssg_kernels/_build.json $(READY) $(TOOLS)
+	rm -rf dist *.egg-info ssg_kernels/*.so ssg_kernels/_build.json ssg_kernels/cmake $(READY) $(TOOLS)
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
