@@ -52,8 +52,8 @@ class AnyModel(Attach):
             raise ValueError(
                 f"ssg_kernels.attach: no integration takes this {type(model).__name__}:{reasons}\n"
                 "If its sampling method has another name, pass method=. For a model of another kind write an "
-                "integration of 20 lines: subclass ssg_kernels.integrations.NextScale (docs/integrations/own.md). Or put "
-                "one line in the sampling loop (docs/usage.md)"
+                "integration of 20 lines: subclass ssg_kernels.integrations.NextScale (docs/integrations/own.md). Or "
+                "put one line in the sampling loop (docs/usage.md)"
             )
         _, taken, name = max(taking, key=lambda one: one[0])
         _log.info("guided by %s", name)

@@ -34,9 +34,10 @@ class Guidance:
         sized = hasattr(self.schedule, "__len__") and not isinstance(self.schedule, str)
         self.ssg([1] * max(len(self.schedule) if sized else 1, 1))
 
-    def ssg(self, sizes: Sequence[Any]) -> SSG:
-        """The guidance of one generation."""
-        return SSG(sizes, self.beta, self.schedule, self.prior, self.interpolation, self.rescale)
+    def ssg(self, sizes: Sequence[Any], repeats: int | Sequence[int] = 1) -> SSG:
+        """The guidance of one generation; the arguments are as for `SSG`."""
+        options = self.prior, self.interpolation, self.rescale
+        return SSG(sizes, self.beta, self.schedule, *options, repeats=repeats)
 
 
 def arguments_of(method: Callable[..., Any], args: Any, kwargs: Any) -> Mapping[str, Any]:

@@ -115,8 +115,7 @@ class NextScale(GuidedCall):
         """
         fits = False
         for drawn in self.drawn:
-            h, w = drawn.ssg.sizes[drawn.ssg.step]
-            if logits.ndim == 3 and logits.numel() == h * w * drawn.raw.numel():
+            if logits.ndim == 3 and logits.numel() == drawn.ssg.generation.tokens * drawn.raw.numel():
                 fits = True
                 grid = self.merged(logits)
                 if drawn.is_raw(grid[:, 0]):
@@ -126,20 +125,19 @@ class NextScale(GuidedCall):
 
     def whole(self, grid: Tensor, ssg: SSG) -> Tensor:
         """All logits of the scale, where the sampler is handed a part of the batch or of the positions, a view."""
-        h, w = ssg.sizes[ssg.step]
-        batches = (self.rows, self.rows // 2)
-        if grid.shape[1] == h * w and grid.shape[0] in batches:
+        tokens, batches = ssg.generation.tokens, (self.rows, self.rows // 2)
+        if grid.shape[1] == tokens and grid.shape[0] in batches:
             return grid
         row = grid.stride(1)
         numbers = grid.untyped_storage().nbytes() // grid.element_size()
         for batch in batches:
-            if batch * h * w * row == numbers and grid.stride(2) == 1 and grid.stride(0) == h * w * row:
+            if batch * tokens * row == numbers and grid.stride(2) == 1 and grid.stride(0) == tokens * row:
                 return grid.as_strided(
-                    (batch, h * w, grid.shape[2]), grid.stride(), grid.storage_offset() % row
+                    (batch, tokens, grid.shape[2]), grid.stride(), grid.storage_offset() % row
                 )
         raise self.target.refuse(
-            f"{self.sampler} was handed logits of shape {tuple(grid.shape)}, which are neither the {h}x{w} grid that "
-            f"{self.maker} made for {self.rows} rows nor a view of a part of it"
+            f"{self.sampler} was handed logits of shape {tuple(grid.shape)}, which are neither the {ssg.generation.grids[ssg.step]} "
+            f"grid that {self.maker} made for {self.rows} rows nor a view of a part of it"
         )
 
     def problem(self) -> str | None:
