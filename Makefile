@@ -59,8 +59,9 @@ train: $(TOOLS) build
 study: $(TOOLS) build
 	@$(BIN)/python -m study $(ARGS)
 
+# A process per core. Tests use one thread each.
 test: $(TOOLS) build
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # Tests the operators and the samplers with another torch: make test-torch AGAINST=torch==2.10.0. Everything else, and
 # the compiled kernels, are those of .venv.
