@@ -15,7 +15,7 @@ AGAINST ?= torch
 PYTHON ?= $(shell for p in python3.11 python3.14 python3.13 python3.12 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
-CPP := $(shell find csrc python tests/cpp -name "*.h" -o -name "*.cpp" -o -name "*.cu")
+CPP := $(shell find csrc python tests/cpp examples -name "*.h" -o -name "*.cpp" -o -name "*.cu")
 
 .PHONY: help setup build demo tour train study test test-torch bench docs lint format sanitize clean
 

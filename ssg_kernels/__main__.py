@@ -156,7 +156,10 @@ def _info(arguments: dict[str, Any]) -> int:
     sizes, as_json, cmake_dir = (arguments.pop(name) for name in ("plan", "json", "cmake_dir"))
     if cmake_dir:
         folder = info.cmake_folder()
-        print(folder or "info --cmake-dir: the pure-Python package has no library", file=None if folder else sys.stderr)
+        print(
+            folder or "info --cmake-dir: the pure-Python package has no library",
+            file=None if folder else sys.stderr,
+        )
         return 0 if folder else 2
     if sizes is None:
         print(json.dumps(info.facts(), indent=2) if as_json else info.report())

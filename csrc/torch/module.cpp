@@ -29,9 +29,8 @@ PyObject* hand_over_the_rest(PyObject*, PyObject*) {
 PyObject* cuda_plan(PyObject*, PyObject* arguments) {
   long long h = 0, w = 0, prev_h = 0, prev_w = 0, batch = 0, vocabulary = 0, sources = 0;
   ssg::ops::CudaPlanRequest request = {};
-  if (!PyArg_ParseTuple(arguments, "(LL)(LL)sssLLLii", &h, &w, &prev_h, &prev_w, &request.prior,
-                        &request.interpolation, &request.dtype, &batch, &vocabulary, &sources, &request.capability,
-                        &request.multiprocessors))
+  if (!PyArg_ParseTuple(arguments, "(LL)(LL)sssLLLii", &h, &w, &prev_h, &prev_w, &request.prior, &request.interpolation,
+                        &request.dtype, &batch, &vocabulary, &sources, &request.capability, &request.multiprocessors))
     return nullptr;
   request.size = {h, w};
   request.prev_size = {prev_h, prev_w};

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssg_kernels._torch import out, library, schema
+from ssg_kernels._torch import library, out, schema
 
 _DTENSOR = "torch.distributed.tensor"
 
