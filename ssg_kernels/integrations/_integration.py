@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -92,15 +93,24 @@ class Integration(Attach):
         return Context(Target(model, self.__module__, kind.upstream, methods), kind, guidance)
 
     def facts(self, model: Any) -> int:
-        """How many facts a model must agree with to be recognised as this kind."""
+        """How many facts the model agrees with. It may lack the kind's methods where the user names another."""
         kind = self.kind_of(model)
-        return len(kind.methods) + len(kind.needs) + len(kind.takes) + len(kind.hooks("after"))
+        methods = sum(1 if _has(model, path) else -1 for path in kind.methods)
+        return methods + len(kind.needs) + len(kind.takes) + len(kind.hooks("after"))
 
     def recognise(self, model: Any, method: str | None) -> Context:
         """A context, not to be entered. Raises ValueError where the model is not of this integration's kind."""
         context = self.context(model, Guidance(0.0, "linear", "dse", "bilinear", False, "after"), method)
         context.recognise()
         return context
+
+
+def _has(model: Any, path: str) -> bool:
+    try:
+        operator.attrgetter(path)(model)
+    except AttributeError:
+        return False
+    return True
 
 
 class Context(AbstractContextManager[Any]):
@@ -171,7 +181,7 @@ class Context(AbstractContextManager[Any]):
             return method(*args, **kwargs)
         seen = self._seen
         seen.calls.append(path)
-        call = self._kind(self._target, self._guidance, arguments_of(method, args, kwargs))
+        call = self._kind(self._target, self._guidance, path, arguments_of(method, args, kwargs))
         with ExitStack() as stack:
             # Installed by the context already, and kept until this call is over, even where the context is left first.
             hooks: dict[Place, Around] = {

@@ -44,6 +44,7 @@ class NextScale(GuidedCall):
     others: ClassVar[Sequence[str]] = ()
     """Dotted paths of methods that make logits which are not guided."""
     needs: ClassVar[Sequence[str]] = ("patch_nums",)
+    """Dotted paths of what else the model must have. The first one holds the scales, unless `sizes` says otherwise."""
 
     ssgs: Sequence[SSG]
     """One for each part of the vocabulary that is sampled on its own; mostly one."""
@@ -68,7 +69,7 @@ class NextScale(GuidedCall):
 
     def sizes(self) -> Sequence[Any]:
         """The scales of this call."""
-        sizes: Sequence[Any] = self.model.patch_nums
+        sizes: Sequence[Any] = self.target.need(self.needs[0])
         return sizes
 
     def halves(self, logits: Tensor) -> Tensor:
@@ -135,9 +136,10 @@ class NextScale(GuidedCall):
                 return grid.as_strided(
                     (batch, tokens, grid.shape[2]), grid.stride(), grid.storage_offset() % row
                 )
+        due = ssg.generation.grids[ssg.step]
         raise self.target.refuse(
-            f"{self.sampler} was handed logits of shape {tuple(grid.shape)}, which are neither the {ssg.generation.grids[ssg.step]} "
-            f"grid that {self.maker} made for {self.rows} rows nor a view of a part of it"
+            f"{self.sampler} was handed logits of shape {tuple(grid.shape)}, which are neither the {due} grid that "
+            f"{self.maker} made for {self.rows} rows nor a view of a part of it"
         )
 
     def problem(self) -> str | None:
@@ -145,9 +147,9 @@ class NextScale(GuidedCall):
         is_one = len(self.ssgs[0].sizes) == 1 or (self.made <= 1 and self.guided and not self.foreign)
         if is_one or self.guided > len(self.ssgs):
             return None
-        name, method = type(self.model).__name__, self.target.methods[0]
         return (
-            f"{name}.{method} ran unguided: {self.maker} should make the logits of each scale (calls: {self.made}), "
+            f"{type(self.model).__name__}.{self.method} ran unguided: "
+            f"{self.maker} should make the logits of each scale (calls: {self.made}), "
             f"and {self.sampler} should sample them (calls: {self.sampled}). Pass method= to `attach` if this model "
             "samples through another method"
         )

@@ -70,10 +70,13 @@ class Sampler:
     gain: Callable[[int], float] = lambda scale: 1.0
     """What `more_smooth` multiplies the logits by before it hands them to the Gumbel sampler."""
     batch: int = 2
+    K: int = 0
+    """How many scales the schedule has, where the generation stops before its end; `sizes` are those that come."""
 
     def __post_init__(self) -> None:
         if self.owner is None:
             self.owner = self.model
+        self.K = self.K or len(self.sizes)
 
     @property
     def maker(self) -> tuple[Any, str]:
@@ -127,7 +130,9 @@ _latest = threading.local()
 
 def see_sampler(last: Scale, sample: Callable[..., Any], logits: Tensor, *args: Any, **kwargs: Any) -> Any:
     handed = logits.clone()
-    last.handed = handed if last.handed is None else torch.cat([last.handed, handed], dim=-1)
+    # The parts of a vocabulary are parts of one scale. A draw of other positions replaces the one before.
+    is_part = last.handed is not None and last.handed.shape[:2] == handed.shape[:2]
+    last.handed = torch.cat([last.handed, handed], dim=-1) if is_part else handed
     drawn = sample(logits, *args, **kwargs)
     last.masked = logits.clone()
     return drawn
@@ -172,7 +177,7 @@ def literal(
     sampler: Sampler, maps: list[Tensor], beta: Any, schedule: Any = "linear", **options: Any
 ) -> list[Tensor]:
     """Alg. 2 over the scales in float64; where the batch shrinks, its first rows go on."""
-    factors = multipliers(schedule, len(sampler.sizes))
+    factors = multipliers(schedule, sampler.K)
     guided = []
     for k, logits in enumerate(maps):
         logits = logits.double()
@@ -378,8 +383,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 def check_everything(sampler: Sampler, settings: Sequence[dict[str, Any]] = SETTINGS) -> None:
-    count = len(sampler.sizes)
-    numbers = {"schedule": [0.25 * (k + 1) for k in range(count)], "beta": 1.0}
+    numbers = {"schedule": [0.25 * (k + 1) for k in range(sampler.K)], "beta": 1.0}
     for chosen in (*settings, numbers):
         check_after(sampler, **chosen)
         check_before(sampler, **chosen)
