@@ -44,7 +44,7 @@ train: build
 	@$(BIN)/python -m study.train $(ARGS)
 
 study: build
-	@$(BIN)/python -m study $(ARGS)
+	@$(BIN)/python -m torch.distributed.run --nproc-per-node auto -m study $(ARGS)
 
 test: build
 	@$(BIN)/python -m pytest $(ARGS)
