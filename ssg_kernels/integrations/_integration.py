@@ -123,6 +123,11 @@ class Context(AbstractContextManager[Any]):
         name = type(self._target.model).__name__
         return f"{self.integration}.attach({', '.join(f'{name}.{path}' for path in self._target.methods)})"
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the sampling methods that run guided inside."""
+        return tuple(self._target.methods)
+
     def recognise(self) -> None:
         """Raises ValueError where the sampling method lacks a parameter that this kind of model has."""
         target = self._target
