@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ssg_kernels.integrations._call import NextScale
 from ssg_kernels.integrations._integration import Integration
+from ssg_kernels.integrations._next_scale import NextScale
 
 __all__ = ["attach"]
 

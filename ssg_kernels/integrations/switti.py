@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from ssg_kernels.guidance import SSG
-from ssg_kernels.integrations._call import Hooks, NextScale
+from ssg_kernels.integrations._call import Hooks
 from ssg_kernels.integrations._integration import Integration
+from ssg_kernels.integrations._next_scale import NextScale
 from ssg_kernels.integrations._target import Function
 
 __all__ = ["attach"]
