@@ -44,7 +44,8 @@ class Attach:
         Returns:
             A context manager that enters with the model. It can be entered again after it was left. Inside it, calls
             may run at the same time in several threads. A copy or a pickle of the model is not guided. Its
-            `integration` is the name of the integration that guides the model.
+            `integration` is the name of the integration that guides the model, and its `methods` are the names of the
+            sampling methods.
 
         Raises:
             ValueError: an argument is none of the above; the model is attached already; or the model is not what this

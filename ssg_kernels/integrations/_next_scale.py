@@ -40,7 +40,7 @@ class NextScale(GuidedCall):
     maker: ClassVar[str] = "get_logits"
     """Dotted path of the method that makes the logits of both halves."""
     sampler: ClassVar[str] = "sample_with_top_k_top_p_"
-    """The function that samples the merged logits."""
+    """The function that samples the merged logits; "" where the sampling method does so in its own lines."""
     others: ClassVar[Sequence[str]] = ()
     """Dotted paths of methods that make logits which are not guided."""
     needs: ClassVar[Sequence[str]] = ("patch_nums",)
@@ -54,6 +54,8 @@ class NextScale(GuidedCall):
 
     @classmethod
     def hooks(cls, cfg_order: str) -> Hooks:
+        if not cls.sampler:
+            return {Method(cls.maker): cls.guide_halves if cfg_order == "before" else cls.shift_halves}
         if cfg_order == "before":
             return {Function(cls.sampler): cls.sample, Method(cls.maker): cls.guide_halves}
         hooks: Hooks = {Method(other): cls.make_other for other in cls.others}
@@ -78,6 +80,15 @@ class NextScale(GuidedCall):
     def merged(self, logits: Tensor) -> Tensor:
         """The grid in what the sampler is handed, a view: (B, L, V)."""
         return logits
+
+    def merge(self, logits: Tensor) -> tuple[Tensor, float] | None:
+        """What the sampling method makes of the maker's logits in its own lines, where it has no `sampler`.
+
+        Returns:
+            The logits that it samples, (B, L, V), and the temperature that they were divided by. None where another
+            hook guides the merged logits of this scale.
+        """
+        raise NotImplementedError
 
     def make(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         # What the maker itself samples is not of this scale.
@@ -146,10 +157,10 @@ class NextScale(GuidedCall):
         if is_one or self.guided > len(self.ssgs):
             return None
         name, method = type(self.model).__name__, self.target.methods[0]
+        then = f", and {self.sampler} should sample them (calls: {self.sampled})" if self.sampler else ""
         return (
-            f"{name}.{method} ran unguided: {self.maker} should make the logits of each scale (calls: {self.made}), "
-            f"and {self.sampler} should sample them (calls: {self.sampled}). Pass method= to `attach` if this model "
-            "samples through another method"
+            f"{name}.{method} ran unguided: {self.maker} should make the logits of each scale (calls: {self.made})"
+            f"{then}. Pass method= to `attach` if this model samples through another method"
         )
 
     def guide_halves(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -159,4 +170,15 @@ class NextScale(GuidedCall):
         # cfg may stop half-way, and with it the unconditional half.
         ssg.generation.keep_rows(len(grid))
         ssg(grid, out=grid)
+        return logits
+
+    def shift_halves(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Add to both halves what guidance adds to the merged logits. cfg hands it on, since its weights sum to 1."""
+        logits, (ssg, *_) = maker(*args, **kwargs), self.ssgs
+        self.made += 1
+        if (merging := self.merge(logits)) is not None:
+            merged, temperature = merging
+            shift = (ssg(merged) - merged) * temperature
+            self.guided += 1
+            logits = logits + shift.repeat(len(logits) // len(shift), 1, 1)
         return logits
