@@ -177,7 +177,7 @@ class Context(AbstractContextManager[Any]):
             return method(*args, **kwargs)
         seen = self._seen
         seen.calls.append(path)
-        call = self._kind(self._target, self._guidance, arguments_of(method, args, kwargs))
+        call = self._kind(self._target, self._guidance, path, arguments_of(method, args, kwargs))
         with ExitStack() as stack:
             # Installed by the context already, and kept until this call is over, even where the context is left first.
             hooks: dict[Place, Around] = {

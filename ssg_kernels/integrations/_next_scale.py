@@ -146,9 +146,10 @@ class NextScale(GuidedCall):
                 return grid.as_strided(
                     (batch, tokens, grid.shape[2]), grid.stride(), grid.storage_offset() % row
                 )
+        due = ssg.generation.grids[ssg.step]
         raise self.target.refuse(
-            f"{self.sampler} was handed logits of shape {tuple(grid.shape)}, which are neither the {ssg.generation.grids[ssg.step]} "
-            f"grid that {self.maker} made for {self.rows} rows nor a view of a part of it"
+            f"{self.sampler} was handed logits of shape {tuple(grid.shape)}, which are neither the {due} grid that "
+            f"{self.maker} made for {self.rows} rows nor a view of a part of it"
         )
 
     def problem(self) -> str | None:
@@ -156,11 +157,11 @@ class NextScale(GuidedCall):
         is_one = len(self.ssgs[0].sizes) == 1 or (self.made <= 1 and self.guided and not self.foreign)
         if is_one or self.guided > len(self.ssgs):
             return None
-        name, method = type(self.model).__name__, self.target.methods[0]
         then = f", and {self.sampler} should sample them (calls: {self.sampled})" if self.sampler else ""
         return (
-            f"{name}.{method} ran unguided: {self.maker} should make the logits of each scale (calls: {self.made})"
-            f"{then}. Pass method= to `attach` if this model samples through another method"
+            f"{type(self.model).__name__}.{self.method} ran unguided: "
+            f"{self.maker} should make the logits of each scale (calls: {self.made}){then}. "
+            "Pass method= to `attach` if this model samples through another method"
         )
 
     def guide_halves(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
