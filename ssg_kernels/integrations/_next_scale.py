@@ -86,7 +86,7 @@ class NextScale(GuidedCall):
 
         Returns:
             The logits that it samples, (B, L, V), and the temperature that they were divided by. None where another
-            hook guides the merged logits of this scale.
+            hook guides the merged logits of this scale: they are then in `due`.
         """
         raise NotImplementedError
 
@@ -175,11 +175,14 @@ class NextScale(GuidedCall):
 
     def shift_halves(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Add to both halves what guidance adds to the merged logits. cfg hands it on, since its weights sum to 1."""
-        logits, (ssg, *_) = maker(*args, **kwargs), self.ssgs
+        self.due = []
+        logits = maker(*args, **kwargs)
         self.made += 1
-        if (merging := self.merge(logits)) is not None:
-            merged, temperature = merging
-            shift = (ssg(merged) - merged) * temperature
-            self.guided += 1
-            logits = logits + shift.repeat(len(logits) // len(shift), 1, 1)
-        return logits
+        merging = self.merge(logits)
+        if merging is None:
+            self.due = list(self.ssgs)
+            return logits
+        merged, temperature = merging
+        shift = (self.ssgs[0](merged) - merged) * temperature
+        self.guided += 1
+        return logits + shift.repeat(len(logits) // len(shift), 1, 1)

@@ -19,9 +19,8 @@ __all__ = ["attach"]
 class _Call(NextScale):
     """Guide an InfinityStar: inside the context `model.autoregressive_infer(...)` is guided, for images and videos.
 
-    Each clip is a pyramid, its frames are guided apart, and the repeats of a scale have one prior. The first scale
-    after the semantic ones has another vocabulary and is not guided. `cfg_order="after"` guides what cfg or APG and the
-    temperature make of the logits, "before" guides both halves.
+    Each clip is a pyramid, its frames are guided apart, and all repeats of a scale have one prior. The first scale with
+    the larger vocabulary is not guided. "after" guides what cfg or APG and the temperature make of the logits.
     """
 
     upstream = "FoundationVision/InfinityStar at 0446330"
@@ -38,12 +37,9 @@ class _Call(NextScale):
 
     def start(self) -> None:
         scales, args = self.arguments["scale_schedule"], self.arguments["args"]
-        repeats = [
-            json.loads(args.image_scale_repetition),
-            *[json.loads(args.video_scale_repetition)] * len(scales),
-        ]
-        each = [times for clip in repeats for times in clip][: len(scales)]
-        self.begin([self.guidance.ssg(scales, [min(times, args.max_repeat_times) for times in each])])
+        image, video = json.loads(args.image_scale_repetition), json.loads(args.video_scale_repetition)
+        times = (image + video * len(scales))[: len(scales)]
+        self.begin([self.guidance.ssg(scales, [min(n, args.max_repeat_times) for n in times])])
 
     def merge(self, logits: Tensor) -> tuple[Tensor, float] | None:
         scale, batch = self.ssgs[0].step, self.arguments["B"]
@@ -54,8 +50,11 @@ class _Call(NextScale):
         return (cond if cfg == 1 else cfg * cond + (1 - cfg) * uncond), tau
 
     def guide_apg(self, merge: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        self.guided += 1
-        return self.ssgs[0](merge(*args, **kwargs))
+        merged = merge(*args, **kwargs)
+        if self.due:
+            merged = self.due.pop()(merged)
+            self.guided += 1
+        return merged
 
 
 attach = Integration(_Call)

@@ -89,7 +89,11 @@ class Sampler:
 
     @property
     def names(self) -> dict[str, Any]:
-        return dict(self.namespace if isinstance(self.namespace, dict) else vars(self.namespace))
+        """What the namespace has; of a class, the functions that are spied on."""
+        if isinstance(self.namespace, dict):
+            return dict(self.namespace)
+        spied = (self.sampler, self.smooth)
+        return {name: getattr(self.namespace, name) for name in spied if hasattr(self.namespace, name)}
 
     def starts_at(self, scale: int) -> int:
         """The scale at which the pyramid of this one begins: sides shrink there."""
@@ -263,6 +267,7 @@ def check_after(sampler: Sampler, batch: int | None = None, **settings: Any) -> 
     for n, (scale, expected) in enumerate(zip(scales, literal(sampler, maps, **settings), strict=True)):
         k = sampler.scales[n]
         moved = max(moved, (expected - maps[n].double()).abs().max().item())
+        assert scale.handed is not None or scale.smoothed is not None
         if scale.handed is not None:
             assert_close(sampler.tokens(scale.handed, sampler.sizes[k]), expected)
         if scale.smoothed is not None and scale.masked is not None:
