@@ -14,7 +14,7 @@ import torch
 from support.attach_checks import BETA, count_right
 from support.checkouts import checkout, empty, private_to_threads, randomize
 from support.generation_checks import Sampler, check_after, check_before, check_everything, check_two_models
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ssg_kernels.integrations import infinitystar
@@ -30,7 +30,7 @@ def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, softmax_scale: float) -> Te
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Any]:
     stubs = empty(
-        "timm", "timm.models", "timm.models.layers", "timm.loss", "pytz", "colorama", "wandb", "cv2", "imageio", "decord",
+        "timm", "timm.models", "timm.models.layers", "timm.loss", "pytz", "colorama", "wandb", "cv2", "imageio",
     )  # fmt: skip
     stubs["timm.models"].register_model = lambda function: function
     flash = stubs["flash_attn"] = types.ModuleType("flash_attn")
@@ -118,7 +118,8 @@ def an_infinitystar(
         if is_second_clip:
             t, h, w = scales[-1]
             features = torch.randn(1, 16, 1 + t, h, w, generator=torch.Generator().manual_seed(2))
-            extra = {"mode": "second_v_clip", "former_clip_features": features, "first_frame_features": features[:, :, :1]}
+            extra = {"former_clip_features": features, "first_frame_features": features[:, :, :1]}
+            extra["mode"] = "second_v_clip"
         # Decoding wants a second frame.
         is_image = len(scales) == clip and not is_second_clip
         result = model.autoregressive_infer(
