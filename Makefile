@@ -57,7 +57,7 @@ train: $(TOOLS) build
 	@$(BIN)/python -m study.train $(ARGS)
 
 study: $(TOOLS) build
-	@$(BIN)/python -m study $(ARGS)
+	@$(BIN)/python -m torch.distributed.run --nproc-per-node auto -m study $(ARGS)
 
 # A process per core. Tests use one thread each.
 test: $(TOOLS) build

@@ -7,7 +7,24 @@ of a model.
 The classes here are what an integration is made of. With them you write one for a model of your own.
 """
 
-from ssg_kernels.integrations import hart, hmar, infinity, switti, var, vq_diffusion
+from ssg_kernels.integrations import (
+    aar,
+    code,
+    grn,
+    hart,
+    hmar,
+    infinity,
+    infinitystar,
+    lsrs,
+    mvar,
+    sar3d,
+    skipvar,
+    switti,
+    tokenflow,
+    var,
+    vargpt,
+    vq_diffusion,
+)
 from ssg_kernels.integrations._call import Guidance, GuidedCall, Hooks, arguments_of
 from ssg_kernels.integrations._denoiser import Denoiser
 from ssg_kernels.integrations._integration import Attach, Integration
@@ -27,11 +44,21 @@ __all__ = [
     "Method",
     "NextScale",
     "Target",
+    "aar",
     "arguments_of",
+    "code",
+    "grn",
     "hart",
     "hmar",
     "infinity",
+    "infinitystar",
+    "lsrs",
+    "mvar",
+    "sar3d",
+    "skipvar",
     "switti",
+    "tokenflow",
     "var",
+    "vargpt",
     "vq_diffusion",
 ]

@@ -66,10 +66,10 @@ class GuidedCall:
     guided: int
     """The scales, or outputs of a denoiser, that a hook was handed; the first one counts too."""
 
-    def __init__(self, target: Target, guidance: Guidance, arguments: Mapping[str, Any]) -> None:
-        """`arguments` are those of the call, by name, defaults included."""
-        self.target, self.model = target, target.model
-        self.guidance, self.arguments = guidance, arguments
+    def __init__(self, target: Target, guidance: Guidance, method: str, arguments: Mapping[str, Any]) -> None:
+        """`method` is the sampling method that was called, and `arguments` are its own by name, defaults included."""
+        self.target, self.model, self.guidance = target, target.model, guidance
+        self.method, self.arguments = method, arguments
         self.guided = 0
         self.start()
 

@@ -19,9 +19,9 @@ class Denoiser(GuidedCall):
     def problem(self) -> str | None:
         if self.guided or self.steps == 1:
             return None
-        name, method = type(self.model).__name__, self.target.methods[0]
         return (
-            f"{name}.{method} ran unguided: the network should put out the logits of each step, and did not run. Pass "
+            f"{type(self.model).__name__}.{self.method} ran unguided: "
+            "the network should put out the logits of each step, and did not run. Pass "
             "method= to `attach` if this model samples through another method"
         )
 
