@@ -45,7 +45,8 @@ class Attach:
         Returns:
             A context manager that enters with the model. It can be entered again after it was left. Inside it, calls
             may run at the same time in several threads. A copy or a pickle of the model is not guided. Its
-            `integration` is the name of the integration that guides the model.
+            `integration` is the name of the integration that guides the model, and its `methods` are the names of the
+            sampling methods.
 
         Raises:
             ValueError: an argument is none of the above; the model is attached already; or the model is not what this
@@ -132,6 +133,11 @@ class Context(AbstractContextManager[Any]):
     def __repr__(self) -> str:
         name = type(self._target.model).__name__
         return f"{self.integration}.attach({', '.join(f'{name}.{path}' for path in self._target.methods)})"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the sampling methods that run guided inside."""
+        return tuple(self._target.methods)
 
     def recognise(self) -> None:
         """Raises ValueError where the sampling method lacks a parameter that this kind of model has."""

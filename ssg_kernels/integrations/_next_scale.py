@@ -40,7 +40,7 @@ class NextScale(GuidedCall):
     maker: ClassVar[str] = "get_logits"
     """Dotted path of the method that makes the logits of both halves."""
     sampler: ClassVar[str] = "sample_with_top_k_top_p_"
-    """The function that samples the merged logits."""
+    """The function that samples the merged logits; "" where the sampling method does so in its own lines."""
     others: ClassVar[Sequence[str]] = ()
     """Dotted paths of methods that make logits which are not guided."""
     needs: ClassVar[Sequence[str]] = ("patch_nums",)
@@ -55,6 +55,8 @@ class NextScale(GuidedCall):
 
     @classmethod
     def hooks(cls, cfg_order: str) -> Hooks:
+        if not cls.sampler:
+            return {Method(cls.maker): cls.guide_halves if cfg_order == "before" else cls.shift_halves}
         if cfg_order == "before":
             return {Function(cls.sampler): cls.sample, Method(cls.maker): cls.guide_halves}
         hooks: Hooks = {Method(other): cls.make_other for other in cls.others}
@@ -79,6 +81,15 @@ class NextScale(GuidedCall):
     def merged(self, logits: Tensor) -> Tensor:
         """The grid in what the sampler is handed, a view: (B, L, V)."""
         return logits
+
+    def merge(self, logits: Tensor) -> tuple[Tensor, float] | None:
+        """What the sampling method makes of the maker's logits in its own lines, where it has no `sampler`.
+
+        Returns:
+            The logits that it samples, (B, L, V), and the temperature that they were divided by. None where another
+            hook guides the merged logits of this scale: they are then in `due`.
+        """
+        raise NotImplementedError
 
     def make(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         # What the maker itself samples is not of this scale.
@@ -147,11 +158,11 @@ class NextScale(GuidedCall):
         is_one = len(self.ssgs[0].sizes) == 1 or (self.made <= 1 and self.guided and not self.foreign)
         if is_one or self.guided > len(self.ssgs):
             return None
+        then = f", and {self.sampler} should sample them (calls: {self.sampled})" if self.sampler else ""
         return (
             f"{type(self.model).__name__}.{self.method} ran unguided: "
-            f"{self.maker} should make the logits of each scale (calls: {self.made}), "
-            f"and {self.sampler} should sample them (calls: {self.sampled}). Pass method= to `attach` if this model "
-            "samples through another method"
+            f"{self.maker} should make the logits of each scale (calls: {self.made}){then}. "
+            "Pass method= to `attach` if this model samples through another method"
         )
 
     def guide_halves(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -162,3 +173,17 @@ class NextScale(GuidedCall):
         ssg.generation.keep_rows(len(grid))
         ssg(grid, out=grid)
         return logits
+
+    def shift_halves(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Add to both halves what guidance adds to the merged logits. cfg hands it on, since its weights sum to 1."""
+        self.due = []
+        logits = maker(*args, **kwargs)
+        self.made += 1
+        merging = self.merge(logits)
+        if merging is None:
+            self.due = list(self.ssgs)
+            return logits
+        merged, temperature = merging
+        shift = (self.ssgs[0](merged) - merged) * temperature
+        self.guided += 1
+        return logits + shift.repeat(len(logits) // len(shift), 1, 1)
