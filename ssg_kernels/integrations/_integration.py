@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -93,15 +94,24 @@ class Integration(Attach):
         return Context(Target(model, self.__module__, kind.upstream, methods), kind, guidance)
 
     def facts(self, model: Any) -> int:
-        """How many facts a model must agree with to be recognised as this kind."""
+        """How many facts the model agrees with. It may lack the kind's methods where the user names another."""
         kind = self.kind_of(model)
-        return len(kind.methods) + len(kind.needs) + len(kind.takes) + len(kind.hooks("after"))
+        methods = sum(1 if _has(model, path) else -1 for path in kind.methods)
+        return methods + len(kind.needs) + len(kind.takes) + len(kind.hooks("after"))
 
     def recognise(self, model: Any, method: str | None) -> Context:
         """A context, not to be entered. Raises ValueError where the model is not of this integration's kind."""
         context = self.context(model, Guidance(0.0, "linear", "dse", "bilinear", False, "after"), method)
         context.recognise()
         return context
+
+
+def _has(model: Any, path: str) -> bool:
+    try:
+        operator.attrgetter(path)(model)
+    except AttributeError:
+        return False
+    return True
 
 
 class Context(AbstractContextManager[Any]):

@@ -44,6 +44,7 @@ class NextScale(GuidedCall):
     others: ClassVar[Sequence[str]] = ()
     """Dotted paths of methods that make logits which are not guided."""
     needs: ClassVar[Sequence[str]] = ("patch_nums",)
+    """Dotted paths of what else the model must have. The first one holds the scales, unless `sizes` says otherwise."""
 
     ssgs: Sequence[SSG]
     """One for each part of the vocabulary that is sampled on its own; mostly one."""
@@ -70,7 +71,7 @@ class NextScale(GuidedCall):
 
     def sizes(self) -> Sequence[Any]:
         """The scales of this call."""
-        sizes: Sequence[Any] = self.model.patch_nums
+        sizes: Sequence[Any] = self.target.need(self.needs[0])
         return sizes
 
     def halves(self, logits: Tensor) -> Tensor:

@@ -14,32 +14,26 @@ __all__ = ["attach"]
 
 
 class _Call(NextScale):
-    """Guide a drafter or a refiner of CoDe, each with a context of its own.
+    """Guide a drafter or a refiner of CoDe, each in a context of its own: `model.autoregressive_infer_cfg_draft(...)`,
+    `model.autoregressive_infer_cfg_refine(...)` and VAR's own `model.autoregressive_infer_cfg(...)` are guided in it.
 
-    Inside it `model.autoregressive_infer_cfg_draft(...)`, `model.autoregressive_infer_cfg_refine(...)` and VAR's own
-    `model.autoregressive_infer_cfg(...)` are guided. The refiner predicts all scales up to `entry_num` in one pass. Its
-    prior there is its own prediction of the scale before, with cfg at the t of that scale.
+    The refiner predicts all scales up to `entry_num` in one pass. Its prior there is its own prediction of the scale
+    before, with cfg at the t of that scale.
     """
 
     upstream = "czg1225/CoDe at bfb204d"
-    methods = (
-        "autoregressive_infer_cfg_draft",
-        "autoregressive_infer_cfg_refine",
-        "autoregressive_infer_cfg",
-    )
+    methods = tuple(f"autoregressive_infer_cfg{part}" for part in ("_draft", "_refine", ""))
 
     def make(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         logits = super().make(maker, *args, **kwargs)
-        prev = self.prev_of(logits)
-        if prev is not None:
+        if (prev := self.prev_of(logits)) is not None:
             cond, uncond = prev.chunk(2)
             t = self.arguments["cfg"] * (self.ssgs[0].step / self.model.num_stages_minus_1)
             self.ssgs[0]((1 + t) * cond - t * uncond)
         return logits
 
     def halves(self, logits: Tensor) -> Tensor:
-        prev = self.prev_of(logits)
-        if prev is None:
+        if (prev := self.prev_of(logits)) is None:
             return logits
         self.ssgs[0](prev)
         return logits[:, -self.ssgs[0].generation.tokens :]

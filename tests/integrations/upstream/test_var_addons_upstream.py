@@ -15,6 +15,7 @@ from support.checkouts import checkout, empty, private_to_threads, randomize
 from support.generation_checks import Sampler, check_everything, check_two_models, ramp, run
 from support.refiner_checks import Refiner, check_refiner
 from support.schedules import VAR_256, square
+from support.upstream_infinity import an_infinity, infinity_of
 from torch import Tensor, nn
 
 import ssg_kernels
@@ -95,6 +96,7 @@ def an_lsrs(models: Any, sides: tuple[int, ...] = VAR_256, seed: int = 0, **opti
 def test_lsrs(lsrs_models: Any) -> None:
     check_everything(an_lsrs(lsrs_models))
     check_two_models(an_lsrs(lsrs_models, SHORT), an_lsrs(lsrs_models, SHORT, seed=1))
+    check_threads_of(functools.partial(an_lsrs, lsrs_models, SHORT))
 
 
 @pytest.mark.parametrize("method", ["autoregressive_infer_cfg", "autoregressive_infer_cfg_idx"])
@@ -137,6 +139,20 @@ def first_candidate(handed: Tensor, size: tuple[int, int]) -> Tensor:
         assert torch.equal(other.where(other > -math.inf, first), first)
     assert len(others) in (0, 19)
     return first
+
+
+def test_var_scaling_on_infinity() -> None:
+    with infinity_of("VAR-Scaling", "Infinity-main") as upstream:
+        sampler = an_infinity(upstream, 1.5, scaling_num_samples=20)
+        generate = sampler.generate
+
+        def seeded(model: Any, batch: int, seed: int) -> Tensor:
+            # The candidate is picked by the global generator.
+            torch.manual_seed(seed)
+            return generate(model, batch, seed)
+
+        sampler.generate = seeded
+        check_everything(sampler)
 
 
 # CoDe.
@@ -186,6 +202,10 @@ def test_the_drafter_of_code(code_models: Any) -> None:
 @pytest.mark.parametrize("entry", [5, 8, 9])
 def test_the_refiner_of_code(code_models: Any, entry: int) -> None:
     check_refiner(functools.partial(a_refiner, code_models, entry))
+
+
+def test_threads_of_the_refiner(code_models: Any) -> None:
+    check_threads_of(lambda: a_refiner(code_models, 2).sampler)
 
 
 def test_code_from_draft_to_image(code_models: Any) -> None:
