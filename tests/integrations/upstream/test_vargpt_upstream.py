@@ -52,8 +52,9 @@ def a_vargpt(upstream: Any, half: bool = False, seed: int = 0) -> Sampler:
     module, vae = upstream.module, Vae(32)
     torch.manual_seed(seed)
     gen = upstream.infinity.Infinity(
-        vae, text_channels=CHANNELS, text_maxlen=8, embed_dim=CHANNELS, depth=2, num_heads=2, block_chunks=2, shared_aln=True,
-        rope2d_each_sa_layer=1, rope2d_normalized_by_hw=2, pn="0.06M", use_bit_label=1, inference_mode=True,
+        vae, text_channels=CHANNELS, text_maxlen=8, embed_dim=CHANNELS, depth=2, num_heads=2, block_chunks=2,
+        shared_aln=True, rope2d_each_sa_layer=1, rope2d_normalized_by_hw=2, pn="0.06M", use_bit_label=1,
+        inference_mode=True,
     )  # fmt: skip
     config = module.VARGPTQwen2VLConfig(
         vocab_size=40, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
@@ -79,7 +80,8 @@ def a_vargpt(upstream: Any, half: bool = False, seed: int = 0) -> Sampler:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             _, _, image, _ = model.autoregressive_infer_cfg(
                 scale_schedule=[(1, n, n) for n in sides],
-                label_B_or_BLT=(text, [TEXT], torch.tensor([0, TEXT]).int(), TEXT), B=1, g_seed=seed, cfg_list=[CFG] * len(sides), tau_list=taus, top_k=900, top_p=0.97, returns_vemb=1,
+                label_B_or_BLT=(text, [TEXT], torch.tensor([0, TEXT]).int(), TEXT), B=1,
+                g_seed=seed, cfg_list=[CFG] * len(sides), tau_list=taus, top_k=900, top_p=0.97, returns_vemb=1,
                 cfg_insertion_layer=[0], vae_type=32, ret_img=True, inference_mode=True,
             )  # fmt: skip
         return image
