@@ -15,7 +15,7 @@ AGAINST ?= torch
 PYTHON ?= $(shell for p in python3.11 python3.14 python3.13 python3.12 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
-CPP := $(shell find csrc python tests/cpp -name "*.h" -o -name "*.cpp" -o -name "*.cu")
+CPP := $(shell find csrc python tests/cpp examples -name "*.h" -o -name "*.cpp" -o -name "*.cu")
 
 .PHONY: help setup build demo tour train study test test-torch bench docs lint format sanitize clean
 
@@ -57,7 +57,7 @@ train: $(TOOLS) build
 	@$(BIN)/python -m study.train $(ARGS)
 
 study: $(TOOLS) build
-	@$(BIN)/python -m study $(ARGS)
+	@$(BIN)/python -m torch.distributed.run --nproc-per-node auto -m study $(ARGS)
 
 # A process per core. Tests use one thread each.
 test: $(TOOLS) build
@@ -100,5 +100,5 @@ sanitize: $(TOOLS)
 # build/demo is kept: it holds hours of training and measuring.
 clean:
 	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name demo -exec rm -rf {} +
-	rm -rf dist *.egg-info ssg_kernels/*.so ssg_kernels/_build.json $(READY) $(TOOLS)
+	rm -rf dist *.egg-info ssg_kernels/*.so ssg_kernels/_build.json ssg_kernels/cmake $(READY) $(TOOLS)
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -37,6 +37,9 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="the same facts for programs")
     forms.add_argument(
+        "--cmake-dir", action="store_true", help="the folder for find_package(ssg_kernels CONFIG) in C++"
+    )
+    forms.add_argument(
         "--plan",
         nargs=2,
         type=_grid,
@@ -150,7 +153,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _info(arguments: dict[str, Any]) -> int:
-    sizes, as_json = arguments.pop("plan"), arguments.pop("json")
+    sizes, as_json, cmake_dir = (arguments.pop(name) for name in ("plan", "json", "cmake_dir"))
+    if cmake_dir:
+        folder = info.cmake_folder()
+        print(
+            folder or "info --cmake-dir: the pure-Python package has no library",
+            file=None if folder else sys.stderr,
+        )
+        return 0 if folder else 2
     if sizes is None:
         print(json.dumps(info.facts(), indent=2) if as_json else info.report())
         return 0

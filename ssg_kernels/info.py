@@ -30,6 +30,11 @@ def build() -> dict[str, str] | None:
     return json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else None
 
 
+def cmake_folder() -> Path | None:
+    """The folder for `find_package(ssg_kernels CONFIG)` of CMake; None for the pure-Python package."""
+    return None if build() is None else Path(__file__).with_name("cmake")
+
+
 def backends() -> list[Backend]:
     """Every value of SSG_KERNELS_BACKEND, whether it is usable here, and if not, why."""
     return [
@@ -82,6 +87,7 @@ def facts() -> dict[str, Any]:
     """What `info` says, for programs: `python -m ssg_kernels info --json`."""
     return {
         "ssg_kernels": {"version": __version__, "path": str(Path(__file__).parent)},
+        "cmake_dir": str(cmake_folder() or "") or None,
         "python": {
             "version": platform.python_version(),
             "implementation": platform.python_implementation(),
