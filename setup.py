@@ -73,6 +73,7 @@ class CMakeBuild(build_ext):
             f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja', 'BIN_DIR')}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DSSG_TORCH_DIR={find_torch()}",
+            *(["-DSSG_CUDA_ARCHITECTURES=native"] if in_place else []),
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         for command in (

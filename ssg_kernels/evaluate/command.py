@@ -17,11 +17,11 @@ class _Stopped(BaseException):
 
 
 def main(given: dict[str, Any], command: Sequence[str]) -> int:
-    if given["list"]:
-        print(listing())
-        return 0
     before = signal.signal(signal.SIGTERM, _stop)
     try:
+        if given["list"]:
+            print(listing())
+            return 0
         if given["recipe"] is None:
             raise EvaluateError(f"name a recipe: {', '.join(recipes.NAMES)}, or a Python file")
         from ssg_kernels.evaluate import run
