@@ -1,4 +1,4 @@
-"""packaging/hub.py: the layout that the `kernels` package of Hugging Face loads, from a local folder."""
+"""hub/layout.py: the layout that the `kernels` package of Hugging Face loads, from a local folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_kernels_package_loads_it(tmp_path: Path) -> None:
     hub = tmp_path / "hub"
     for command, changed in (
         (
-            [ROOT / "packaging" / "hub.py", hub, "--build", tmp_path / "objects"],
+            [ROOT / "hub" / "layout.py", hub, "--build", tmp_path / "objects"],
             {"CMAKE_ARGS": "-DSSG_CUDA=OFF"},
         ),
         (["-c", USE, hub], {"HF_HUB_OFFLINE": "1", "SSG_KERNELS_BACKEND": ""}),

@@ -1,4 +1,4 @@
-"""Lays the package out as the `kernels` package of Hugging Face loads it: `python packaging/hub.py FOLDER`.
+"""Lays the package out as the `kernels` package of Hugging Face loads it: `python hub/layout.py FOLDER`.
 
 FOLDER becomes a repository of the Hub, with a card and one variant of the build. The rules of that project ask that
 several versions can be loaded at once. So the operators, and the modules that import each other, get the name of the
@@ -46,7 +46,7 @@ def main() -> None:
     copy_modules(variant, unique)
     shutil.copy(arguments.build / "_C.abi3.so", variant)
     write_metadata(variant, unique, facts)
-    shutil.copy(ROOT / "packaging" / "hub_card.md", arguments.folder / "README.md")
+    shutil.copy(ROOT / "hub" / "card.md", arguments.folder / "README.md")
     print(variant)
 
 
