@@ -113,6 +113,7 @@ class NextScale(GuidedCall):
         # In place, since the sampling method may read the logits again.
         if self.due:
             ssg = self.due.pop(0)
+            self.skip_to(ssg, self.merged(logits))
             grid = self.whole(self.merged(logits), ssg)
             self.drawn.append(Drawn(copy.copy(ssg), grid[:, 0].clone()))
             ssg(grid, out=grid)
@@ -135,6 +136,13 @@ class NextScale(GuidedCall):
                     copy.copy(drawn.ssg)(grid, out=grid)
                     break
         return fits
+
+    def skip_to(self, ssg: SSG, grid: Tensor) -> None:
+        """Leave out the scales before the one with as many tokens as this grid, as a sampler does that skips some."""
+        generation, tokens = ssg.generation, grid.shape[1]
+        if tokens > generation.tokens and tokens in [due.tokens for due in generation.grids[ssg.step :]]:
+            while generation.tokens != tokens:
+                ssg.skip()
 
     def whole(self, grid: Tensor, ssg: SSG) -> Tensor:
         """All logits of the scale, where the sampler is handed a part of the batch or of the positions, a view."""
@@ -176,6 +184,7 @@ class NextScale(GuidedCall):
         logits = maker(*args, **kwargs)
         self.made, self.guided = self.made + 1, self.guided + 1
         grid, (ssg, *_) = self.halves(logits), self.ssgs
+        self.skip_to(ssg, grid)
         # cfg may stop half-way, and with it the unconditional half.
         ssg.generation.keep_rows(len(grid))
         ssg(grid, out=grid)

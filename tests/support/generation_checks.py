@@ -75,6 +75,8 @@ class Sampler:
     batch: int = 2
     K: int = 0
     """How many scales the schedule has, where the generation stops before its end; `sizes` are those that come."""
+    numbers: Sequence[int] = ()
+    """Which scale of the schedule each of the `sizes` is, from 0 on, where the sampler leaves some out."""
     repeats: Sequence[int] = ()
     """How often each scale comes."""
     batches: Sequence[int] = ()
@@ -83,6 +85,7 @@ class Sampler:
         if self.owner is None:
             self.owner = self.model
         self.K = self.K or len(self.sizes)
+        self.numbers = self.numbers or range(len(self.sizes))
         self.repeats = self.repeats or [1] * len(self.sizes)
         self.batches = self.batches or (self.batch, self.batch + 1)
         self.scales = [k for k, times in enumerate(self.repeats) for _ in range(times)]
@@ -109,12 +112,13 @@ class Sampler:
 
     def factor(self, schedule: Any, scale: int) -> float:
         """What beta is multiplied by at a scale. K counts the scales of its pyramid."""
+        number = self.numbers[scale]
         if schedule not in ("linear", "static"):
-            return schedule[scale]
+            return schedule[number]
         start = self.starts_at(scale)
         alike = [k for k in range(len(self.sizes)) if self.starts_at(k) == start]
         count = self.K if len(alike) == len(self.sizes) else len(alike)
-        return multipliers(schedule, count)[scale - start]
+        return multipliers(schedule, count)[number - self.numbers[start]]
 
     @property
     def maker(self) -> tuple[Any, str]:
