@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zipfile
@@ -133,11 +134,8 @@ def _cached(path: Path, network: Network, batches: Iterator[Tensor]) -> np.ndarr
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         pass
     found = _all_features(batches, network)
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError, EvaluateError):  # The cache only saves time.
         write(kept, lambda file: np.savez(file, features=found, probe=probe["features"]))
-    except (OSError, EvaluateError):
-        pass  # The cache only saves time.
     return found
 
 
