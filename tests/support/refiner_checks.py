@@ -17,6 +17,7 @@ from support.generation_checks import (
     assert_close,
     check_attached_twice,
     check_generations,
+    check_first_scale,
     check_is_itself_again,
     check_two_models,
     multipliers,
@@ -77,7 +78,8 @@ def check_refiner(make: Callable[[], Refiner]) -> None:
         for cfg_order in ("after", "before"):
             check_guided_from_the_entry_on(refiner, cfg_order, **settings)
     passes = dataclasses.replace(refiner.sampler, sizes=refiner.sampler.sizes[refiner.entry :], repeats=())
-    check_is_itself_again(passes, is_first_guided=True)
+    check_is_itself_again(passes)
+    check_first_scale(passes, is_guided=True)
     check_attached_twice(refiner.sampler)
     check_is_found(refiner.sampler)
     if len(passes.sizes) > 1:
