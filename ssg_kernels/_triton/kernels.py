@@ -66,8 +66,8 @@ def _guide(
         if SOURCES == 2:
             merged = (1 + t) * conditional - t * tl.load(current + half, mask=mask, other=0.0).to(COMPUTE)
         result = (1 + beta) * merged + (-weight) * prior
-        # Samplers mask tokens with -inf. Masked tokens stay masked. The minimum is -inf. With it, Triton compares in the
-        # prior's layout; else it would compare where the logits were loaded, and move a byte for each comparison.
+        # Samplers mask tokens with -inf. Masked tokens stay masked. The minimum is -inf. With it, Triton compares where
+        # the prior lies. Else it would compare where the logits were loaded, and move the results.
         result = tl.where(conditional == tl.minimum(prior, float("-inf")), float("-inf"), result)
     tl.store(out + tokens * out_token, result.to(out.dtype.element_ty), mask=mask)
 
@@ -275,7 +275,7 @@ def dense_halves_kernel(
             PREV_H, PREV_W, PREV_SOURCES, PRECISION, QUARTER, BLOCK_M, BLOCK_K, BLOCK_V,
         )  # fmt: skip
         attempt += 2
-        if PRECISION == "f16x3":
+        if PRECISION == "f16x3":  # noqa: SIM102, which Triton decides when it compiles
             if attempt == 2:
                 squares = ee * ee + eo * eo + oe * oe + oo * oo
                 if _is_lost(squares, columns < vocabulary):
@@ -396,7 +396,7 @@ def separable_kernel(
             BLOCK_R, BLOCK_C, BLOCK_I, BLOCK_J, BLOCK_V,
         )  # fmt: skip
         attempt += 2
-        if PRECISION == "f16x3":
+        if PRECISION == "f16x3":  # noqa: SIM102, which Triton decides when it compiles
             if attempt == 2:
                 squares = tl.sum(tl.reshape(prior * prior, (BLOCK_C, BLOCK_R, BLOCK_V)), 1)
                 if _is_lost(squares, columns < vocabulary):
