@@ -132,8 +132,14 @@ def _rescaled(
         x += token
         largest = tl.maximum(largest, tl.where(size < float("inf"), size, 0.0))
     exponent = tl.minimum(127 + 8 + 127 - (largest.to(tl.int32, bitcast=True) >> 23), 250)
-    lost = tl.max(_excess(squares, mask), 0) >= 0x40000000
-    return tl.where(lost, (exponent << 23).to(tl.float32, bitcast=True), scale)
+    # One column after the other. A reduction along the rows would give the scale the layout of the products; all that
+    # meets the scale would follow, and each warp would split all logits.
+    excess, column = _excess(squares, mask), tl.arange(0, BLOCK_V)
+    lost = tl.zeros((BLOCK_V,), tl.int32)
+    for v in range(BLOCK_V):
+        is_lost = tl.max(tl.where((column == v)[None, :], excess, 0)) >= 0x40000000
+        lost = tl.where(column == v, is_lost.to(tl.int32), lost)
+    return tl.where(lost > 0, (exponent << 23).to(tl.float32, bitcast=True), scale)
 
 
 @triton.jit
