@@ -124,10 +124,12 @@ def check(case: Case, logits: Tensor, prev_logits: Tensor, out: Tensor) -> float
 _TOKENS = 64 * 256
 
 
-def count_cuda(case: Case, target: str) -> dict[str, Any]:
-    """Some strips of columns in all their splits, planned as the whole step is."""
+def count_cuda(case: Case, target: str, plan: Any = None) -> dict[str, Any]:
+    """Some strips of columns in all their splits, planned as the whole step is, or as given."""
     sides = ((case.size,) * 2, (case.prev_size,) * 2)
-    plan = cuda.plan(*sides, case.batch, case.vocabulary, case.dtype, sources=case.halves, target=target)
+    plan = plan or cuda.plan(
+        *sides, case.batch, case.vocabulary, case.dtype, sources=case.halves, target=target
+    )
     strips = -(-case.vocabulary // plan.columns)
     items = strips * plan.splits * case.batch
     each = -(-items // plan.blocks)

@@ -181,6 +181,9 @@ void bind_cuda(py::module_& module) {
           "plan", [](const Call& call) { return cuda::plan_launch(call.step, call.call, call.machine); },
           "The launch plan of this call on this machine.")
       .def(
+          "candidates", [](const Call& call) { return cuda::candidates(call.step, call.call, call.machine); },
+          "For each tile that serves the call, the best plan.")
+      .def(
           "plan_with",
           [](const Call& call, const std::string& engine, int thread_columns, int column_warps, int warps,
              int group_pairs, int splits, int made_for) {

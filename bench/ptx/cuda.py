@@ -116,21 +116,31 @@ def plan(
     target: str = "sm_90",
 ) -> Any:
     """The plan of a step with aligned, contiguous logits."""
+    return call_of(size, prev_size, batch, vocabulary, dtype, sources=sources, target=target).plan()
+
+
+def call_of(
+    size: tuple[int, int],
+    prev_size: tuple[int, int],
+    batch: int,
+    vocabulary: int,
+    dtype: torch.dtype,
+    *,
+    sources: int = 1,
+    target: str = "sm_90",
+) -> Any:
+    """A call to be planned, not to be run."""
     places = [(256, n[0] * n[1] * vocabulary, vocabulary) for n in (size, prev_size)]
-    return (
-        host()
-        .CudaCall(
-            size=size,
-            prev_size=prev_size,
-            dtype=_name(dtype),
-            batch=batch,
-            vocabulary=vocabulary,
-            current=[places[0]] * sources,
-            previous=[places[1]] * sources,
-            out=places[0],
-            capability=int(target.removeprefix("sm_")),
-        )
-        .plan()
+    return host().CudaCall(
+        size=size,
+        prev_size=prev_size,
+        dtype=_name(dtype),
+        batch=batch,
+        vocabulary=vocabulary,
+        current=[places[0]] * sources,
+        previous=[places[1]] * sources,
+        out=places[0],
+        capability=int(target.removeprefix("sm_")),
     )
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from bench import counted
 from bench.cases import VAR_256
 from bench.counted import Case
-from bench.ptx import rates
+from bench.ptx import cuda, rates
 from bench.sampling import INFINITY_1M, PIXELS_1024, VAR_512
 
 CLOSE = 1.02
@@ -44,7 +44,20 @@ def triton_candidates(case: Case, target: str) -> Iterator[Candidate]:
         yield name, seconds, lambda each=each: counted.count_triton(case, target, each)
 
 
-BACKENDS = {"triton": triton_candidates}
+def cuda_candidates(case: Case, target: str) -> Iterator[Candidate]:
+    """The best plan of every tile."""
+    sides = ((case.size,) * 2, (case.prev_size,) * 2)
+    call = cuda.call_of(*sides, case.batch, case.vocabulary, case.dtype, sources=case.halves, target=target)
+    for plan in call.candidates():
+        name = str(plan).partition(";")[0]
+        yield (
+            name,
+            plan.cycles / rates.CARDS[target].clock * 1e6,
+            lambda plan=plan: counted.count_cuda(case, target, plan),
+        )
+
+
+BACKENDS = {"cuda": cuda_candidates, "triton": triton_candidates}
 
 
 def cases(target: str) -> Iterator[Case]:

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "../step.h"
 #include "call.h"
@@ -42,7 +43,9 @@ struct LaunchPlan {
   std::string describe() const;
 };
 
-// The plan with the fewest predicted cycles; the direct form where no other fits.
+// For each tile that serves the call, the plan with the fewest predicted cycles.
+std::vector<LaunchPlan> candidates(const Step& step, const GuidedCall& call, const Machine& machine);
+// Of these the one with the fewest; the direct form where no other fits.
 LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& machine);
 // The plan with the given choices, for tests. Throws std::invalid_argument where they do not fit the machine.
 LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& machine, const LaunchPlan& choices);

@@ -181,7 +181,7 @@ TensorCounts tensor_counts(const TensorSizes& sizes, const TensorLayout& layout,
     return steps * tiles * (both + 1 + both / 2);
   };
   const double units = sizes.in_w * std::ceil(sizes.in_h / 8.0) * 8 * tiles / 32;
-  counts.instructions += 8 * 60 + units * loose * (parts == 2 ? 38 : 30) * (call.sources == 2 ? 1.5 : 1.0);
+  counts.instructions += 8 * 150 + units * loose * (parts == 2 ? 38 : 30) * (call.sources == 2 ? 1.5 : 1.0);
   counts.wavefronts += units * parts * 4;
   const double windows = sizes.windows ? 1.0 : 0.0;
   const double sums = layout.first_tiles * sides + windows;  // tiles of 16 rows of slots

@@ -49,20 +49,30 @@ LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& 
   return plan;
 }
 
-LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& machine) {
-  LaunchPlan best;  // the direct form, where nothing else fits
+std::vector<LaunchPlan> candidates(const Step& step, const GuidedCall& call, const Machine& machine) {
+  std::vector<LaunchPlan> found;
   for (const Tile& tile : kTiles) {
+    LaunchPlan best;
     const auto consider = [&](LaunchPlan plan) {
       plan.tile = tile;
       if (!complete(step, call, machine, plan)) return;
-      // The first of equal plans stays: it has wider accesses and fewer warps.
+      // The first of equal plans stays: it has fewer warps.
       if (best.is_direct() || plan.cycles < best.cycles * 0.999) best = plan;
     };
     if (tile.engine == Engine::mma)
       each_split(step, consider);
     else
       each_cut(step, consider);
+    if (!best.is_direct()) found.push_back(best);
   }
+  return found;
+}
+
+LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& machine) {
+  LaunchPlan best;  // the direct form, where nothing else fits
+  for (const LaunchPlan& plan : candidates(step, call, machine))
+    // The first of plans that the model cannot tell apart stays: it has wider accesses.
+    if (best.is_direct() || plan.cycles < best.cycles * 0.97) best = plan;
   return best;
 }
 

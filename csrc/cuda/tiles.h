@@ -49,8 +49,7 @@ constexpr int parts_of(int64_t item_bytes, int64_t sources) { return item_bytes 
 constexpr bool exists(const Tile& tile, int64_t item_bytes, int parts) {
   if (tile.engine != Engine::mma) return item_bytes < 8 || tile.has_float64;
   if (item_bytes == 8 || (item_bytes == 4 && parts == 1)) return false;
-  if (tile.in == 0 || tile.in == 48) return true;
-  return (tile.thread_columns == 8) == (parts == 1);
+  return tile.thread_columns < 8 || parts == 1;
 }
 
 // Whether the FMA engine has its coefficients in shared memory. With one column a thread the map may fill it, so they

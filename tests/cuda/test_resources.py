@@ -134,13 +134,12 @@ def test_every_kernel_is_there(architecture: int) -> None:
         expected += Counter(
             {(storage, kernel, ""): 1 for kernel in THREADS if kernel != "guided_logits_kernel"}
         )
-        for engine, columns, made_for, has_float64 in load_host().cuda_tiles:
-            # A tile of the MMA engine for 16-bit logits of one source, of two, or for both.
+        for engine, columns, _, has_float64 in load_host().cuda_tiles:
+            # A tile of the MMA engine for 16-bit logits of one source, and one for all others.
             if engine == "mma":
-                both = made_for in (0, 48)
-                one_part = 0 if storage == "float" else int(both or columns == 8)
+                one_part = 0 if storage == "float" else 1
                 expected[storage, "guided_logits_kernel", "mma"] += (
-                    0 if storage == "double" else one_part + int(both or columns == 4)
+                    0 if storage == "double" else one_part + int(columns < 8)
                 )
             elif has_float64 or storage != "double":
                 expected[storage, "guided_logits_kernel", ""] += 1
