@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def triton_candidates(case: Case, target: str) -> Iterator[Candidate]:
     ]
     for seconds, each in sorted(predicted, key=lambda pair: pair[0]):
         name = f"{each.form} {each.block_m}x{each.block_v}, {each.warps} warps"
-        yield name, seconds, lambda each=each: counted.count_triton(case, target, each)
+        yield name, seconds, partial(counted.count_triton, case, target, each)
 
 
 def cuda_candidates(case: Case, target: str) -> Iterator[Candidate]:
@@ -50,11 +51,8 @@ def cuda_candidates(case: Case, target: str) -> Iterator[Candidate]:
     call = cuda.call_of(*sides, case.batch, case.vocabulary, case.dtype, sources=case.halves, target=target)
     for plan in call.candidates():
         name = str(plan).partition(";")[0]
-        yield (
-            name,
-            plan.cycles / rates.CARDS[target].clock * 1e6,
-            lambda plan=plan: counted.count_cuda(case, target, plan),
-        )
+        seconds = plan.cycles / rates.CARDS[target].clock
+        yield name, seconds * 1e6, partial(counted.count_cuda, case, target, plan)
 
 
 BACKENDS = {"cuda": cuda_candidates, "triton": triton_candidates}
