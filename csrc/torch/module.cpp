@@ -45,6 +45,26 @@ PyObject* cuda_unavailable(PyObject*, PyObject* device) {
   return PyUnicode_FromString(reason);
 }
 
+// ((h, w), (prev_h, prev_w), prior, interpolation)
+PyObject* cpu_plan(PyObject*, PyObject* arguments) {
+  long long h = 0, w = 0, prev_h = 0, prev_w = 0;
+  const char *prior = nullptr, *interpolation = nullptr;
+  if (!PyArg_ParseTuple(arguments, "(LL)(LL)ss", &h, &w, &prev_h, &prev_w, &prior, &interpolation)) return nullptr;
+  try {
+    ssg::cpu::PlanKey key;
+    key.step.size = {h, w};
+    key.step.prev_size = {prev_h, prev_w};
+    key.step.prior = ssg::parse("prior", ssg::kPriors, prior);
+    key.step.interpolation = ssg::parse("interpolation", ssg::kInterpolations, interpolation);
+    key.accumulators = ssg::cpu::kernel().accumulators;
+    const auto plan = ssg::cpu::cached_plan<float>(key);
+    return Py_BuildValue("sL", plan->describe().c_str(), static_cast<long long>(plan->multiply_adds));
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+    return nullptr;
+  }
+}
+
 // ((h, w), (prev_h, prev_w), prior, interpolation, dtype, batch, vocabulary, sources, capability, multiprocessors)
 PyObject* cuda_plan(PyObject*, PyObject* arguments) {
   long long h = 0, w = 0, prev_h = 0, prev_w = 0, batch = 0, vocabulary = 0, sources = 0;
@@ -108,6 +128,7 @@ PyObject* names(PyObject*, PyObject*) {
 PyMethodDef kMethods[] = {
     {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set of the CPU kernel that runs here."},
     {"cuda_unavailable", cuda_unavailable, METH_O, "Why the CUDA kernels cannot serve device N; None where they can."},
+    {"cpu_plan", cpu_plan, METH_VARARGS, "How the CPU kernel computes a step, and its multiply-adds per column."},
     {"cuda_plan", cuda_plan, METH_VARARGS, "How the CUDA kernels would be launched for a step on a kind of device."},
     {"names", names, METH_NOARGS, "The names of priors, interpolations and dtypes, and the operators registered here."},
     {nullptr, nullptr, 0, nullptr},
