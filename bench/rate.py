@@ -55,10 +55,8 @@ def interleaved(calls: Sequence[Callable[[], object]], budget: float) -> list[li
 def step(case: cases.Case, logits: Tensor, prev_logits: Tensor, out: Tensor | None) -> Callable[[], object]:
     sizes = (case.size, case.prev_size)
     if case.cfg:
-        options = {"cfg": cases.CFG, "prev_cfg": cases.PREV_CFG}
-        return lambda: ssg_kernels.guided_logits_cfg(
-            logits, prev_logits, *sizes, cases.BETA, out=out, **options
-        )
+        strengths = (cases.BETA, cases.CFG, cases.PREV_CFG)
+        return lambda: ssg_kernels.guided_logits_cfg(logits, prev_logits, *sizes, *strengths, out=out)
     return lambda: ssg_kernels.guided_logits(logits, prev_logits, *sizes, cases.BETA, out=out)
 
 
