@@ -1,4 +1,7 @@
-"""The compiled kernels, where they were built and can be loaded."""
+"""The compiled kernels, where they were built and can be loaded.
+
+The module `_C` brings `libssg_kernels`, which registers the operators and their kernels when it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,12 @@ except ImportError as reason:
 def is_loaded() -> bool:
     """Whether the compiled kernels serve tensors on the CPU."""
     return error is None
+
+
+def take_the_rest() -> None:
+    """Makes the compiled kernels hand the calls that they do not serve to the operators `schema.fallback_name`."""
+    if is_loaded():
+        importlib.import_module("ssg_kernels._C").hand_over_the_rest()
 
 
 def cuda_error(device: torch.device) -> str | None:

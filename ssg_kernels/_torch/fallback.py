@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssg_kernels import _checks, reference
 from ssg_kernels._call import GuidedCall, Options, Strength
-from ssg_kernels._torch import backends, schema
+from ssg_kernels._torch import backends, extension, library, schema
 
 
 def guided(operator: str, *arguments: object, out: Tensor | None = None) -> Tensor:
@@ -99,8 +99,9 @@ def _register() -> None:
         **dict.fromkeys(schema.TEMPERED, sample_tempered),
     }
     for qualname, kernel in kernels.items():
-        schema.implement(qualname, kernel, "CompositeExplicitAutograd")
-        schema.implement(schema.fallback_name(qualname), _with_error(kernel), "CompositeExplicitAutograd")
+        library.implement(qualname, kernel, "CompositeExplicitAutograd")
+        library.implement(schema.fallback_name(qualname), _with_error(kernel), "CompositeExplicitAutograd")
+    extension.take_the_rest()
 
 
 _register()

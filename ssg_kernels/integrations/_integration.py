@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -44,7 +45,8 @@ class Attach:
         Returns:
             A context manager that enters with the model. It can be entered again after it was left. Inside it, calls
             may run at the same time in several threads. A copy or a pickle of the model is not guided. Its
-            `integration` is the name of the integration that guides the model.
+            `integration` is the name of the integration that guides the model, and its `methods` are the names of the
+            sampling methods.
 
         Raises:
             ValueError: an argument is none of the above; the model is attached already; or the model is not what this
@@ -92,15 +94,24 @@ class Integration(Attach):
         return Context(Target(model, self.__module__, kind.upstream, methods), kind, guidance)
 
     def facts(self, model: Any) -> int:
-        """How many facts a model must agree with to be recognised as this kind."""
+        """How many facts the model agrees with. It may lack the kind's methods where the user names another."""
         kind = self.kind_of(model)
-        return len(kind.methods) + len(kind.needs) + len(kind.takes) + len(kind.hooks("after"))
+        methods = sum(1 if _has(model, path) else -1 for path in kind.methods)
+        return methods + len(kind.needs) + len(kind.takes) + len(kind.hooks("after"))
 
     def recognise(self, model: Any, method: str | None) -> Context:
         """A context, not to be entered. Raises ValueError where the model is not of this integration's kind."""
         context = self.context(model, Guidance(0.0, "linear", "dse", "bilinear", False, "after"), method)
         context.recognise()
         return context
+
+
+def _has(model: Any, path: str) -> bool:
+    try:
+        operator.attrgetter(path)(model)
+    except AttributeError:
+        return False
+    return True
 
 
 class Context(AbstractContextManager[Any]):
@@ -122,6 +133,11 @@ class Context(AbstractContextManager[Any]):
     def __repr__(self) -> str:
         name = type(self._target.model).__name__
         return f"{self.integration}.attach({', '.join(f'{name}.{path}' for path in self._target.methods)})"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the sampling methods that run guided inside."""
+        return tuple(self._target.methods)
 
     def recognise(self) -> None:
         """Raises ValueError where the sampling method lacks a parameter that this kind of model has."""
@@ -171,7 +187,7 @@ class Context(AbstractContextManager[Any]):
             return method(*args, **kwargs)
         seen = self._seen
         seen.calls.append(path)
-        call = self._kind(self._target, self._guidance, arguments_of(method, args, kwargs))
+        call = self._kind(self._target, self._guidance, path, arguments_of(method, args, kwargs))
         with ExitStack() as stack:
             # Installed by the context already, and kept until this call is over, even where the context is left first.
             hooks: dict[Place, Around] = {

@@ -174,12 +174,16 @@ def test_a_changed_argument(
     assert evaluate() == 0
 
 
-def test_a_full_disk(evaluate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+@pytest.mark.parametrize("room", [3, 9, 10], ids=["chunks", "results", "pictures"])
+def test_a_full_disk(
+    room: int, evaluate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The arguments take one file, and the chunks eight."""
     sync, written = os.fsync, []
 
     def full(file: int) -> None:
         written.append(file)
-        if len(written) > 3:
+        if len(written) > room:
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(file)
 
@@ -187,11 +191,13 @@ def test_a_full_disk(evaluate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert evaluate("--images", 96) == 2
     err = capsys.readouterr().err
     assert "could not be written: No space left on device. Everything written before is kept" in err
-    assert len(written) == 4  # It does not go on trying.
-    assert len(chunks(tmp_path / "out")) == 2
+    assert len(written) == room + 1  # It does not go on trying.
+    kept = chunks(tmp_path / "out")
+    assert len(kept) == min(room - 1, 8)
     assert not list((tmp_path / "out").rglob("*.unfinished"))
     monkeypatch.undo()
     assert main(["evaluate", toy_recipe.__file__, "--out", str(tmp_path / "out"), "--images", "96"]) == 0
+    assert kept.items() <= chunks(tmp_path / "out").items()
 
 
 def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
