@@ -26,14 +26,8 @@ PyObject* cpu_plan(PyObject*, PyObject* arguments) {
   const char *prior = nullptr, *interpolation = nullptr;
   if (!PyArg_ParseTuple(arguments, "(LL)(LL)ss", &h, &w, &prev_h, &prev_w, &prior, &interpolation)) return nullptr;
   try {
-    ssg::cpu::PlanKey key;
-    key.step.size = {h, w};
-    key.step.prev_size = {prev_h, prev_w};
-    key.step.prior = ssg::parse("prior", ssg::kPriors, prior);
-    key.step.interpolation = ssg::parse("interpolation", ssg::kInterpolations, interpolation);
-    key.accumulators = ssg::cpu::kernel().accumulators;
-    const auto plan = ssg::cpu::cached_plan<float>(key);
-    return Py_BuildValue("sL", plan->describe().c_str(), static_cast<long long>(plan->multiply_adds));
+    const ssg::ops::CpuPlan plan = ssg::ops::cpu_plan({h, w}, {prev_h, prev_w}, prior, interpolation);
+    return Py_BuildValue("sL", plan.description.c_str(), static_cast<long long>(plan.multiply_adds));
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_ValueError, error.what());
     return nullptr;
