@@ -62,46 +62,56 @@ SSG_INLINE void Task<T, S, Sources>::fill_map(T* map, int64_t pairs_h, int64_t p
 }
 
 template <class T, class S, int Sources>
-inline void Task<T, S, Sources>::prepare(int64_t g) {
-  T* map = map_ + g * strip_stride_;
-  T* addend = map + map_size_;
-  const bool takes_entries = plan_.has_addend() && plan_.lifted == 0;
-  const bool is_full = g < full_;
-  const auto bytes = static_cast<size_t>(partial_) * sizeof(S);
-  const S* from[2] = {nullptr, nullptr};
-  int64_t step_h[2] = {0, 0};
-  int64_t step_w[2] = {0, 0};
-  T weight[2] = {0, 0};
-  for (int64_t s = 0; s < call_.sources; ++s) {
-    from[s] = previous_[s] + g * strip;
+inline void Task<T, S, Sources>::prepare() {
+  // What the loop needs lies in variables of its own: a store to the map could change a member.
+  constexpr int kPrevious = Sources == 2 ? 2 : 1;
+  int64_t step_h[kPrevious];
+  int64_t step_w[kPrevious];
+  T weight[kPrevious];
+  for (int s = 0; s < kPrevious; ++s) {
     step_h[s] = in_step_h_ * call_.previous[s].token_stride;
     step_w[s] = in_step_w_ * call_.previous[s].token_stride;
-    weight[s] = weight_[call_.sources + s];
+    weight[s] = weight_[kPrevious + s];
   }
-  const auto load = [&](const S* logits) SSG_INLINE_LAMBDA {
-    if (__builtin_expect(is_full, 1)) return Convert<T, S>::load(logits);
-    alignas(64) S padded[strip] = {};
-    std::memcpy(padded, logits, bytes);
-    return Convert<T, S>::load(padded);
-  };
-  const auto loaded = [&](int64_t i, int64_t j) SSG_INLINE_LAMBDA {
-    Strip<T> value = load(from[0] + i * step_h[0] + j * step_w[0]).times(weight[0]);
-    if constexpr (Sources == 2) value.multiply_add(weight[1], load(from[1] + i * step_h[1] + j * step_w[1]));
-    return value;
-  };
-  if (takes_entries) {
-    fill_map(map, 0, 0, loaded);
-    for (int64_t i = 0; i < plan_.in_h; ++i)
-      take<T>(plan_.w_taps, plan_.out_w, map + i * row_stride_, nullptr, addend + i * plan_.out_w * strip);
-    if (plan_.pairs_h + plan_.pairs_w > 0)
-      fill_map(map, plan_.pairs_h, plan_.pairs_w, [&](int64_t i, int64_t j) SSG_INLINE_LAMBDA {
-        return Strip<T>::load(map + i * row_stride_ + j * strip);
-      });
-  } else {
-    fill_map(map, plan_.pairs_h, plan_.pairs_w, loaded);
+  const bool takes_entries = plan_.has_addend() && plan_.lifted == 0;
+  const int64_t pairs_h = takes_entries ? 0 : plan_.pairs_h;
+  const int64_t pairs_w = takes_entries ? 0 : plan_.pairs_w;
+  const int64_t strips = strips_;
+  const int64_t full = full_;
+  const auto bytes = static_cast<size_t>(partial_) * sizeof(S);
+  T* map = map_;
+  const int64_t map_step = strip_stride_;
+  const S* from[kPrevious];
+  for (int s = 0; s < kPrevious; ++s) from[s] = previous_[s];
+  for (int64_t g = 0; g < strips; ++g, map += map_step) {
+    const bool is_full = g < full;
+    const auto load = [&](const S* logits) SSG_INLINE_LAMBDA {
+      if (__builtin_expect(is_full, 1)) return Convert<T, S>::load(logits);
+      alignas(64) S padded[strip] = {};
+      std::memcpy(padded, logits, bytes);
+      return Convert<T, S>::load(padded);
+    };
+    fill_map(map, pairs_h, pairs_w, [&](int64_t i, int64_t j) SSG_INLINE_LAMBDA {
+      Strip<T> value = load(from[0] + i * step_h[0] + j * step_w[0]).times(weight[0]);
+      if constexpr (kPrevious == 2) value.multiply_add(weight[1], load(from[1] + i * step_h[1] + j * step_w[1]));
+      return value;
+    });
+    for (int s = 0; s < kPrevious; ++s) from[s] += strip;
+    if (takes_entries) take_entries(map);
+    if (plan_.lifted > 0) lift(map, map + map_size_);
+    if (!plan_.groups.empty()) to_spectrum(map);
   }
-  if (plan_.lifted > 0) lift(map, addend);
-  if (!plan_.groups.empty()) to_spectrum(map);
+}
+
+template <class T, class S, int Sources>
+inline void Task<T, S, Sources>::take_entries(T* map) {
+  const int64_t length = plan_.out_w * strip;
+  for (int64_t i = 0; i < plan_.in_h; ++i)
+    take<T>(plan_.w_taps, plan_.out_w, map + i * row_stride_, nullptr, map + map_size_ + i * length);
+  if (plan_.pairs_h + plan_.pairs_w == 0) return;
+  const int64_t row_stride = row_stride_;
+  fill_map(map, plan_.pairs_h, plan_.pairs_w,
+           [&](int64_t i, int64_t j) SSG_INLINE_LAMBDA { return Strip<T>::load(map + i * row_stride + j * strip); });
 }
 
 template <class T, class S, int Sources>

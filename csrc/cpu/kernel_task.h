@@ -14,7 +14,7 @@
 namespace ssg::cpu::SSG_NAMESPACE {
 
 // Outputs above this go past the cache: they would evict the logits that are still to be read.
-constexpr int64_t kStreamBytes = int64_t{4} << 20;
+constexpr int64_t kStreamBytes = int64_t{2} << 20;
 
 // Sources: how many current logits there are, 0 (the prior's part alone), 1, or 2 (conditional and unconditional).
 template <class T, class S, int Sources>
@@ -85,7 +85,7 @@ class Task {
         expect(batch, next);
       else if (following >= 0)
         expect(batch_of(following), column_of(following));
-      for (int64_t g = 0; g < strips_; ++g) prepare(g);
+      prepare();
       for (int64_t group = first; group < last; ++group) {
         prefetch_previous(group - first, last - first);
         write_group(group, group + 1 < last ? group + 1 : -1);
@@ -120,8 +120,9 @@ class Task {
   static constexpr int64_t kColumns = Layout::kColumns;
   template <class Get>
   SSG_INLINE void fill_map(T* map, int64_t pairs_h, int64_t pairs_w, const Get& get) const;
-  // Loads the coarse map of strip g and makes of it what the rows need.
-  void prepare(int64_t g);
+  // Loads the coarse map of each strip and makes of it what the rows need.
+  void prepare();
+  void take_entries(T* map);
   void lift(T* map, T* addend);
   void to_spectrum(T* map);
   static SSG_INLINE void prefetch(const S* from, int64_t bytes) {
