@@ -36,9 +36,7 @@ def triton_candidates(case: Case, target: str) -> Iterator[Candidate]:
 
     card, sides = targets.named(target), ((case.size,) * 2, (case.prev_size,) * 2)
     step = plan.Step(*sides, case.batch, case.vocabulary, case.dtype.itemsize, case.halves)
-    predicted = [
-        (plan.estimate(each, step, card).seconds * 1e6, each) for each in plan.candidates(step, card)
-    ]
+    predicted = [(plan.estimate(each, step, card).rank * 1e6, each) for each in plan.candidates(step, card)]
     for seconds, each in sorted(predicted, key=lambda pair: pair[0]):
         name = f"{each.form} {each.block_m}x{each.block_v}, {each.warps} warps"
         yield name, seconds, lambda each=each: counted.count_triton(case, target, each)
