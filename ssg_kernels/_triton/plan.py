@@ -326,17 +326,14 @@ def _separable(step: Step, target: Target) -> Iterator[LaunchPlan]:
     # The inner length of both products, block_k and terms * block_j, must be at least 16.
     terms = 1 << (step.terms - 1).bit_length()
     block_j = 16 if terms == 1 else 8
-    tiles = [(16, 8, 4)]
-    # Rows of 16 columns fill the sectors of half types. With 64 points, their accumulators need the registers of eight
-    # warps, which only narrow products can share.
-    if not target.is_amd and (block_c <= 32 or not target.has_warp_groups):
-        tiles.append((32 if block_c <= 32 else 16, 16, 4 if target.has_warp_groups else 8))
-    for block_k, block_v, warps in tiles:
+    # Rows of 16 columns fill the sectors of half types. With 64 points, their accumulators would take all registers.
+    tiles = [(16, 8), (32, 16)] if block_c <= 32 and not target.is_amd else [(16, 8)]
+    for block_k, block_v in tiles:
         programs = _programs(step, _up(h, block_m) * -(-w // block_c), block_m, block_v)
         yield LaunchPlan(
             "separable",
             target.precision,
-            warps,
+            4,
             1,
             programs,
             block_m,
