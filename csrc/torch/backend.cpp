@@ -75,7 +75,7 @@ bool serves(StableIValue first) {
 
 bool fall_back(const std::string& op, const std::string& overload, StableIValue* stack) {
   if (!python_takes_the_rest) return false;
-  const std::string twin = "ssg::_fallback_" + op.substr(op[0] == '_' ? 1 : 0);
+  const std::string twin = SSG_NAMESPACE "::_fallback_" + op.substr(op[0] == '_' ? 1 : 0);
   // The twin takes the arguments over and returns (result, problem). It never raises, since the text would be lost
   // here.
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(twin.c_str(), overload.c_str(), stack, TORCH_ABI_VERSION));

@@ -30,6 +30,9 @@ def main(given: dict[str, Any], command: Sequence[str]) -> int:
     except EvaluateError as reason:
         _say(str(reason))
         return 2
+    except OSError as reason:
+        _say(f"{reason}. The finished chunks are kept: run the same command again")
+        return 2
     except ImportError as missing:
         _say(f"{missing}; pip install 'ssg-kernels[evaluate]' brings what it needs")
         return 2

@@ -140,7 +140,7 @@ def check(metrics: Sequence[str], count: int) -> dict[str, str]:
                 raise EvaluateError(
                     f"precision and recall need prdc or torch-fidelity ({reason}): pip install 'ssg-kernels[evaluate]'"
                 ) from reason
-            library = f"prdc, {NEIGHBOURS} neighbours, the first {min(count, PRDC_LIMIT)} images of each side"
+            library = f"prdc, {NEIGHBOURS} neighbours, at most {PRDC_LIMIT} images of each side"
         by |= {name: library for name in ("precision", "recall") if name in metrics}
     return by
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zipfile
@@ -83,8 +84,11 @@ def _statistics(path: Path, mean: np.ndarray, covariance: np.ndarray) -> Statist
 
 
 def _npz(path: Path) -> Iterator[Tensor]:
-    with np.load(path) as file:
-        images = file["arr_0"]
+    try:
+        with np.load(path) as file:
+            images = file["arr_0"]
+    except (OSError, ValueError, zipfile.BadZipFile) as reason:
+        raise EvaluateError(f"--reference {path}: arr_0 cannot be read: {reason}") from reason
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
         raise EvaluateError(
             f"--reference {path}: arr_0 must be images (N, H, W, 3), uint8, got {images.shape}, {images.dtype}"
@@ -133,11 +137,8 @@ def _cached(path: Path, network: Network, batches: Iterator[Tensor]) -> np.ndarr
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         pass
     found = _all_features(batches, network)
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError, EvaluateError):  # The cache only saves time.
         write(kept, lambda file: np.savez(file, features=found, probe=probe["features"]))
-    except (OSError, EvaluateError):
-        pass  # The cache only saves time.
     return found
 
 

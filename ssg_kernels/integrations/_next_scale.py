@@ -67,7 +67,7 @@ class NextScale(GuidedCall):
 
     def begin(self, ssgs: Sequence[SSG]) -> None:
         self.ssgs, self.due, self.drawn = ssgs, [], []
-        self.made = self.sampled = self.foreign = 0
+        self.made = self.sampled = self.foreign = self.missed = 0
 
     def sizes(self) -> Sequence[Any]:
         """The scales of this call."""
@@ -93,6 +93,7 @@ class NextScale(GuidedCall):
 
     def make(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         # What the maker itself samples is not of this scale.
+        self.missed += bool(self.due)
         self.due, self.drawn = [], []
         logits = maker(*args, **kwargs)
         self.made += 1
@@ -112,6 +113,7 @@ class NextScale(GuidedCall):
         # In place, since the sampling method may read the logits again.
         if self.due:
             ssg = self.due.pop(0)
+            self.skip_to(ssg, self.merged(logits))
             grid = self.whole(self.merged(logits), ssg)
             self.drawn.append(Drawn(copy.copy(ssg), grid[:, 0].clone()))
             ssg(grid, out=grid)
@@ -135,6 +137,13 @@ class NextScale(GuidedCall):
                     break
         return fits
 
+    def skip_to(self, ssg: SSG, grid: Tensor) -> None:
+        """Leave out the scales before the one with as many tokens as this grid, as a sampler does that skips some."""
+        generation, tokens = ssg.generation, grid.shape[1]
+        if tokens > generation.tokens and tokens in [due.tokens for due in generation.grids[ssg.step :]]:
+            while generation.tokens != tokens:
+                ssg.skip()
+
     def whole(self, grid: Tensor, ssg: SSG) -> Tensor:
         """All logits of the scale, where the sampler is handed a part of the batch or of the positions, a view."""
         tokens, batches = ssg.generation.tokens, (self.rows, self.rows // 2)
@@ -156,11 +165,17 @@ class NextScale(GuidedCall):
     def problem(self) -> str | None:
         # A first scale that nothing followed is a generation that stopped there.
         is_one = len(self.ssgs[0].sizes) == 1 or (self.made <= 1 and self.guided and not self.foreign)
-        if is_one or self.guided > len(self.ssgs):
+        missed = self.missed + bool(self.due)
+        if is_one or (self.guided > len(self.ssgs) and not missed):
             return None
+        unguided = (
+            f"ran unguided at {missed} of {self.made} scales"
+            if self.guided > len(self.ssgs)
+            else "ran unguided"
+        )
         then = f", and {self.sampler} should sample them (calls: {self.sampled})" if self.sampler else ""
         return (
-            f"{type(self.model).__name__}.{self.method} ran unguided: "
+            f"{type(self.model).__name__}.{self.method} {unguided}: "
             f"{self.maker} should make the logits of each scale (calls: {self.made}){then}. "
             "Pass method= to `attach` if this model samples through another method"
         )
@@ -169,6 +184,7 @@ class NextScale(GuidedCall):
         logits = maker(*args, **kwargs)
         self.made, self.guided = self.made + 1, self.guided + 1
         grid, (ssg, *_) = self.halves(logits), self.ssgs
+        self.skip_to(ssg, grid)
         # cfg may stop half-way, and with it the unconditional half.
         ssg.generation.keep_rows(len(grid))
         ssg(grid, out=grid)
@@ -176,6 +192,7 @@ class NextScale(GuidedCall):
 
     def shift_halves(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Add to both halves what guidance adds to the merged logits. cfg hands it on, since its weights sum to 1."""
+        self.missed += bool(self.due)
         self.due = []
         logits = maker(*args, **kwargs)
         self.made += 1

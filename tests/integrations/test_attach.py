@@ -8,20 +8,24 @@ import re
 from typing import Any
 
 import pytest
-from support import standins, var_kin
+from support import infinity_kin, standins, var_kin
 
 from ssg_kernels.integrations import (
     aar,
     code,
+    grn,
     hart,
     hmar,
     infinity,
+    infinitystar,
     lsrs,
     mvar,
     sar3d,
     skipvar,
     switti,
+    tokenflow,
     var,
+    vargpt,
     vq_diffusion,
 )
 
@@ -32,7 +36,10 @@ def refusal(attach: Any, model: Any, **options: Any) -> str:
     return str(caught.value)
 
 
-MODULES = (var, hart, infinity, switti, hmar, vq_diffusion, mvar, aar, sar3d, lsrs, skipvar, code)
+MODULES = (
+    *(var, hart, infinity, switti, hmar, vq_diffusion, mvar, aar, sar3d, lsrs, skipvar, code),
+    *(infinitystar, vargpt, tokenflow, grn),
+)
 COMMITS = {
     "var": "FoundationVision/VAR at 78b9539",
     "hart": "mit-han-lab/hart at e28a41f",
@@ -46,6 +53,10 @@ COMMITS = {
     "lsrs": "dt-3t/LSRS at 22c26fe",
     "skipvar": "fakerone-li/SkipVAR at 607be0e",
     "code": "czg1225/CoDe at bfb204d",
+    "infinitystar": "FoundationVision/InfinityStar at 0446330",
+    "vargpt": "VARGPT-family/VARGPT-v1.1 at 8c67c26",
+    "tokenflow": "ByteFlow-AI/TokenFlow at 9812da0",
+    "grn": "MGenAI/GRN at 2a3353d",
 }
 FIRST_MISSING = {
     "var": "autoregressive_infer_cfg",
@@ -60,6 +71,10 @@ FIRST_MISSING = {
     "lsrs": "autoregressive_infer_cfg_lsrs",
     "skipvar": "autoregressive_infer_cfg_SkipVAR",
     "code": "autoregressive_infer_cfg_draft",
+    "infinitystar": "get_logits_during_infer",
+    "vargpt": "autoregressive_infer_cfg",
+    "tokenflow": "autoregressive_infer_cfg",
+    "grn": "get_logits_during_infer",
 }
 
 
@@ -131,7 +146,8 @@ def any_model(module: Any) -> Any:
     if module is switti:
         return standins.SwittiPipeline(standins.NextScale())
     name = module.__name__.rpartition(".")[2]
-    return var_kin.MODELS[name]() if name in var_kin.MODELS else getattr(standins, name.title())()
+    kin = {**var_kin.MODELS, **infinity_kin.MODELS}
+    return kin[name]() if name in kin else getattr(standins, name.title())()
 
 
 @pytest.mark.parametrize("module", MODULES, ids=list(COMMITS))

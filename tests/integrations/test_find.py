@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import derived, standins, var_kin
+from support import derived, infinity_kin, standins, var_kin
 
 import ssg_kernels
 from ssg_kernels.integrations import Integration, NextScale, hart, var
@@ -28,7 +28,7 @@ MODELS: dict[str, tuple[str, Any]] = {
     "hmar": ("hmar", standins.Hmar),
     "vq_diffusion": ("vq_diffusion", standins.Dalle),
     "sar3d-text": ("sar3d", var_kin.Sar3dText),
-    **{name: (name, kind) for name, kind in var_kin.MODELS.items()},
+    **{name: (name, kind) for name, kind in {**var_kin.MODELS, **infinity_kin.MODELS}.items()},
 }
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from support import infinity_kin
-from support.generation_checks import CHECKS, Sampler, guided_scales, run
+from support.generation_checks import CHECKS, Sampler, check_guided, guided_scales, run
 from torch import Tensor
 
-from ssg_kernels.integrations import infinitystar
+from ssg_kernels.integrations import GuidanceWarning, infinitystar
 
 CLIP = ((1, 1), (2, 2), (2, 3), (4, 5))
 
@@ -70,10 +70,14 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {
 }
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_infinitystar(name: str, check: Callable[..., None]) -> None:
-    check(SAMPLERS[name])
+def test_infinitystar(name: str) -> None:
+    check_guided(SAMPLERS[name])
+
+
+@pytest.mark.parametrize("check", CHECKS[1:], ids=lambda check: check.__name__)
+def test_infinitystar_in_threads_and_copies(check: Callable[..., None]) -> None:
+    check(SAMPLERS["video-apg"])
 
 
 @pytest.mark.parametrize("apg", [False, True])
@@ -91,4 +95,34 @@ def test_none_of_its_scales_need_cfg() -> None:
     cfgs: Any = (1.0,) * 4
     sampler = an_infinitystar(cfgs=cfgs)
     assert run(sampler, beta=0.75)[1][0].raw.shape[0] == sampler.batch
-    CHECKS[0](lambda: sampler)
+    check_guided(lambda: sampler)
+
+
+def test_a_loop_that_makes_its_logits_otherwise_is_told() -> None:
+    sampler = an_infinitystar()
+    other = infinity_kin.Infinitystar(seed=1)
+    # Its loop is the other model's, and so are the logits.
+    sampler.model.loop = other.loop
+    with (
+        pytest.warns(
+            GuidanceWarning,
+            match=r"get_logits_during_infer should make the logits of each scale \(calls: 0\)\. ",
+        ),
+        infinitystar.attach(sampler.model, 0.75),
+    ):
+        sampler.generate(sampler.model, 2, 0)
+
+
+def test_either_loop_is_expected() -> None:
+    sampler = an_infinitystar()
+    assert infinitystar.attach(sampler.model, 0.5).methods == (
+        "ar_infer_infinity_elegant",
+        "ar_infer_infinity_star_interact",
+    )
+    with (
+        pytest.warns(
+            GuidanceWarning, match="ar_infer_infinity_elegant or .*ar_infer_infinity_star_interact was not"
+        ),
+        infinitystar.attach(sampler.model, 0.5),
+    ):
+        pass

@@ -86,7 +86,8 @@ def test_the_integrations_import_nothing_of_upstream() -> None:
         "assert added == {'ssg_kernels'}, added\n"
         "print(*(name for name in integrations.__all__ if hasattr(getattr(integrations, name), 'attach')))\n"
     )
-    modules = "aar code hart hmar infinity lsrs mvar sar3d skipvar switti var vq_diffusion"
+    modules = "aar code grn hart hmar infinity infinitystar lsrs mvar "
+    modules += "sar3d skipvar switti tokenflow var vargpt vq_diffusion"
     assert done.stdout.split() == modules.split(), done.stderr
 
 

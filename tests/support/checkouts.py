@@ -13,6 +13,7 @@ import threading
 import types
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import machinery
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ def empty(*names: str) -> dict[str, types.ModuleType]:
     for name in names:
         module = modules[name] = Empty(name)
         module.__path__ = []
+        # Others ask whether there is such a package.
+        module.__spec__ = machinery.ModuleSpec(name, None)
         parent, _, child = name.rpartition(".")
         if parent in modules:
             setattr(modules[parent], child, module)

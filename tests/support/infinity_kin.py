@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -195,3 +195,11 @@ class Vargpt(nn.Module):
             chosen.append(bits)
             state = gen.advance(state, 2.0 * bits - 1.0)
         return torch.cat(chosen, 1)
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "grn": Grn,
+    "infinitystar": Infinitystar,
+    "tokenflow": Tokenflow,
+    "vargpt": Vargpt,
+}
