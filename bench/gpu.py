@@ -26,6 +26,7 @@ from ssg_kernels import SSG
 from ssg_kernels._torch import backends
 
 from . import check, machine, recordings, report, summary
+from .baselines import Contender
 from .cases import BETA, DTYPES, VAR_256, Case, make_inputs, square
 from .gpu_contenders import CONTENDERS
 from .machine import forced_backend
@@ -53,8 +54,17 @@ def backends_of(device: torch.device) -> tuple[str, ...]:
     return ("cuda", "triton") if device.type == "cuda" else ("cpu",)
 
 
+def backend_of(contender: Contender) -> str | None:
+    """Whose kernels a contender of ours runs; None for the others."""
+    return contender.name.removeprefix("ours_") if contender.family == "ours" else None
+
+
 def run_case(
-    case: Case, dtype: torch.dtype, device: torch.device, budget: Budget, compile_too: bool
+    case: Case,
+    dtype: torch.dtype,
+    device: torch.device,
+    budget: Budget,
+    contenders: Sequence[Contender],
 ) -> dict[str, Any]:
     """Judges every contender of a case and times it cold and hot. Returns one result of the JSON."""
     cache = machine.cache_bytes(device)
@@ -69,14 +79,10 @@ def run_case(
     hot: dict[str, Recording] = {}
     with torch.inference_mode():
         want = check.expected(case, *first)
-        for contender in CONTENDERS:
-            backend = contender.name.removeprefix("ours_") if contender.family == "ours" else None
-            if (
-                not contender.applies(case, dtype)
-                or (contender.compiled and not compile_too)
-                or (backend is not None and backend not in backends_of(device))
-            ):
+        for contender in contenders:
+            if not contender.applies(case, dtype):
                 continue
+            backend = backend_of(contender)
             row: dict[str, Any] = {"name": contender.name, "family": contender.family}
             rows.append(row)
             reason = backends.unavailable(backend, device) if backend else None
@@ -110,7 +116,7 @@ def run_case(
         del want
         timings = recordings.measure(cold, device, budget)
         hot_timings = recordings.measure(hot, device, budget)
-    if compile_too:
+    if any(contender.compiled for contender in contenders):
         torch.compiler.reset()
     for row in rows:
         if row["name"] in timings:
@@ -129,12 +135,14 @@ def run_case(
     }
 
 
-def whole_image(dtype: torch.dtype, device: torch.device, budget: Budget) -> list[dict[str, Any]]:
+def whole_image(
+    dtype: torch.dtype, device: torch.device, budget: Budget, of: Sequence[str]
+) -> list[dict[str, Any]]:
     """Times an image: all ten scales of VAR-256 at B = 1 in one graph, once by the operators and once by `SSG`."""
     logits = [torch.randn(1, n * n, 4096, device=device).to(dtype) for n in VAR_256]
     beta = torch.tensor(BETA, device=device)
     rows = []
-    for backend in backends_of(device):
+    for backend in of:
         if backends.unavailable(backend, device) is not None:
             continue
         betas = [torch.tensor(BETA * (1 - k / len(VAR_256)), device=device) for k in range(len(VAR_256))]
@@ -165,6 +173,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="case names (default: all)")
     parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
     parser.add_argument(
+        "--backends", nargs="+", metavar="NAME", help="our backends to time (default: all of the device)"
+    )
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        metavar="NAME",
+        help="time only these contenders beside our own (default: all)",
+    )
+    parser.add_argument(
         "--no-compile", action="store_true", help="leave out the contenders under torch.compile"
     )
     parser.add_argument(
@@ -177,7 +194,24 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in arguments.cases or []:
         if name not in names:
             parser.error(f"no case {name!r}; there are {', '.join(names)}")
+    arguments.backends = arguments.backends or backends_of(torch.device(arguments.device))
+    others = [contender.name for contender in CONTENDERS]
+    for name in arguments.contenders or []:
+        if name not in others:
+            parser.error(f"no contender {name!r}; there are {', '.join(others)}")
     return arguments
+
+
+def _chosen(arguments: argparse.Namespace) -> list[Contender]:
+    def is_wanted(contender: Contender) -> bool:
+        backend = backend_of(contender)
+        if backend is not None:
+            return backend in arguments.backends
+        if contender.compiled and arguments.no_compile:
+            return False
+        return arguments.contenders is None or contender.name in arguments.contenders
+
+    return [contender for contender in CONTENDERS if is_wanted(contender)]
 
 
 @contextmanager
@@ -195,13 +229,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 if each of our backends was exact on every case or is unavailable here, else 1."""
     arguments = _arguments(argv)
     device = torch.device(arguments.device)
+    contenders = _chosen(arguments)
     budget = Budget(seconds=arguments.budget, warmup=min(0.05, arguments.budget), max_samples=200)
     document: dict[str, Any] = {
         "format": 1,
         "run": {"date": machine.now(), **machine.commit(), "budget_s": budget.seconds},
         "machine": {**machine.machine(), **machine.accelerator(device)},
         "versions": machine.versions(),
-        "contenders": {contender.name: contender.describe for contender in CONTENDERS},
+        "contenders": {contender.name: contender.describe for contender in contenders},
         "results": [],
         "whole_image": [],
     }
@@ -213,14 +248,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     with default_device(device):
         for case, dtype in tqdm(work, unit="case", dynamic_ncols=True):
-            result = run_case(case, DTYPES[dtype], device, budget, not arguments.no_compile)
+            result = run_case(case, DTYPES[dtype], device, budget, contenders)
             document["results"].append(result)
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
             tqdm.write(f"\n{result['case']['label']}, {dtype} ({result['bytes'] / 1e6:.2f} MB)")
             tqdm.write("\n".join(report.contenders_table(result)))
         for dtype in arguments.dtypes:
-            document["whole_image"] += whole_image(DTYPES[dtype], device, budget)
+            document["whole_image"] += whole_image(DTYPES[dtype], device, budget, arguments.backends)
     arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print("\n".join(report.summary_table(document)))
     for row in document["whole_image"]:

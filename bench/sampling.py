@@ -1,8 +1,8 @@
 """``python -m bench.sampling``: times the way from a model's logits to its tokens, per scale and per image.
 
 "upstream" is what the models' own samplers run, without guidance by the previous scale: classifier-free guidance op by
-op; top-k and top-p by masks, sort, softmax and cumsum; and a multinomial. "ours" is `ssg_kernels.GuidedSampler`, with
-guidance.
+op; top-k and top-p by masks, sort, softmax and cumsum; and a multinomial. "guidance" is what `attach` adds to that: the
+step of an `SSG` on logits that cfg has merged. "ours" is `ssg_kernels.GuidedSampler`, with guidance, instead of it all.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ssg_kernels import GuidedSampler, reference
+from ssg_kernels import SSG, GuidedSampler, reference
+from ssg_kernels._grids import Grid, Size, grids_of
 
 from . import machine, recordings, report
 from .__main__ import write
@@ -34,6 +36,7 @@ GRAPH_CALLS = 4  # on a GPU, one graph holds this many calls of a step
 VAR_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 PIXELS_1024 = (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
 INFINITY_1M = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
+AUDIO = (1, 2, 4, 6, 9, 12, 16, 20, 25, 31, 37, 43, 50, 58, 66, 75)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Model:
     """How a model samples by default: strength t of cfg, filters and temperature of each scale."""
 
     name: str
-    sizes: tuple[int, ...]
+    sizes: tuple[Size, ...]
     cfgs: tuple[float | None, ...]  # None where the logits have no unconditional half
     top_ks: tuple[int, ...]
     top_p: float = 0.0
@@ -49,6 +52,10 @@ class Model:
     vocabulary: int = 4096
     classes: int | None = None
     dtype: str = "float32"
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        return grids_of(self.sizes)
 
 
 def ramp(cfg: float, count: int) -> tuple[float, ...]:
@@ -62,6 +69,8 @@ MODELS = (
     Model("HART", PIXELS_1024, (*ramp(4.5, 14)[:-1], 4.5 * 12 / 13), (600,) * 7 + (300,) * 7),
     Model("Infinity-2B", INFINITY_1M, (2.0,) * 13, (2,) * 13, 0.97, 0.5, vocabulary=64, classes=2),
     Model("Switti", PIXELS_1024, (*ramp(6.0, 14)[:10], *(None,) * 4), (400,) * 14, 0.95, dtype="bfloat16"),
+    Model("SAR3D", tuple((3, n, n) for n in VAR_256), ramp(4.0, 10), (10,) * 10, 0.5, vocabulary=16384),
+    Model("AAR", tuple((n,) for n in AUDIO), ramp(4.0, 16), (200,) * 16, 0.95, vocabulary=1024),
 )
 
 
@@ -127,12 +136,30 @@ def ours(model: Model, k: int) -> Callable[..., Tensor]:
     return step
 
 
+def guidance(model: Model, k: int) -> Callable[[Tensor, Tensor], Tensor]:
+    ssg = SSG(model.sizes, BETA)
+    out: Tensor | None = None
+
+    def step(logits: Tensor, prev_logits: Tensor) -> Tensor:
+        nonlocal out
+        # One half, as cfg would have merged the two. `attach` writes in place; here the inputs stay as they are.
+        halves = 1 if model.cfgs[k] is None else 2
+        merged, prev = logits.chunk(halves)[0], prev_logits.chunk(halves)[0]
+        out = torch.empty_like(merged) if out is None else out
+        ssg.reset()
+        if k:
+            ssg.generation.remember(prev, None, k - 1)
+        return ssg(merged, out=out)
+
+    return step
+
+
 def make_inputs(
     model: Model, k: int, batch: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(k)
     rows = batch if model.cfgs[k] is None else 2 * batch
-    counts = (model.sizes[k] ** 2, model.sizes[max(k - 1, 0)] ** 2)
+    counts = (model.grids[k].tokens, model.grids[max(k - 1, 0)].tokens)
     logits, prev_logits = (
         (4 * torch.randn(rows, count, model.vocabulary, generator=generator)).to(device, DTYPES[model.dtype])
         for count in counts
@@ -142,16 +169,11 @@ def make_inputs(
 
 def verdict(model: Model, k: int, logits: Tensor, prev_logits: Tensor) -> str:
     """Checks some tokens of one sample: "exact" if ours draws what the reference draws from the guided logits."""
-    from ssg_kernels import guided_logits, guided_logits_cfg
-
-    n, prev_n, cfg = model.sizes[k], model.sizes[max(k - 1, 0)], model.cfgs[k]
-    beta = BETA * (1 - k / len(model.sizes)) if k else 0.0
-    sizes = ((n, n), (prev_n, prev_n))
-    if cfg is None:
-        guided = guided_logits(logits, prev_logits, *sizes, beta)
-    else:
-        prev_cfg = model.cfgs[max(k - 1, 0)] or 0.0
-        guided = guided_logits_cfg(logits, prev_logits, *sizes, beta, cfg, prev_cfg)
+    cfg, ssg = model.cfgs[k], SSG(model.sizes, BETA)
+    if k:
+        prev_cfg = None if cfg is None else model.cfgs[k - 1] or 0.0
+        ssg.generation.remember(prev_logits, prev_cfg, k - 1)
+    guided = ssg(logits, cfg)
     rows = choices(guided, model)
     uniform = torch.rand(rows.shape[:2], generator=torch.Generator().manual_seed(k)).to(rows.device)
     some = slice(CHECKED_TOKENS)
@@ -169,11 +191,13 @@ def run_scale(model: Model, k: int, batch: int, budget: Budget, device: torch.de
     steps: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "upstream": upstream(model, k),
         "ours": ours(model, k),
+        "guidance": guidance(model, k),
     }
     with torch.inference_mode():
         rows: dict[str, dict[str, Any]] = {
             "upstream": {"verdict": "not checked"},
             "ours": {"verdict": verdict(model, k, *inputs)},
+            "guidance": {"verdict": "not checked"},
         }
         if rows["ours"]["verdict"] == "wrong":
             del steps["ours"]
@@ -189,7 +213,8 @@ def run_scale(model: Model, k: int, batch: int, budget: Budget, device: torch.de
     return {
         "model": model.name,
         "scale": k + 1,
-        "size": [model.sizes[k]] * 2,
+        "size": list(model.grids[k].size),
+        "frames": model.grids[k].frames,
         "batch": batch,
         "vocab": model.vocabulary,
         "dtype": model.dtype,
@@ -207,24 +232,27 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
     """The table of one model. Each scale has both times, their ratio, and its share of an image's upstream time."""
     first = results[0]
     medians = [{c["name"]: c.get("median_us") for c in result["contenders"]} for result in results]
-    whole = {name: sum(m[name] or 0.0 for m in medians) for name in ("upstream", "ours")}
+    whole = {name: sum(m[name] or 0.0 for m in medians) for name in ("upstream", "ours", "guidance")}
     lines = [
         f"{first['model']}, B = {first['batch']}, V = {first['vocab']}, {first['dtype']}",
-        f"{'scale':>8} {'upstream':>10} {'ours, guided':>13} {'ours/upstream':>14} {'of the image':>13}",
+        f"{'scale':>8} {'upstream':>10} {'ours, guided':>13} {'ours/upstream':>14} {'guidance/upstream':>18} "
+        f"{'of the image':>13}",
     ]
     for result, m in zip(results, medians, strict=True):
-        n = result["size"][0]
+        grid = "x".join(map(str, [*[result["frames"]][result["frames"] == 1 :], *result["size"]]))
         share = m["upstream"] / whole["upstream"]
         mine = "wrong" if m["ours"] is None else report.format_time(m["ours"])
         ratio = "" if m["ours"] is None else f"{m['ours'] / m['upstream']:.3f}"
         lines.append(
-            f"{f'{n}x{n}':>8} {report.format_time(m['upstream']):>10} {mine:>13} {ratio:>14} {share:>13.1%}"
+            f"{grid:>8} {report.format_time(m['upstream']):>10} {mine:>13} {ratio:>14} "
+            f"{m['guidance'] / m['upstream']:>18.3f} {share:>13.1%}"
         )
     if all(m["ours"] is not None for m in medians):
         times = (report.format_time(whole[name]) for name in ("upstream", "ours"))
         upstream_time, ours_time = times
         ratio = f"{whole['ours'] / whole['upstream']:.3f}"
-        lines.append(f"{'image':>8} {upstream_time:>10} {ours_time:>13} {ratio:>14} {1:>13.1%}")
+        added = f"{whole['guidance'] / whole['upstream']:.3f}"
+        lines.append(f"{'image':>8} {upstream_time:>10} {ours_time:>13} {ratio:>14} {added:>18} {1:>13.1%}")
     return lines
 
 
@@ -241,19 +269,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--device", default="cpu", help='"cuda" times CUDA graphs; SSG_KERNELS_BACKEND picks our backend'
     )
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="count the processor time of this process, on a busy machine (with --threads 1)",
+    )
     parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own choice)")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="JSON file of the results")
     arguments = parser.parse_args(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    budget = Budget(seconds=arguments.budget, warmup=min(Budget.warmup, arguments.budget), min_samples=3)
+    budget = Budget(
+        seconds=arguments.budget,
+        warmup=min(Budget.warmup, arguments.budget),
+        min_samples=3,
+        clock=time.process_time_ns if arguments.cpu_time else time.perf_counter_ns,
+    )
     device = torch.device(arguments.device)
     if device.type == "cpu" and not machine.kernel_in_use():
         print('The compiled kernel is not in use: "ours" is the reference.', file=sys.stderr)
     results: list[dict[str, Any]] = []
     document: dict[str, Any] = {
         "format": 1,
-        "run": {"date": machine.now(), **machine.commit(), "budget_s": budget.seconds, "min_samples": 3},
+        "run": {
+            "date": machine.now(),
+            **machine.commit(),
+            "budget_s": budget.seconds,
+            "min_samples": 3,
+            "clock": budget.clock.__name__,
+        },
         "machine": {**machine.machine(), **machine.accelerator(device)},
         "backend": os.environ.get("SSG_KERNELS_BACKEND"),
         "versions": machine.versions(),

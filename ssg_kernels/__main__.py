@@ -1,8 +1,9 @@
-"""`python -m ssg_kernels info`, `... demo`, `... evaluate` and `... tour`."""
+"""`python -m ssg_kernels info`, `... selftest`, `... demo`, `... evaluate` and `... tour`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,8 +33,13 @@ def _grid(text: str) -> tuple[int, int]:
     return h, w
 
 
-def _plan_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _info_arguments(parser: argparse.ArgumentParser) -> None:
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="the same facts for programs")
+    forms.add_argument(
+        "--cmake-dir", action="store_true", help="the folder for find_package(ssg_kernels CONFIG) in C++"
+    )
+    forms.add_argument(
         "--plan",
         nargs=2,
         type=_grid,
@@ -94,14 +100,21 @@ def _tour_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ssg_kernels", allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info | demo | evaluate | tour")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="info | selftest | demo | evaluate | tour"
+    )
     facts = commands.add_parser(
         "info",
         help="versions, and which backends are usable here; or how a step is planned",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    _plan_arguments(facts)
+    _info_arguments(facts)
+    commands.add_parser(
+        "selftest",
+        help="compares every usable backend with the reference, in less than a minute",
+        allow_abbrev=False,
+    )
     pictures = commands.add_parser(
         "demo",
         help="images of the embedded model, with and without SSG and cfg",
@@ -140,9 +153,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _info(arguments: dict[str, Any]) -> int:
-    sizes = arguments.pop("plan")
+    sizes, as_json, cmake_dir = (arguments.pop(name) for name in ("plan", "json", "cmake_dir"))
+    if cmake_dir:
+        folder = info.cmake_folder()
+        print(
+            folder or "info --cmake-dir: the pure-Python package has no library",
+            file=None if folder else sys.stderr,
+        )
+        return 0 if folder else 2
     if sizes is None:
-        print(info.report())
+        print(json.dumps(info.facts(), indent=2) if as_json else info.report())
         return 0
     try:
         print(info.plan_report(info.PlanRequest(*sizes, **arguments)))
@@ -150,6 +170,12 @@ def _info(arguments: dict[str, Any]) -> int:
         print(f"info --plan: {reason}", file=sys.stderr)
         return 2
     return 0
+
+
+def _selftest(_: dict[str, Any]) -> int:
+    from ssg_kernels import selftest
+
+    return selftest.run()
 
 
 def _tour(arguments: dict[str, Any]) -> int:
@@ -178,7 +204,13 @@ def _evaluate(arguments: dict[str, Any]) -> int:
     return command.main(arguments, sys.argv)
 
 
-_COMMANDS = {"demo": _demo, "evaluate": _evaluate, "info": _info, "tour": _tour}
+_COMMANDS = {
+    "demo": _demo,
+    "evaluate": _evaluate,
+    "info": _info,
+    "selftest": _selftest,
+    "tour": _tour,
+}
 _STATUS_OF_A_CLOSED_PIPE = 128 + 13  # as a shell reports a process that SIGPIPE ended
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import torch
 
+from ssg_kernels._torch.schema import STRENGTHS as STRENGTHS
+
 # Each prior as a sum of separable terms, docs/method.md: the sign of the term, and the factor that it has along both
 # axes. U interpolates, B copies the coarse spectrum, G is the interpolated signal's low band.
 PRIOR_TERMS = {
@@ -19,12 +21,6 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # What the tensor of a strength may be.
 STRENGTH_DTYPES = (*DTYPES, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
-
-# The strengths that each guided operator takes, in order. Each strength is a float or a tensor.
-STRENGTHS = {
-    "guided_logits": ("beta",),
-    "guided_logits_cfg": ("beta", "cfg", "prev_cfg"),
-}
 
 # Named schedules of beta and of cfg, and whether SSG guides the merged logits or both halves.
 SCHEDULES = ("linear", "static")

@@ -1,21 +1,27 @@
 """The state of one generation: which scale is due, and the raw logits of the scale before.
 
 `SSG` and `GuidedSampler` are built on it, and so can be a sampler of your own: ask `due` which scale the logits belong
-to, `check` them, compute, and end the scale with `remember`.
+to, `check` them, ask whether it `guides` them, compute, and end with `remember`.
+
+One rule holds for all generations. The prior of a scale comes from the raw logits with which the model last predicted
+the scale before it, in the same pyramid. So the first scale of a pyramid is not guided, nor is one whose vocabulary
+is not that of the scale before. k counts the scales of the pyramid, and K is how many the pyramid has in full, skipped
+ones included. A scale that the model predicts several times is one scale: each repeat has the same prior. Frames are
+guided apart, each by the same frame.
 """
 
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ssg_kernels._checks import strength
+from ssg_kernels._grids import Grid, Size, grids_of
 from ssg_kernels._names import DTYPES, dtype_names
+from ssg_kernels._numbers import as_integer, per_scale
 
 __all__ = ["Generation", "merge_cfg"]
 
@@ -24,33 +30,59 @@ class Generation:
     """Counts the scales of a generation and keeps what the next scale needs of the previous one.
 
     Args:
-        sizes: the K grids of a generation, each (h, w), or an int n for (n, n). Neither side may shrink; a
-            grid may repeat.
+        sizes: the grids of a generation, one for each scale: (h, w); an int n for (n, n); (n,) for a row of n, which
+            is (1, n); (t, h, w) for t frames of (h, w). Neither side may shrink, except that a grid that is back at
+            the first one begins a new pyramid. A grid may stay the same. t may change with a new pyramid only.
+        repeats: how often the model predicts each scale, an int or one for each scale.
 
     Raises:
-        ValueError: `sizes` is none of the above; the message says what was given.
+        ValueError: an argument is none of the above; the message says what was given.
 
     Attributes:
-        sizes: (h, w) of each scale.
-        step: how many scales of this generation are over, 0..K-1. It is 0 again after the last scale.
-        prev_logits: the raw logits of the previous scale; None before the second scale.
+        grids: the size, the frames and the pyramid of each scale.
+        repeats: how often each scale comes.
+        step: how many scales of this generation are over. It is 0 again after the last scale.
+        repeat: how often the scale that is due came already.
+        prev_logits: the raw logits of the previous scale; None before the second scale of a pyramid.
         prev_cfg: the t of classifier-free guidance of the previous scale; None without cfg.
+        prev_step: the index of the previous scale, which is not `step` - 1 where scales were skipped.
     """
 
-    sizes: tuple[tuple[int, int], ...]
+    grids: tuple[Grid, ...]
+    repeats: tuple[int, ...]
     step: int
+    repeat: int
     prev_logits: Tensor | None
     prev_cfg: float | Tensor | None
+    prev_step: int
 
-    def __init__(self, sizes: Sequence[int | tuple[int, int]]) -> None:
-        self.sizes = _as_sizes(sizes)
+    def __init__(self, sizes: Sequence[Size], repeats: int | Sequence[int] = 1) -> None:
+        self.grids = grids_of(sizes)
+        self.repeats = per_scale("SSG: repeats", "positive ints", repeats, len(self.grids), _as_count)
         self.reset()
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(h, w) of each scale."""
+        return tuple(grid.size for grid in self.grids)
+
+    @property
+    def tokens(self) -> int:
+        """L of the scale that is due."""
+        return self.grids[self.step].tokens
+
+    @property
+    def pyramids(self) -> tuple[int, ...]:
+        """How many scales each pyramid has."""
+        starts = [grid.start for grid in self.grids]
+        return tuple(starts.count(start) for start in dict.fromkeys(starts))
 
     def reset(self) -> None:
         """Begin a new generation: the first scale is due."""
-        self.step = 0
+        self.step = self.repeat = 0
         self.prev_logits = None
         self.prev_cfg = None
+        self.prev_step = -1
 
     def due(self, logits: Tensor) -> int:
         """The index of the scale that these logits belong to, from 0 on.
@@ -64,15 +96,14 @@ class Generation:
         if logits.ndim != 3:
             raise ValueError(f"SSG: logits must be a 3-D tensor (B, L, V), got {logits.ndim}-D")
         tokens = logits.shape[1]
-        h, w = self.sizes[self.step]
-        if tokens == h * w:
+        due, first = self.grids[self.step], self.grids[0]
+        if tokens == due.tokens:
             return self.step
-        first_h, first_w = self.sizes[0]
-        if tokens == first_h * first_w:
+        if tokens == first.tokens:
             return 0
         raise ValueError(
-            f"SSG: {self._at(self.step)} expects size ({h}, {w}), L = {h * w} tokens, got L = {tokens}; "
-            f"a new generation begins with size ({first_h}, {first_w}), L = {first_h * first_w}"
+            f"SSG: {self._at(self.step)} expects {due.described()} tokens, got L = {tokens}; "
+            f"a new generation begins with {first.described()}"
         )
 
     def check(
@@ -91,8 +122,8 @@ class Generation:
             beta: the strength of the guidance where it is a tensor, of shape () or (B,).
 
         Raises:
-            ValueError: the batch, vocabulary, dtype or device changed within the generation; `cfg` came or went
-                within it; the batch is odd with `cfg`; a strength does not fit.
+            ValueError: the batch, dtype or device changed within a pyramid; `cfg` came or went within it; the batch
+                is odd with `cfg`; a strength does not fit.
         """
         if logits.dtype not in DTYPES:
             raise ValueError(f"SSG: logits must be {dtype_names()}, got {logits.dtype}")
@@ -114,7 +145,6 @@ class Generation:
             )
         for name, got, due in (
             ("batch", rows, prev.shape[0]),
-            ("vocabulary", logits.shape[2], prev.shape[2]),
             ("dtype", logits.dtype, prev.dtype),
             ("device", logits.device, prev.device),
         ):
@@ -124,29 +154,61 @@ class Generation:
                     f"at {self._at(step)}; reset() begins a new generation"
                 )
 
-    def is_last(self, step: int) -> bool:
-        """Whether `step` is the last scale, after which nothing is kept."""
-        return step + 1 == len(self.sizes)
+    def guides(self, step: int, logits: Tensor) -> bool:
+        """Whether these logits of scale `step` are guided: the pyramid has an earlier scale of the same vocabulary."""
+        prev = self.prev_logits
+        if prev is None or not self.grids[step].start <= self.prev_step < step:
+            return False
+        return prev.shape[2] == logits.shape[2]
+
+    def keeps(self, step: int) -> bool:
+        """Whether the logits of scale `step` that come now are those that a later scale needs."""
+        is_last_repeat = (self.repeat if step == self.step else 0) + 1 == self.repeats[step]
+        return is_last_repeat and not self._ends(step)
 
     def remember(self, logits: Tensor | None, cfg: float | Tensor | None, step: int) -> None:
-        """End scale `step`. The next scale reads these logits as the previous scale's; the last one clears all.
+        """End one prediction of scale `step`, and with its last repeat the scale.
 
-        The logits are kept, not copied: nobody may write into them before the next scale is over.
+        The next scale reads these logits as the previous scale's. The last scale of a pyramid clears all. The logits
+        are kept, not copied: nobody may write into them before the next scale is over.
         """
-        if self.is_last(step):
+        if step != self.step:
             self.reset()
-            return
-        self.prev_logits = logits
-        self.prev_cfg = cfg.clone() if isinstance(cfg, Tensor) else cfg
-        self.step = step + 1
+            self.step = step
+        self.repeat += 1
+        if self.repeat == self.repeats[step]:
+            self.prev_logits, self.prev_step = logits, step
+            self.prev_cfg = cfg.clone() if isinstance(cfg, Tensor) else cfg
+            self.skip()
+
+    def skip(self) -> None:
+        """Leave out the scale that is due, or what is left of its repeats. The next one is due, and k counts on.
+
+        The prior of the next scale then comes from the last scale that came; if none did, that scale is not guided.
+        """
+        if self._ends(self.step):
+            step = self.step + 1
+            self.reset()
+            self.step = step % len(self.grids)
+        else:
+            self.step, self.repeat = self.step + 1, 0
 
     def keep_rows(self, rows: int) -> None:
         """Go on with the first `rows` of the batch, as a sampler does that stops its cfg half-way."""
         if self.prev_logits is not None:
             self.prev_logits = self.prev_logits[:rows]
 
+    def _ends(self, step: int) -> bool:
+        """Whether a pyramid ends with this scale, after which nothing is kept."""
+        return step + 1 == len(self.grids) or self.grids[step + 1].start == step + 1
+
     def _at(self, step: int) -> str:
-        return f"step {step + 1} of {len(self.sizes)}"
+        return f"step {step + 1} of {len(self.grids)}"
+
+
+def _as_count(value: object) -> int | None:
+    number = as_integer(value)
+    return number if number is not None and number > 0 else None
 
 
 def merge_cfg(logits: Tensor, cfg: float | Tensor) -> Tensor:
@@ -167,30 +229,3 @@ def merge_cfg(logits: Tensor, cfg: float | Tensor) -> Tensor:
         cond, uncond = cond.masked_fill(masked, 0), uncond.masked_fill(masked, 0)
     merged = (1 + t) * cond - t * uncond
     return merged.masked_fill(masked, -math.inf).to(logits.dtype)
-
-
-def _as_sizes(sizes: Any) -> tuple[tuple[int, int], ...]:
-    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
-        raise ValueError(f"SSG: sizes must hold ints or (h, w) pairs, got {sizes!r}")
-    pairs: list[tuple[int, int]] = []
-    for size in sizes:
-        pair, scale = _as_pair(size), len(pairs) + 1
-        if min(pair) < 1:
-            raise ValueError(
-                f"SSG: sizes must be positive ints or (h, w) pairs of them, got {size!r} at scale {scale}"
-            )
-        if pairs and (pair[0] < pairs[-1][0] or pair[1] < pairs[-1][1]):
-            raise ValueError(f"SSG: sizes must not shrink, got {pair} after {pairs[-1]} at scale {scale}")
-        pairs.append(pair)
-    if not pairs:
-        raise ValueError("SSG: sizes must hold at least one scale, got none")
-    return tuple(pairs)
-
-
-def _as_pair(size: Any) -> tuple[int, int]:
-    """(h, w), or (0, 0) for what is no size."""
-    try:
-        h, w = size if isinstance(size, Iterable) else (size, size)
-        return operator.index(h), operator.index(w)
-    except (TypeError, ValueError):
-        return 0, 0

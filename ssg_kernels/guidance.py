@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple, SupportsFloat
+from typing import Any, NamedTuple, SupportsFloat
 
 import torch
 from torch import Tensor
 
 from ssg_kernels._call import Options
+from ssg_kernels._grids import Size
 from ssg_kernels._names import INTERPOLATIONS, PRIORS, quoted
 from ssg_kernels._numbers import as_finite, items_of
 from ssg_kernels.generation import Generation, merge_cfg
@@ -24,6 +25,7 @@ class GuidedScale(NamedTuple):
     size: tuple[int, int]
     prev_size: tuple[int, int]
     beta: float | Tensor
+    frames: int = 1
 
 
 class SSG:
@@ -33,28 +35,41 @@ class SSG:
 
     .. math:: \ell_k^{SSG} = \ell_k + \beta_k (\ell_k - P \ell_{k-1}), \qquad \ell_1^{SSG} = \ell_1
 
-    (Eq. 8 and Alg. 2 of the paper). An SSG keeps a copy of the previous scale's raw logits and the number of scales
+    (Eq. 8 and Alg. 2 of the paper). One rule says what that means for generations that the paper does not have: **the
+    prior of a scale comes from the raw logits with which the model last predicted the scale before it, in the same
+    pyramid.** The first scale of a pyramid is not guided, k counts the scales of the pyramid, and K is how many its
+    schedule has.
+
+    An SSG keeps a copy of the previous scale's raw logits and the number of scales
     that it has seen. So you may change the logits that you passed or got in place: the next scale does not see it.
     The copy is freed with the last scale.
 
     Args:
-        sizes: the K grids of a generation, each (h, w), or an int n for (n, n). Neither side may shrink; a
-            grid may repeat.
+        sizes: the grids of a generation, one for each scale:
+
+            - (h, w), or an int n for (n, n). Neither side may shrink; a grid may stay the same.
+            - (n,) for a row of n, the same as (1, n).
+            - (t, h, w) for t frames, L = t*h*w. Frames are guided apart, each by the same frame of the scale before.
+            - A grid that is back at the first one begins a new pyramid, as each clip of a video does.
         beta: the strength, a float or a tensor of shape () or (B,) on the device of the logits. A tensor is
             read at every call, so its values may be changed in place between calls, or between replays of a
             captured graph.
         schedule: the multipliers m_k of beta_k = beta * m_k. "linear", the paper's decay, is 1 - (k-1)/K;
             "static" is 1; K numbers are the multipliers themselves, so with beta = 1 they are the beta_k. The
-            first is not used, since the first scale is not guided.
+            first is not used, since the first scale is not guided. Several pyramids have K numbers each if they are
+            alike, or one for each of all scales.
         prior, interpolation, rescale: as for :func:`guided_logits`.
+        repeats: how often the model predicts each scale in turn, an int or one for each scale. Every repeat is guided
+            by the last repeat of the scale before; k does not advance.
 
     Raises:
         ValueError: an argument is none of the above; the message names it, its value and what was expected.
 
     After the last scale a new generation begins by itself. A new one also begins where the last one ended early: logits
     with the token count of the first size begin a new generation wherever another count is due. Where that same
-    count is due (a diffusion sampler with one grid that was stopped half-way), call `reset`. An SSG serves
-    one generation at a time; two interleaved generations need an SSG each.
+    count is due (a diffusion sampler with one grid that was stopped half-way), call `reset`. Where a sampler leaves
+    out a scale, call `skip`: K and k still count it. A scale whose vocabulary is not that of the scale before is not
+    guided, and k counts on. An SSG serves one generation at a time; two interleaved generations need an SSG each.
 
     Under `torch.compile(fullgraph=True)` a loop over all scales becomes one graph, which serves every
     strength. Where each call is compiled alone, torch compiles once per scale, since the step is Python state. Compile
@@ -79,16 +94,18 @@ class SSG:
 
     def __init__(
         self,
-        sizes: Sequence[int | tuple[int, int]],
+        sizes: Sequence[Size],
         beta: SupportsFloat | Tensor,
         schedule: str | Sequence[SupportsFloat] = "linear",
         prior: str = "dse",
         interpolation: str = "bilinear",
         rescale: bool = False,
+        *,
+        repeats: int | Sequence[int] = 1,
     ) -> None:
-        self.generation = Generation(sizes)
+        self.generation = Generation(sizes, repeats)
         self.beta = _as_beta(beta)
-        self.multipliers = _as_multipliers(schedule, len(self.sizes))
+        self.multipliers = _as_multipliers(schedule, self.generation.pyramids)
         self.options = Options(
             _as_choice("prior", prior, PRIORS),
             _as_choice("interpolation", interpolation, INTERPOLATIONS),
@@ -100,14 +117,12 @@ class SSG:
         self._betas: tuple[Tensor, ...] = ()
         self._scales: tuple[GuidedScale, ...] = ()
         if not isinstance(self.beta, Tensor):
-            sizes = (self.sizes[:1] + self.sizes)[: len(self.sizes)]
-            betas = [self.beta * m for m in self.multipliers]
-            self._scales = tuple(map(GuidedScale, self.sizes, sizes, betas))
+            self._scales = tuple(self._scale(k, self.beta * m) for k, m in enumerate(self.multipliers))
             if not torch.compiler.is_compiling():
                 self._betas = self._betas_on(torch.device("cpu"))
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{h}x{w}" for h, w in self.sizes)
+        sizes = ", ".join(map(str, self.generation.grids))
         options = ", ".join(f"{name}={value!r}" for name, value in self.options._asdict().items())
         return f"SSG({sizes}; beta={self.beta}, multipliers={self.multipliers}, {options}, step={self.step})"
 
@@ -131,13 +146,17 @@ class SSG:
         """Begin a new generation: the next call is the first scale."""
         self.generation.reset()
 
+    def skip(self) -> None:
+        """Leave out the scale that is due. The prior of the next scale comes from the last scale that came."""
+        self.generation.skip()
+
     def __call__(
         self, logits: Tensor, cfg: float | Tensor | None = None, *, out: Tensor | None = None
     ) -> Tensor:
         """Guide the logits of the next scale.
 
         Args:
-            logits: raw logits of this scale, (B, L, V) with L = h*w, float32, bfloat16, float16 or float64,
+            logits: raw logits of this scale, (B, L, V) with L = h*w or t*h*w, float32, bfloat16, float16 or float64,
                 of any strides. With `cfg`: (2B, L, V), the conditional half first, then the unconditional.
             cfg: t of classifier-free guidance, (1 + t) * conditional - t * unconditional, at this scale: a
                 float or a tensor of shape () or (B,). The previous logits are merged with the t of their own
@@ -146,11 +165,11 @@ class SSG:
 
         Returns:
             Guided logits, (B, L, V), in the dtype of `logits`; with `cfg` merged and guided. Without `out` they
-            are a new contiguous tensor. The first scale comes back as a copy, with `cfg` merged.
+            are a new contiguous tensor. A scale that is not guided comes back as a copy, with `cfg` merged.
 
         Raises:
-            ValueError: L is not that of the size which is due (the message says which, and the step); B, V,
-                dtype or device changed within a generation; `cfg` came or went within a generation.
+            ValueError: L is not that of the size which is due (the message says which, and the step); B, dtype or
+                device changed within a pyramid; `cfg` came or went within a pyramid.
             ValueError, RuntimeError: whatever `guided_logits` and `guided_logits_cfg` raise.
                 After an error the SSG is as it was before the call.
         """
@@ -158,10 +177,11 @@ class SSG:
         step = generation.due(logits)
         generation.check(step, logits, cfg, self._tensor_beta)
         # A copy, and made first: `out` may overwrite the logits, and samplers mask theirs with -inf in place.
-        kept = None if generation.is_last(step) else _copy(logits)
-        if step:
+        kept = _copy(logits) if generation.keeps(step) else None
+        if generation.guides(step, logits):
             assert generation.prev_logits is not None
-            scale = self.scale(step, logits.device if torch.compiler.is_compiling() else None)
+            device = logits.device if torch.compiler.is_compiling() else None
+            scale = self.scale(step, device, generation.prev_step)
             guided = self.guide(scale, logits, generation.prev_logits, cfg, generation.prev_cfg, out=out)
         else:
             guided = _copy(logits) if cfg is None else merge_cfg(logits, cfg)
@@ -174,27 +194,33 @@ class SSG:
         """Check that the logits of scale `step` fit this generation and its strengths; raises ValueError if not."""
         self.generation.check(step, logits, cfg, self._tensor_beta)
 
-    def scale(self, step: int, device: torch.device | str | None = None) -> GuidedScale:
-        """What :meth:`SSG.guide` needs to know of scale `step`, 1..K-1 (the first scale, 0, is not guided).
+    def scale(
+        self, step: int, device: torch.device | str | None = None, prev_step: int | None = None
+    ) -> GuidedScale:
+        """What :meth:`SSG.guide` needs to know of scale `step`. The first scale of a pyramid, 0, is not guided.
 
         Args:
             step: the index of the scale.
             device: of the logits. With a device beta is a tensor there, so that code which was compiled once serves
                 every strength. Without one a float stays a float.
+            prev_step: the index of the scale that the previous logits are of; the one before where it is None.
         """
-        if device is None and self._scales:
-            return self._scales[step]
-        sizes, beta = self.generation.sizes, self._tensor_beta
+        beta = self._tensor_beta
         if beta is not None:
             # Half-precision and integer strengths are scaled in float32.
             beta = beta.to(torch.promote_types(beta.dtype, torch.float32)) * self.multipliers[step]
-            return GuidedScale(sizes[step], sizes[step - 1], beta)
-        assert device is not None
-        if not self._betas:
-            return self._scales[step]
+            return self._scale(step, beta, prev_step)
+        if device is None or not self._betas:
+            is_next = prev_step is None or prev_step == step - 1
+            return self._scales[step] if is_next else self._scale(step, self._scales[step].beta, prev_step)
         if self._betas[step].device != torch.device(device):
             self._betas = self._betas_on(torch.device(device))
-        return GuidedScale(sizes[step], sizes[step - 1], self._betas[step])
+        return self._scale(step, self._betas[step], prev_step)
+
+    def _scale(self, step: int, beta: float | Tensor, prev_step: int | None = None) -> GuidedScale:
+        grids = self.generation.grids
+        prev = grids[max(step - 1, 0) if prev_step is None else prev_step]
+        return GuidedScale(grids[step].size, prev.size, beta, grids[step].frames)
 
     def guide(
         self,
@@ -221,10 +247,43 @@ class SSG:
         Raises:
             ValueError, RuntimeError: whatever `guided_logits` and `guided_logits_cfg` raise.
         """
+        if scale.frames > 1:
+            return self._guide_frames(scale, logits, prev_logits, cfg, prev_cfg, out)
+        size, prev_size, beta, _ = scale
         if cfg is None:
-            return guided_logits(logits, prev_logits, *scale, *self.options, out=out)
+            return guided_logits(logits, prev_logits, size, prev_size, beta, *self.options, out=out)
         assert prev_cfg is not None
-        return guided_logits_cfg(logits, prev_logits, *scale, cfg, prev_cfg, *self.options, out=out)
+        return guided_logits_cfg(
+            logits, prev_logits, size, prev_size, beta, cfg, prev_cfg, *self.options, out=out
+        )
+
+    def _guide_frames(
+        self,
+        scale: GuidedScale,
+        logits: Tensor,
+        prev_logits: Tensor,
+        cfg: float | Tensor | None,
+        prev_cfg: float | Tensor | None,
+        out: Tensor | None,
+    ) -> Tensor:
+        """Guide each frame as a sample of its own: (B, t*h*w, V) is (B*t, h*w, V)."""
+        t = scale.frames
+
+        def apart(logits: Tensor) -> Tensor:
+            return logits.unflatten(1, (t, -1)).flatten(0, 1)
+
+        def of_each(strength: Any) -> Any:
+            return strength.repeat_interleave(t) if getattr(strength, "ndim", 0) else strength
+
+        written = out if out is not None and out.is_contiguous() else None
+        guided = self.guide(
+            scale._replace(beta=of_each(scale.beta), frames=1), apart(logits), apart(prev_logits), of_each(cfg),
+            of_each(prev_cfg), out=None if written is None else apart(written),
+        )  # fmt: skip
+        if written is not None:
+            return written
+        guided = guided.unflatten(0, (-1, t)).flatten(1, 2)
+        return guided if out is None else out.copy_(guided)
 
     def _betas_on(self, device: torch.device) -> tuple[Tensor, ...]:
         assert not isinstance(self.beta, Tensor)
@@ -254,17 +313,22 @@ def _as_beta(beta: SupportsFloat | Tensor) -> float | Tensor:
     return number
 
 
-def _as_multipliers(schedule: str | Sequence[SupportsFloat], count: int) -> tuple[float, ...]:
+def _as_multipliers(schedule: str | Sequence[SupportsFloat], pyramids: tuple[int, ...]) -> tuple[float, ...]:
+    """m_k of every scale, with K of each pyramid."""
+    total = sum(pyramids)
+    count = pyramids[0] if len(set(pyramids)) == 1 else total
     if isinstance(schedule, str):
         if schedule == "linear":
-            return tuple(1 - step / count for step in range(count))
+            return tuple(1 - step / K for K in pyramids for step in range(K))
         if schedule == "static":
-            return (1.0,) * count
+            return (1.0,) * total
         raise ValueError(f"SSG: schedule must be 'linear', 'static' or {count} numbers, got {schedule!r}")
     items = items_of(schedule)
     if items is None:
         raise ValueError(f"SSG: schedule must hold 'linear', 'static' or {count} numbers, got {schedule!r}")
-    if len(items) != count:
+    if len(items) == count:
+        items = items * (total // count)
+    if len(items) != total:
         raise ValueError(f"SSG: schedule must hold one number per scale, {count}, got {len(items)}")
     multipliers = [as_finite(item) for item in items]
     for step, multiplier in enumerate(multipliers):

@@ -7,7 +7,7 @@ import json
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,6 +28,11 @@ def build() -> dict[str, str] | None:
     """The facts that the extension's build wrote beside it; None for the pure-Python package."""
     facts = Path(__file__).with_name("_build.json")
     return json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else None
+
+
+def cmake_folder() -> Path | None:
+    """The folder for `find_package(ssg_kernels CONFIG)` of CMake; None for the pure-Python package."""
+    return None if build() is None else Path(__file__).with_name("cmake")
 
 
 def backends() -> list[Backend]:
@@ -65,42 +70,100 @@ def _gpu_backend(name: str, kernels: str) -> Backend:
     return Backend(name, True, f"{kernels} for {torch.cuda.get_device_name(device)} ({major}.{minor})")
 
 
-def _served_by(backends: list[Backend], order: tuple[str, ...]) -> str:
-    usable = {backend.name for backend in backends if backend.usable}
-    return next(name for name in order if name in usable)
+def _gpu_order() -> tuple[str, ...]:
+    """The backends of the current GPU. The front one has the smaller times by executed counts."""
+    family = torch.cuda.get_device_capability()[0]
+    is_triton = family in resolution.families_of_triton()
+    return ("triton", "cuda", "reference") if is_triton else ("cuda", "triton", "reference")
 
 
-def _versions() -> list[tuple[str, str]]:
-    system = f"{platform.system()} {platform.machine()} {' '.join(platform.libc_ver())}".rstrip()
-    rows = [
-        ("ssg-kernels", f"{__version__} ({Path(__file__).parent})"),
-        ("python", f"{platform.python_version()} {platform.python_implementation()}, {system}"),
-        ("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
+def _served_by() -> dict[str, str]:
+    """The backend of each kind of device."""
+    usable = {backend.name for backend in backends() if backend.usable}
+    orders: dict[str, tuple[str, ...]] = {"cpu": ("cpu", "reference")}
+    if torch.cuda.is_available():
+        orders["cuda"] = _gpu_order()
+    return {device: next(name for name in order if name in usable) for device, order in orders.items()}
+
+
+def _system() -> str:
+    return f"{platform.system()} {platform.machine()} {' '.join(platform.libc_ver())}".rstrip()
+
+
+def facts() -> dict[str, Any]:
+    """What `info` says, for programs: `python -m ssg_kernels info --json`."""
+    return {
+        "ssg_kernels": {"version": __version__, "path": str(Path(__file__).parent)},
+        "cmake_dir": str(cmake_folder() or "") or None,
+        "python": {
+            "version": platform.python_version(),
+            "implementation": platform.python_implementation(),
+        },
+        "system": _system(),
+        "torch": {
+            "version": torch.__version__,
+            "cuda": torch.version.cuda,
+            "hip": torch.version.hip,
+            "threads": torch.get_num_threads(),
+        },
+        "gpus": _gpus(),
+        "build": build(),
+        "backends": [backend._asdict() for backend in backends()],
+        "forced_backend": resolution.forced(),
+        "served_by": _served_by(),
+        "torch_cannot": internals.missing(),
+    }
+
+
+def _gpus() -> list[dict[str, str]]:
+    if not torch.cuda.is_available():
+        return []
+    return [
+        {
+            "name": torch.cuda.get_device_name(index),
+            "capability": "{}.{}".format(*torch.cuda.get_device_capability(index)),
+        }
+        for index in range(torch.cuda.device_count())
     ]
+
+
+def versions() -> list[str]:
+    """Which package, Python and torch this is: the first lines of `info` and of `selftest`."""
+    python = f"{platform.python_version()} {platform.python_implementation()}, {_system()}"
+    return [
+        _row("ssg-kernels", f"{__version__} ({Path(__file__).parent})"),
+        _row("python", python),
+        _row("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
+    ]
+
+
+def _build_rows() -> list[str]:
     facts = build()
-    if facts is not None:
-        commit = f", commit {facts['commit']}" if facts["commit"] else ""
-        rows += [
-            ("built with", f"{facts['compiler']}, torch {facts['torch_headers']} headers{commit}"),
-            (
-                "built for",
-                f"torch {facts['torch_floor']} and newer; {facts['system']}: {facts['cpu_targets']}",
-            ),
-            ("flags", facts["flags"]),
-        ]
-        if "cuda" in facts:
-            rows.append(
-                ("CUDA", f"nvcc {facts['cuda']}: sm_{facts['cuda_architectures'].replace(' ', ', sm_')}")
-            )
+    if facts is None:
+        return []
+    commit = f", commit {facts['commit']}" if facts["commit"] else ""
+    rows = [
+        _row("built with", f"{facts['compiler']}, torch {facts['torch_headers']} headers{commit}"),
+        _row(
+            "built for",
+            f"torch {facts['torch_floor']} and newer; {facts['system']}: {facts['cpu_targets']}",
+        ),
+        _row("flags", facts["flags"]),
+    ]
+    if "cuda" in facts:
+        architectures = facts["cuda_architectures"].replace(" ", ", sm_")
+        rows.append(_row("CUDA", f"nvcc {facts['cuda']}: sm_{architectures}"))
     return rows
+
+
+def _row(name: str, value: str) -> str:
+    return f"{name:<12} {value}"
 
 
 def report() -> str:
     """The text of `python -m ssg_kernels info`."""
-    lines = [f"{name:<12} {value}" for name, value in _versions()]
-    lines += ["", "backends"]
-    found = backends()
-    for backend in found:
+    lines = [*versions(), *_build_rows(), "", "backends"]
+    for backend in backends():
         lines.append(
             f"  {backend.name:<10} {'usable' if backend.usable else 'not usable':<11} {backend.note}"
         )
@@ -108,9 +171,7 @@ def report() -> str:
     if forced := resolution.forced():
         lines.append(f"SSG_KERNELS_BACKEND is {forced!r}")
     else:
-        lines.append(f"CPU tensors are served by: {_served_by(found, ('cpu', 'reference'))}")
-        if torch.cuda.is_available():
-            lines.append(f"CUDA tensors are served by: {_served_by(found, ('cuda', 'triton', 'reference'))}")
+        lines += [f"{device.upper()} tensors are served by: {name}" for device, name in _served_by().items()]
     if lacking := internals.missing():
         lines += ["", "this torch cannot", *(f"  {use}" for use in lacking)]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssg_kernels import _checks
+from ssg_kernels._grids import Size
 from ssg_kernels._names import CFG_ORDERS, CFG_SCHEDULES, quoted
 from ssg_kernels._numbers import as_finite, as_integer, is_finite, items_of, per_scale
 from ssg_kernels._torch.sharding import replicated_like
@@ -24,7 +25,7 @@ class SampledScale(NamedTuple):
     """One scale of a generation, as :meth:`ssg_kernels.GuidedSampler.draw` needs it."""
 
     guided: GuidedScale | None
-    """None for the first scale, which is not guided."""
+    """None for the first scale of a pyramid, which is not guided."""
     cfg: float | Tensor | None
     prev_cfg: float | Tensor | None
     inverse_temperature: float | Tensor
@@ -40,7 +41,7 @@ class GuidedSampler:
     `guided_logits`) and the sampling operator.
 
     Args:
-        sizes, beta, schedule, prior, interpolation, rescale: as for :class:`SSG`.
+        sizes, beta, schedule, prior, interpolation, rescale, repeats: as for :class:`SSG`.
         cfg: t of classifier-free guidance, (1 + t) * conditional - t * unconditional: a number, K numbers (one per
             scale), or a tensor of shape () or (B,) on the device of the logits. None where the logits have no
             unconditional half. A scale s in the form s*c + (1-s)*u is t = s - 1.
@@ -78,7 +79,7 @@ class GuidedSampler:
 
     def __init__(
         self,
-        sizes: Sequence[int | tuple[int, int]],
+        sizes: Sequence[Size],
         beta: SupportsFloat | Tensor,
         schedule: str | Sequence[SupportsFloat] = "linear",
         prior: str = "dse",
@@ -92,12 +93,13 @@ class GuidedSampler:
         top_p: SupportsFloat | Sequence[SupportsFloat] = 0.0,
         temperature: SupportsFloat | Sequence[SupportsFloat] | Tensor = 1.0,
         classes: int | None = None,
+        repeats: int | Sequence[int] = 1,
     ) -> None:
-        self._ssg = SSG(sizes, beta, schedule, prior, interpolation, rescale)
+        self._ssg = SSG(sizes, beta, schedule, prior, interpolation, rescale, repeats=repeats)
         self._tensors: dict[str, tuple[Tensor, ...]] = {}
         self._scales: tuple[SampledScale, ...] = ()
         count = len(self._ssg.sizes)
-        self._ramp = _as_ramp(cfg, cfg_schedule, count)
+        self._ramp = _as_ramp(cfg, cfg_schedule, self._ssg.generation.pyramids)
         self._cfg: Tensor | None = None
         self._cfgs: tuple[float, ...] | None = None
         if isinstance(cfg, Tensor):
@@ -159,6 +161,10 @@ class GuidedSampler:
         """Begin a new generation: the next call is the first scale."""
         self._ssg.reset()
 
+    def skip(self) -> None:
+        """Leave out the scale that is due. The prior of the next scale comes from the last scale that came."""
+        self._ssg.skip()
+
     def __call__(
         self, logits: Tensor, generator: torch.Generator | None = None, *, uniform: Tensor | None = None
     ) -> Tensor:
@@ -182,7 +188,9 @@ class GuidedSampler:
         """
         generation = self._ssg.generation
         step = generation.due(logits)
-        scale = self.scale(step, logits.device if torch.compiler.is_compiling() else None)
+        is_guided = generation.guides(step, logits)
+        device = logits.device if torch.compiler.is_compiling() else None
+        scale = self.scale(step, device, generation.prev_step if is_guided else None)
         self._ssg.check(step, logits, scale.cfg)
         batch = logits.shape[0] if scale.cfg is None else logits.shape[0] // 2
         if self._temperature is not None:
@@ -199,29 +207,34 @@ class GuidedSampler:
         if self._cfg is not None and not self._before:
             # Its values may have changed since the previous scale.
             scale = scale._replace(prev_cfg=generation.prev_cfg)
-        tokens = self.draw(scale, logits, generation.prev_logits, uniform)
+        tokens = self.draw(scale, logits, generation.prev_logits if is_guided else None, uniform)
         # Not a copy, since nothing here writes into the logits.
         generation.remember(logits, scale.cfg, step)
         return tokens
 
-    def scale(self, step: int, device: torch.device | str | None = None) -> SampledScale:
-        """What :meth:`GuidedSampler.draw` needs to know of scale `step`, 0..K-1.
+    def scale(
+        self, step: int, device: torch.device | str | None = None, prev_step: int | None = None
+    ) -> SampledScale:
+        """What :meth:`GuidedSampler.draw` needs to know of scale `step`, from 0 on.
 
         Args:
             step: the index of the scale.
             device: of the logits. With a device all numbers are tensors there, so that code which was compiled once
                 serves all of them. Without one numbers stay numbers.
+            prev_step: the index of the scale that the previous logits are of; the one before where it is None.
         """
-        if device is None and self._scales:
+        if device is None and self._scales and prev_step in (None, step - 1):
             return self._scales[step]
-        cfg = self._cfg_of(step, device)
-        prev_cfg = cfg if self._before or step == 0 else self._cfg_of(step - 1, device)
+        is_first = self.generation.grids[step].start == step
+        cfg = prev_cfg = self._cfg_of(step, device)
+        if not (self._before or is_first):
+            prev_cfg = self._cfg_of(step - 1 if prev_step is None else prev_step, device)
         if self._temperature is None:
             inverse = self._on(device, "_inverse_temperatures")[step]
         else:
             # Half-precision and integer temperatures are inverted in float32.
             inverse = 1 / self._temperature.to(torch.promote_types(self._temperature.dtype, torch.float32))
-        guided = self._ssg.scale(step, device) if step else None
+        guided = None if is_first else self._ssg.scale(step, device, prev_step)
         top_k: Any = self._on(device, "_top_ks")[step]
         top_p = self._on(device, "_top_ps")[step]
         return SampledScale(guided, cfg, prev_cfg, inverse, top_k, top_p)
@@ -234,7 +247,7 @@ class GuidedSampler:
         Args:
             scale: what :meth:`GuidedSampler.scale` returned.
             logits: raw logits of this scale, as in a call.
-            prev_logits: raw logits of the previous scale; None for the first scale.
+            prev_logits: raw logits of the previous scale; None for a scale that is not guided.
             uniform: uniform random numbers, of the shape of the result.
 
         Returns:
@@ -292,8 +305,8 @@ def _as_tensors(numbers: tuple[float, ...], device: torch.device) -> tuple[Tenso
         return torch.tensor(numbers, dtype=dtype, device=device).unbind()
 
 
-def _as_ramp(cfg: object, schedule: str, count: int) -> tuple[float, ...] | None:
-    """The factors that multiply cfg, one per scale; None where it stays as it is."""
+def _as_ramp(cfg: object, schedule: str, pyramids: tuple[int, ...]) -> tuple[float, ...] | None:
+    """The factors that multiply cfg, one per scale of each pyramid; None where it stays as it is."""
     if schedule not in CFG_SCHEDULES:
         raise ValueError(
             f"GuidedSampler: cfg_schedule must be one of {quoted(CFG_SCHEDULES)}, got {schedule!r}"
@@ -304,7 +317,7 @@ def _as_ramp(cfg: object, schedule: str, count: int) -> tuple[float, ...] | None
         raise ValueError(
             f"GuidedSampler: cfg_schedule must be 'static' where cfg holds one number per scale, got {schedule!r}"
         )
-    return tuple(k / max(count - 1, 1) for k in range(count))
+    return tuple(k / max(count - 1, 1) for count in pyramids for k in range(count))
 
 
 def _as_strength(name: str, value: Tensor) -> Tensor:

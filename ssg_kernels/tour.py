@@ -11,10 +11,11 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ssg_kernels import SSG, reference
+from ssg_kernels._accuracy import RELATIVE
 from ssg_kernels.info import backends
 
 SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # VAR, 256 x 256 pixels
-AGREEMENT = 2e-6  # the largest error that float32 may have, relative to the largest value
+AGREEMENT = RELATIVE[torch.float32]
 
 
 @dataclass(frozen=True)

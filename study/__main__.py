@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from ssg_kernels.demo import weights
+from ssg_kernels.evaluate.ranks import Ranks
 from study import report
 from study.design import Design
 from study.record import Record
@@ -18,36 +16,31 @@ from study.run import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    default = "cuda" if torch.cuda.is_available() else "cpu"
     parser = argparse.ArgumentParser(
         prog="python -m study",
-        description="Measures what guidance does to the demo model. Resumes after an interruption.",
+        description="Measures what guidance does to the demo model, in one process or under torchrun. Resumes after "
+        "an interruption.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--work", type=Path, default=Path("build/demo/study.jsonl"), help="file that keeps the measured cells"
+        "--work", type=Path, default=Path("build/demo/study"), help="folder of the evaluations, one a stage"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("docs/study"), help="folder for the JSON, the table and the pictures"
     )
-    parser.add_argument("--device", default=default, help="device to generate on")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core on a CPU, else 1")
+    parser.add_argument("--device", default="auto", help="auto: this rank's GPU, or the CPU")
     arguments = parser.parse_args(argv)
-    workers = arguments.workers or (_cores() if arguments.device == "cpu" else 1)
     design = Design()
-    models = weights.load(device=arguments.device)
-    with Record(arguments.work, models, design.reference, workers) as record:
+    with Ranks() as ranks:
+        device = ranks.device(arguments.device)
+        record = Record(arguments.work, weights.load(device=device), design.reference, ranks, device)
         found = run(record, design)
+    if found is None:
+        return 0
     report.write(found, arguments.out)
     print("\n".join([*report.table(found), "", *report.front(found)]))
     print(f"Written: {arguments.out}")
     return 0
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

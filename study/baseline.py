@@ -12,7 +12,7 @@ from ssg_kernels.demo import data
 from ssg_kernels.demo.generate import Sampling, generate
 from ssg_kernels.demo.metrics import Features, features
 from ssg_kernels.demo.weights import Models
-from study.metrics import frechet
+from ssg_kernels.evaluate.metrics import fid
 from study.summary import mean_and_error
 
 SEEDS = 5
@@ -41,7 +41,7 @@ def generated(models: Models, seed: int, real: Features) -> dict[str, float]:
     labels = torch.arange(IMAGES) % len(data.CLASSES)
     made = features(models.classifier, generate(models, labels, seed, Sampling())[0])
     return {
-        "frechet": frechet(made.features, real.features),
+        "frechet": fid(made.features, real.features),
         "accuracy": made.accuracy(labels),
     }
 
@@ -71,7 +71,7 @@ def _tokenizer(models: Models, real: Features) -> dict[str, float]:
     seen = features(models.classifier, again)
     return {
         "reconstruction dB": -10 * ((again - images) / 2).square().mean().log10().item(),
-        "reconstruction frechet": frechet(seen.features, real.features),
+        "reconstruction frechet": fid(seen.features, real.features),
         "reconstruction accuracy": seen.accuracy(labels),
         "codes used": int((share > 0).sum()),
         "code perplexity": torch.special.entr(share).sum().exp().item(),

@@ -1,30 +1,57 @@
-"""Measures the study's cells, in several processes, and keeps the results in a file."""
+"""Measures the study's cells: each stage of the study is an evaluation in a folder of its own."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import os
-import signal
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
-import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
 from ssg_kernels.demo import data
-from ssg_kernels.demo.generate import Sampling, generate
-from ssg_kernels.demo.metrics import features, spectrum
+from ssg_kernels.demo.generate import Sampling
+from ssg_kernels.demo.metrics import energies
 from ssg_kernels.demo.weights import Models
-from study import metrics, progress
+from ssg_kernels.evaluate.evaluator import Evaluation, Evaluator
+from ssg_kernels.evaluate.folder import Folder, write
+from ssg_kernels.evaluate.measure import metrics_of
+from ssg_kernels.evaluate.ranks import Ranks
+from ssg_kernels.evaluate.recipe import Network, Samples
+from ssg_kernels.evaluate.recipes.demo import REFERENCE_SEED, Demo, to_bytes
+from ssg_kernels.evaluate.setting import Setting, names
 
-REFERENCE_SEED = 10**10  # of the data that everything is compared with; training used none of it
+_RINGS = tuple(f"spectrum {cycles}" for cycles in range(data.SIDE // 2 + 1))
+
+
+class Study(Demo):
+    """The demo, measured more closely: on floats, with the spectrum, and against more images of the data."""
+
+    metrics = ("fid", "is", "accuracy", "precision", "recall", *_RINGS)
+    manifold = 2000
+
+    def __init__(self, models: Models, reference: int, device: str) -> None:
+        self.count = reference
+        self.use(models, device)
+
+    def generate(self, setting: Setting, seed: int, first: int, count: int) -> Samples:
+        images, tokens = self.drawn(setting, seed, first, count)
+        return Samples(to_bytes(images), tokens, unrounded=images)
+
+    def network(self) -> Network:
+        classify = super().network()
+        return lambda images: {**classify(images), "spectrum": energies(images)}
+
+    def reference(self) -> Iterator[Tensor]:
+        return iter(data.images(self.count, REFERENCE_SEED)[0].split(500))
+
+    def extra_metrics(self, outputs: Mapping[str, Tensor]) -> dict[str, float]:
+        rings = outputs["spectrum"].double().mean(0)
+        return super().extra_metrics(outputs) | dict(zip(_RINGS, rings.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -36,111 +63,78 @@ class Cell:
     count: int
 
 
-class Yardstick:
-    """Compares generated images with `reference` images of the data."""
-
-    def __init__(self, models: Models, reference: int) -> None:
-        self.models = models
-        self.real = features(models.classifier, data.images(reference, REFERENCE_SEED)[0])
-
-    def measure(self, cell: Cell) -> dict[str, Any]:
-        labels = torch.arange(cell.count) % len(data.CLASSES)
-        return self.judge(generate(self.models, labels, cell.seed, cell.sampling)[0], labels)
-
-    def judge(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
-        """Measures images (N, 3, H, W), given the classes (N,) that were requested."""
-        made = features(self.models.classifier, images)
-        precision, recall = metrics.precision_recall(made.features, self.real.features)
-        return {
-            "frechet": metrics.frechet(made.features, self.real.features),
-            "score": metrics.score(made),
-            "accuracy": made.accuracy(labels),
-            "precision": precision,
-            "recall": recall,
-            "spectrum": spectrum(images).tolist(),
-        }
-
-
 class Record:
-    """The measured cells, kept in a file with one JSON object per line. No cell is measured twice.
+    """The measured cells. No cell is measured twice: each stage keeps its chunks and its results in a folder."""
 
-    Used as a context manager, it starts `workers` processes with one thread each. If `workers` is 1, this process
-    measures.
-    """
-
-    def __init__(self, path: Path, models: Models, reference: int, workers: int = 1) -> None:
-        self.path, self.models, self.reference, self.workers = path, models, reference, workers
+    def __init__(self, path: Path, models: Models, reference: int, ranks: Ranks, device: str = "cpu") -> None:
+        self.path, self.models, self.ranks = path, models, ranks
         self.model = fingerprint(models)
         self.done: dict[Cell, dict[str, Any]] = {}
-        self._pool: ProcessPoolExecutor | None = None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_text() if path.exists() else ""
-        # An interruption can leave an incomplete last line.
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            os.truncate(path, len(whole.encode()))
-        for line in whole.splitlines():
-            entry = json.loads(line)
-            if (entry["model"], entry["reference"]) == (self.model, reference):
-                cell = Cell(Sampling(**entry["sampling"]), entry["seed"], entry["count"])
-                self.done[cell] = entry["result"]
+        recipe = Study(models, reference, device)
+        self.evaluator = Evaluator.prepare(recipe, recipe.metrics, ranks, device)
 
-    def __enter__(self) -> Record:
-        if self.workers > 1:
-            # The operations are small, so processes with one thread each are faster than threads in one process.
-            context = multiprocessing.get_context("spawn")
-            given = self.models, self.reference
-            self._pool = ProcessPoolExecutor(self.workers, context, _start, given)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
-
-    def measure(self, cells: Iterable[Cell], title: str) -> None:
+    def measure(self, cells: Iterable[Cell], stage: str) -> None:
+        """Measures the cells that are new. They must be some samplings, each with the same seeds and as many images."""
         todo = [cell for cell in dict.fromkeys(cells) if cell not in self.done]
-        with progress.bar(None, title, sum(cell.count for cell in todo), unit="img") as bar:
-            for cell, result in self._measured(todo):
-                self.done[cell] = result
-                entry = {"model": self.model, "reference": self.reference}
-                entry |= asdict(cell) | {"result": result}
-                with self.path.open("a") as file:
-                    file.write(json.dumps(entry) + "\n")
-                bar.update(cell.count)
+        if not todo:
+            return
+        samplings = list(dict.fromkeys(cell.sampling for cell in todo))
+        seeds = list(dict.fromkeys(cell.seed for cell in todo))
+        (count,) = {cell.count for cell in todo}
+        assert len(todo) == len(samplings) * len(seeds)
+        settings = [_setting(sampling) for sampling in samplings]
+        named = dict(zip(names(settings), settings, strict=True))
+        evaluation = Evaluation(named, seeds, count, self.evaluator.recipe.metrics)
+        rows = self._rows(evaluation, Folder(self.path / stage.replace(" ", "-")))
+        for sampling, row in zip(samplings, rows, strict=True):
+            for seed, figures in row["seeds"].items():
+                self.done[Cell(sampling, int(seed), count)] = _named_as_in_the_study(figures)
+
+    def _rows(self, evaluation: Evaluation, folder: Folder) -> list[dict[str, Any]]:
+        """The rows of an evaluation, from its folder if it is finished."""
+        recipe, ranks, kept = self.evaluator.recipe, self.ranks, folder.path / "results.json"
+        assert isinstance(recipe, Study)
+        identity = {
+            "model": self.model,
+            "reference": recipe.count,
+            "chunk": recipe.chunk,
+        } | evaluation.identity()
+        with ExitStack() as held:
+            ranks.share(lambda: held.enter_context(folder.held(identity)))
+            finished: str | None = ranks.share(lambda: kept.read_text() if kept.exists() else None)
+            if finished is not None:
+                rows: list[dict[str, Any]] = json.loads(finished)["rows"]
+                return rows
+            rows, _ = self.evaluator.evaluate(evaluation, folder)
+            ranks.share(lambda: write(kept, json.dumps({"rows": rows}, indent=1).encode()))
+        return rows
 
     def results(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
         return [self.done[cell] for cell in cells]
 
-    def _measured(self, cells: list[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
-        if self._pool is not None:
-            for done in as_completed([self._pool.submit(_measure, cell) for cell in cells]):
-                yield done.result()
-            return
-        for cell in cells:
-            yield cell, self.yardstick.measure(cell)
-
-    @functools.cached_property
-    def yardstick(self) -> Yardstick:
-        """The yardstick of this process, built at its first use."""
-        return Yardstick(self.models, self.reference)
+    def judge(self, images: Tensor) -> dict[str, Any]:
+        """Measures images (N, 3, 32, 32) in [-1, 1], whose classes take turns."""
+        evaluator = self.evaluator
+        arrays = evaluator.networks.of(images, [""] * len(images))
+        outputs = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return _named_as_in_the_study(
+            metrics_of(
+                outputs, evaluator.recipe.metrics, evaluator.recipe, evaluator.reference, evaluator.device
+            )
+        )
 
 
-_yardstick: Yardstick  # set in the worker processes only
+def _setting(sampling: Sampling) -> Setting:
+    given = {**vars(sampling), "beta": sampling.beta or 0.0}
+    options = tuple((name, given.pop(name)) for name in Demo.options)
+    return Setting(**given, options=options)
 
 
-def _start(models: Models, reference: int) -> None:
-    global _yardstick
-    # The parent process handles Ctrl-C for all workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    _yardstick = Yardstick(models, reference)
-
-
-def _measure(cell: Cell) -> tuple[Cell, dict[str, Any]]:
-    return cell, _yardstick.measure(cell)
+def _named_as_in_the_study(figures: Mapping[str, float]) -> dict[str, Any]:
+    """The figures of a cell, with the spectrum as a list."""
+    found: dict[str, Any] = {"frechet": figures["fid"], "score": figures["is"]}
+    found |= {name: figures[name] for name in ("accuracy", "precision", "recall")}
+    return found | {"spectrum": [figures[ring] for ring in _RINGS]}
 
 
 def fingerprint(models: Models) -> str:

@@ -12,13 +12,14 @@ from ssg_kernels.demo import data
 from ssg_kernels.demo.generate import Sampling, generate
 from ssg_kernels.demo.metrics import spectrum
 from ssg_kernels.demo.weights import Models
-from study import metrics, search, summary
+from ssg_kernels.evaluate.recipes.demo import REFERENCE_SEED
+from study import search, summary
 from study.design import TABLE, Design
-from study.record import REFERENCE_SEED, Cell, Record
+from study.record import Cell, Record
 
 
-def run(record: Record, design: Design) -> dict[str, Any]:
-    """Measures all cells and returns the findings that `report.write` presents."""
+def run(record: Record, design: Design) -> dict[str, Any] | None:
+    """Measures all cells. Returns the findings that `report.write` presents on the first rank, and None on others."""
     best = search.operating_points(record, design)
     rows = {row: _seeds(sampling, design.confirm, design.seeds, 1) for row, sampling in best.items()}
     record.measure([cell for cells in rows.values() for cell in cells], "operating points")
@@ -33,6 +34,9 @@ def run(record: Record, design: Design) -> dict[str, Any]:
             for row in ("baseline", "dse")
         },
     }
+    compared = _curves(record, design, curves)
+    if not record.ranks.first:
+        return None
     return {
         "design": asdict(design),
         "model": record.model,
@@ -42,7 +46,7 @@ def run(record: Record, design: Design) -> dict[str, Any]:
             | {"at edge": search.at_edge(record, design, best[row])}
             for row, cells in rows.items()
         },
-        "curves": _curves(record, design, curves),
+        "curves": compared,
         "latents": _latents(record.models, best["dse"], design.latents),
         "data spectrum": spectrum(data.images(design.reference, REFERENCE_SEED)[0]).tolist(),
     }
@@ -93,10 +97,10 @@ def _floors(record: Record, design: Design) -> dict[str, Any]:
     tokenizer, device = record.models.tokenizer, record.models.transformer.head.weight.device
     results: dict[str, list[dict[str, Any]]] = {"data": [], "reconstructed": []}
     for seed in range(1, design.seeds + 1):
-        images, labels = data.images(design.confirm, REFERENCE_SEED + 100 + seed)
+        images, _ = data.images(design.confirm, REFERENCE_SEED + 100 + seed)
         again = [tokenizer.decode(tokenizer.encode(part.to(device))).cpu() for part in images.split(250)]
-        results["data"].append(record.yardstick.judge(images, labels))
-        results["reconstructed"].append(record.yardstick.judge(torch.cat(again), labels))
+        results["data"].append(record.judge(images))
+        results["reconstructed"].append(record.judge(torch.cat(again)))
     return {name: summary.means(measured) for name, measured in results.items()}
 
 
@@ -115,7 +119,7 @@ def _latents(models: Models, guided: Sampling, count: int) -> dict[str, Any]:
         def add(k: int, latent: Tensor, parts: list[list[Tensor]] = parts) -> None:
             nonlocal radii
             log = torch.fft.fft2(latent.double().cpu(), norm="ortho").abs().clamp(min=1e-9).log()
-            radii, rings = metrics.by_radius(log.mean(1))
+            radii, rings = _by_radius(log.mean(1))
             parts[k].append(rings)
 
         generate(models, labels, 1, sampling, watch=add)
@@ -126,3 +130,16 @@ def _latents(models: Models, guided: Sampling, count: int) -> dict[str, Any]:
     ]
     nyquist = [None, *(n / 2 for n in sizes[:-1])]
     return {"sizes": sizes, "radii": radii.tolist(), "change": changes, "previous nyquist": nyquist}
+
+
+def _by_radius(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Averages (..., n, n) maps, indexed like an FFT's output, over equal frequencies.
+
+    Returns:
+        The frequencies (F,) in cycles per side, and the means (..., F).
+    """
+    n = maps.shape[-1]
+    along = torch.fft.fftfreq(n, 1 / n)
+    squares = (along[:, None] ** 2 + along[None, :] ** 2).round()
+    values = squares.unique()
+    return values.sqrt(), torch.stack([maps[..., squares == value].mean(-1) for value in values], -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -50,7 +51,7 @@ def ptx(source: str, target: str) -> str:
     kept = ROOT / "build/ptx" / f"{source.removesuffix('.cu')}-{target}-{digest.hexdigest()[:16]}.ptx"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        made = kept.with_suffix(".part")
+        made = kept.with_suffix(f".{os.getpid()}.part")  # two processes may compile at once
         flags = ["--ptx", "-O3", "-DNDEBUG", "-std=c++17", f"-arch={target}", *_SOURCES[source]]
         subprocess.run([nvcc, *flags, str(folder / "cuda" / source), "-o", str(made)], check=True)
         made.rename(kept)

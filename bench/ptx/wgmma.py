@@ -1,4 +1,4 @@
-"""Matrix instructions of four warps: wgmma, whose operand B lies in shared memory."""
+"""Matrix instructions of four warps: wgmma, whose operand B, and at times A, lies in shared memory."""
 
 from __future__ import annotations
 
@@ -12,37 +12,51 @@ from bench.ptx import rounding
 from bench.ptx.defined import demand, names_of
 from bench.ptx.faults import Fault
 from bench.ptx.machine import Active, Machine, call, items, unknown
-from bench.ptx.matrix import accumulator, fragments, operand_words, spread
+from bench.ptx.matrix import accumulator, fragments, halves, operand_halves, operand_words, spread
 from bench.ptx.memory import ALLOCATED, WRITTEN
-from bench.ptx.parse import Immediate, Instruction
+from bench.ptx.parse import Immediate, Instruction, Vector
 
 Array = Any
 Run = Callable[[Active], None]
 
-_MMA = re.compile(r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k8\.f32\.tf32\.tf32")
+_MMA = re.compile(r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k(\d+)\.f32\.(tf32|f16|bf16)\.(tf32|f16|bf16)")
+_K = {"tf32": 8, "f16": 16, "bf16": 16}
 _SWIZZLE = {0: 0, 1: 128, 2: 64, 3: 32}  # bytes of a row, by bits 62 and 63 of the descriptor
 
+_WIDEN: dict[str, Callable[[Array], Array]] = {
+    "tf32": rounding.tf32,
+    "f16": rounding.from_float16,
+    "bf16": rounding.from_bfloat16,
+}
 # The number of a product's group, its lanes, its registers, and the granules of shared memory that it reads.
 Product = tuple[Array, Array, list[str], Array]
 
 
-def addresses(descriptor: int, columns: int) -> Array:
-    """Shared addresses of B's tf32 elements [column][k], k along the rows ("K-major").
+def addresses(descriptor: int, rows: int, kind: str = "tf32", along_rows: bool = False) -> Array:
+    """Shared addresses of an operand's elements [row][k]: of A, or of B with its columns as rows.
 
     PTX ISA, "Matrix Descriptor Format" and "Shared Memory Matrix Layout": bits 0-13 start address, 16-29 leading byte
-    offset, 32-45 stride byte offset, all / 16; 49-51 base offset; 62-63 swizzle. Core matrices are eight columns by 16
-    bytes of k. Without swizzling, each is contiguous, the next along k lies a leading offset on, and the next along the
-    columns a stride offset on. With it, eight rows of 32, 64 or 128 bytes follow one another, the next eight a stride
-    offset on, and the 16-byte chunk's number is combined with the row's by exclusive-or.
+    offset, 32-45 stride byte offset, all / 16; 49-51 base offset; 62-63 swizzle. Runs of 32, 64 or 128 bytes, eight of
+    them one after the other, are swizzled: the number of the 16-byte chunk is combined with the run's by exclusive-or.
+
+    The runs lie along k ("K-major"): the next eight rows follow a stride offset on. Without swizzling the runs are 16
+    bytes, and the next along k lies a leading offset on. Elements of 16 bits may also lie along the rows ("MN-major"):
+    the next eight k follow a stride offset on, and the next rows a leading offset on. Without swizzling the two offsets
+    change places.
     """
     start, leading, stride = (((descriptor >> bit) & 0x3FFF) << 4 for bit in (0, 16, 32))
     if (descriptor >> 49) & 7:
         raise Fault("unknown operand", "a matrix descriptor with a base offset")
-    width = _SWIZZLE[descriptor >> 62]
-    n, k = np.arange(columns)[:, None], np.arange(8)[None, :]
+    width, item = _SWIZZLE[descriptor >> 62], 32 // _K[kind]
+    n, k = np.arange(rows)[:, None], np.arange(_K[kind])[None, :]
+    if not width and along_rows:
+        return start + n // 8 * stride + n % 8 * item + k // 8 * leading + k % 8 * 16
     if not width:
-        return start + n // 8 * stride + n % 8 * 16 + k // 4 * leading + k % 4 * 4
-    at = start + n // 8 * stride + n % 8 * width + k * 4
+        return start + n // 8 * stride + n % 8 * 16 + k * item // 16 * leading + k * item % 16
+    if along_rows:
+        at = start + n * item // width * leading + n * item % width + k // 8 * stride + k % 8 * width
+    else:
+        at = start + n // 8 * stride + n % 8 * width + k * item
     return at ^ (((at >> 7) & (width // 16 - 1)) << 4)
 
 
@@ -87,29 +101,65 @@ class Groups:
                 if left.any():
                     kept[name] = left
 
+    def _operand(
+        self, descriptors: Array, lanes: Array, rows: int, kind: str, along: bool
+    ) -> tuple[Array, list[Array]]:
+        """The matrices [row][k] of each group of four warps, and the granules of shared memory that they fill."""
+        shared, races = self.machine.spaces["shared"], self.machine.races
+        item = 32 // _K[kind]
+        matrices, granules = [], []
+        for group, one in enumerate(descriptors):
+            at = addresses(int(one), rows, kind, along).reshape(-1)
+            reader = np.full(len(at), lanes[128 * group])
+            where = shared.locate(reader, at, item, ALLOCATED | WRITTEN)
+            races.on_read(reader, where, item)
+            races.check_fenced(where)
+            granules.append(races.pin(where))
+            bits = shared.read(where, item).view(np.uint32 if item == 4 else np.uint16)
+            matrices.append(_WIDEN[kind](bits.reshape(rows, _K[kind])).astype(np.float64))
+            if self.machine.counts is not None:
+                self.machine.counts.operand(rows * _K[kind] * item)
+        return np.stack(matrices), granules
+
     def multiply(self, instruction: Instruction) -> Run:
         machine = self.machine
         found = _MMA.fullmatch(instruction.opcode)
-        if found is None or len(instruction.operands) != 6:
+        if found is None or found[3] != found[4] or int(found[2]) != _K[found[3]]:
             raise unknown(instruction)
-        columns = int(found[1])
-        d, a, b, keep, *signs = instruction.operands
-        if not all(isinstance(s, Immediate) and s.value == 1 for s in signs) or len(items(a)) != 4:
+        columns, kind, k = int(found[1]), found[3], int(found[2])
+        d, a, b, keep, *rest = instruction.operands
+        in_registers = isinstance(a, Vector)
+        signs, ways = rest[:2], rest[2:]
+        if not all(isinstance(s, Immediate) and s.value == 1 for s in signs) or not all(
+            isinstance(w, Immediate) for w in ways
+        ):
             raise unknown(instruction)
-        to, of = machine.rows(items(d)), machine.rows(items(a))
-        descriptor, scale = machine.source(b, "u64"), machine.source(keep, "pred")
-        a_at, _ = operand_words(8)
+        along = [bool(w.value) for w in ways if isinstance(w, Immediate)]
+        if len(along) != (0 if kind == "tf32" else 1 if in_registers else 2):
+            raise unknown(instruction)
+        a_along, b_along = [False] * (2 - len(along)) + along
+        if in_registers and len(items(a)) != 4:
+            raise unknown(instruction)
+        to, scale = machine.rows(items(d)), machine.source(keep, "pred")
+        of = machine.rows(items(a)) if in_registers else []
+        descriptors = {"b": machine.source(b, "u64")}
+        if not in_registers:
+            descriptors["a"] = machine.source(a, "u64")
+        a_at = (operand_words(8) if kind == "tf32" else operand_halves(16))[0]
+        widen = rounding.tf32 if kind == "tf32" else (lambda bits: halves(bits, kind))
         d_at = accumulator(columns)
         names, none = names_of(d), np.zeros(machine.lanes, bool)
-        shared = machine.spaces["shared"]
+
+        def same_in_group(source: Any, lanes: Array) -> Array:
+            given = np.broadcast_to(np.asarray(call(source)), machine.lanes)[lanes].reshape(-1, 128)
+            if (given != given[:, :1]).any():
+                raise Fault("diverged", "the lanes of four warps have different matrix descriptors")
+            return given[:, 0]
 
         def run(active: Active) -> None:
             lanes = active.index
             warps = len(lanes) // 32
             demand(machine, names_of(a) + names_of(b) + names_of(keep), active)
-            given = np.broadcast_to(np.asarray(call(descriptor)), machine.lanes)[lanes].reshape(-1, 128)
-            if (given != given[:, :1]).any():
-                raise Fault("diverged", "the lanes of four warps have different matrix descriptors")
             sums = active.mask & np.broadcast_to(np.asarray(call(scale)), machine.lanes)
             for name in names:
                 known = machine.undefined.get(name, none) & ~machine.pending.get(name, none)
@@ -118,20 +168,16 @@ class Groups:
             adds = np.broadcast_to(np.asarray(call(scale)), machine.lanes)[lanes].reshape(warps, 32)[
                 :, :1, None
             ]
-            matrices, granules = [], []
-            for group, one in enumerate(given[:, 0]):
-                at = addresses(int(one), columns).reshape(-1)
-                reader = np.full(len(at), lanes[128 * group])
-                where = shared.locate(reader, at, 4, ALLOCATED | WRITTEN)
-                machine.races.on_read(reader, where, 4)
-                machine.races.check_fenced(where)
-                granules.append(machine.races.pin(where))
-                words = shared.read(where, 4).view(np.uint32).reshape(columns, 8)
-                matrices.append(rounding.tf32(words).astype(np.float64).T)
-                if machine.counts is not None:
-                    machine.counts.operand(columns * 32)
-            product = spread(rounding.tf32(fragments([r[lanes] for r in of], warps)), *a_at, (16, 8))
-            product = product @ np.repeat(np.stack(matrices), 4, axis=0)
+            right, granules = self._operand(
+                same_in_group(descriptors["b"], lanes), lanes, columns, kind, b_along
+            )
+            if in_registers:
+                left = spread(widen(fragments([r[lanes] for r in of], warps)), *a_at, (16, k))
+            else:
+                left, more = self._operand(same_in_group(descriptors["a"], lanes), lanes, 64, kind, a_along)
+                left = left.reshape(warps, 16, k)
+                granules = [np.union1d(x, y) for x, y in zip(granules, more, strict=True)]
+            product = left @ np.repeat(right.swapaxes(1, 2), 4, axis=0)
             before = fragments([r[lanes] for r in to], warps).view(np.float32)
             product += np.where(adds, spread(before, *d_at, (16, columns)), 0.0)
             result = rounding.toward_zero(product)[:, d_at[0], d_at[1]]

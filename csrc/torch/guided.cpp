@@ -49,7 +49,7 @@ void run_on_cpu(const StepKey& key, const GuidedArguments& given, const Operand&
   run(key, call);
 }
 
-Tensor guided(GuidedArguments given) {
+Tensor guided(GuidedArguments&& given) {
   const StepKey key = checks::guided(given);
   if (given.out) checks::output_memory(given.name(), *given.out, given.logits, given.prev_logits);
   Operand out = given.out
@@ -72,10 +72,11 @@ Tensor guided(GuidedArguments given) {
 template <size_t Operator, unsigned Variant>
 void boxed(StableIValue* stack, uint64_t, uint64_t) {
   constexpr GuidedOverload overload = {kGuidedOperators[Operator], Variant / 2, Variant % 2 != 0};
-  if (serves(stack[0]))
-    stack[0] = torch::stable::detail::from(guided(GuidedArguments(overload, stack)));
-  else
-    fall_back(overload.op.name, overload.name(), stack);
+  const bool here = serves(stack[0]);
+  if (!here && fall_back(overload.op.name, overload.name(), stack)) return;
+  GuidedArguments given(overload, stack);
+  if (!here) refuse(given.name(), given.logits.device);
+  stack[0] = torch::stable::detail::from(guided(std::move(given)));
 }
 
 template <size_t Operator, unsigned... Variants>

@@ -1,41 +1,16 @@
-// The module _C. Importing it registers the kernels; its functions say which of them run here.
+// The module _C: what Python asks the library libssg_kernels, which comes with it and registers the operators.
 #include <Python.h>
-#include <torch/csrc/stable/library.h>
 
 #include <exception>
 #include <string>
 #include <vector>
 
-#include "backend.h"
-#include "cpu/kernel.h"
-#include "cuda/kernel.h"
-#include "kernels.h"
+#include "library.h"
 #include "names.h"
 
 namespace {
 
-std::vector<ssg::ops::Kernel> kernels() {
-  std::vector<ssg::ops::Kernel> kernels;
-  ssg::ops::append_guided(kernels);
-  ssg::ops::append_prior_linear(kernels);
-  ssg::ops::append_sample(kernels);
-  return kernels;
-}
-
-void register_kernels(torch::stable::detail::StableLibrary& library) {
-  for (const ssg::ops::Kernel& kernel : kernels()) library.impl(kernel.name.c_str(), kernel.boxed);
-}
-
-}  // namespace
-
-STABLE_TORCH_LIBRARY_IMPL(ssg, CPU, m) { register_kernels(m); }
-#if defined(SSG_HAVE_CUDA)
-STABLE_TORCH_LIBRARY_IMPL(ssg, CUDA, m) { register_kernels(m); }
-#endif
-
-namespace {
-
-PyObject* cpu_capability(PyObject*, PyObject*) { return PyUnicode_FromString(ssg::cpu::kernel().name); }
+PyObject* cpu_capability(PyObject*, PyObject*) { return PyUnicode_FromString(ssg::ops::cpu_capability()); }
 
 PyObject* cuda_unavailable(PyObject*, PyObject* device) {
   const long index = PyLong_AsLong(device);
@@ -45,26 +20,34 @@ PyObject* cuda_unavailable(PyObject*, PyObject* device) {
   return PyUnicode_FromString(reason);
 }
 
+// A sequence of families, at most 31 each.
+PyObject* hand_over_the_rest(PyObject*, PyObject* given) {
+  std::vector<int> families;
+  const Py_ssize_t count = PySequence_Size(given);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* family = PySequence_GetItem(given, i);
+    families.push_back(family == nullptr ? -1 : static_cast<int>(PyLong_AsLong(family) & 31));
+    Py_XDECREF(family);
+  }
+  if (PyErr_Occurred()) return nullptr;
+  ssg::ops::hand_over_the_rest(families);
+  Py_RETURN_NONE;
+}
+
 // ((h, w), (prev_h, prev_w), prior, interpolation, dtype, batch, vocabulary, sources, capability, multiprocessors)
 PyObject* cuda_plan(PyObject*, PyObject* arguments) {
   long long h = 0, w = 0, prev_h = 0, prev_w = 0, batch = 0, vocabulary = 0, sources = 0;
-  int capability = 0, multiprocessors = 0;
-  const char *prior = nullptr, *interpolation = nullptr, *dtype = nullptr;
-  if (!PyArg_ParseTuple(arguments, "(LL)(LL)sssLLLii", &h, &w, &prev_h, &prev_w, &prior, &interpolation, &dtype, &batch,
-                        &vocabulary, &sources, &capability, &multiprocessors))
+  ssg::ops::CudaPlanRequest request = {};
+  if (!PyArg_ParseTuple(arguments, "(LL)(LL)sssLLLii", &h, &w, &prev_h, &prev_w, &request.prior, &request.interpolation,
+                        &request.dtype, &batch, &vocabulary, &sources, &request.capability, &request.multiprocessors))
     return nullptr;
+  request.size = {h, w};
+  request.prev_size = {prev_h, prev_w};
+  request.batch = batch;
+  request.vocabulary = vocabulary;
+  request.sources = sources;
   try {
-    ssg::StepKey key;
-    key.size = {h, w};
-    key.prev_size = {prev_h, prev_w};
-    key.prior = ssg::parse("prior", ssg::kPriors, prior);
-    key.interpolation = ssg::parse("interpolation", ssg::kInterpolations, interpolation);
-    ssg::cuda::GuidedCall call;
-    call.scalar = ssg::parse("dtype", ssg::kDtypes, dtype);
-    call.batch = batch;
-    call.vocabulary = vocabulary;
-    call.sources = sources;
-    return PyUnicode_FromString(ssg::cuda::describe(key, call, capability, multiprocessors).c_str());
+    return PyUnicode_FromString(ssg::ops::cuda_plan(request).c_str());
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_ValueError, error.what());
     return nullptr;
@@ -94,7 +77,7 @@ std::vector<std::string> texts_of(ssg::Names<Enum> names) {
 
 PyObject* names(PyObject*, PyObject*) {
   std::vector<std::string> overloads;
-  for (const ssg::ops::Kernel& kernel : kernels()) overloads.push_back("ssg::" + kernel.name);
+  for (const std::string& name : ssg::ops::registered()) overloads.push_back("ssg::" + name);
   PyObject* found = PyDict_New();
   if (found != nullptr && set_list(found, "priors", texts_of(ssg::kPriors)) &&
       set_list(found, "interpolations", texts_of(ssg::kInterpolations)) &&
@@ -108,6 +91,8 @@ PyObject* names(PyObject*, PyObject*) {
 PyMethodDef kMethods[] = {
     {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set of the CPU kernel that runs here."},
     {"cuda_unavailable", cuda_unavailable, METH_O, "Why the CUDA kernels cannot serve device N; None where they can."},
+    {"hand_over_the_rest", hand_over_the_rest, METH_O,
+     "Makes Python serve the calls that no kernel here serves, and those on cards of the given families."},
     {"cuda_plan", cuda_plan, METH_VARARGS, "How the CUDA kernels would be launched for a step on a kind of device."},
     {"names", names, METH_NOARGS, "The names of priors, interpolations and dtypes, and the operators registered here."},
     {nullptr, nullptr, 0, nullptr},

@@ -12,7 +12,7 @@ namespace {
 constexpr const char* kName = "_prior_linear";
 
 // As a guided step without current logits.
-Tensor prior_linear(PriorLinearArguments given) {
+Tensor prior_linear(PriorLinearArguments&& given) {
   const StepKey key = checks::prior_linear(given);
   const Operand x = readable(std::move(given.x));
   const auto tokens = static_cast<int64_t>((key.transposed ? key.prev_size : key.size).tokens());
@@ -42,10 +42,11 @@ Tensor prior_linear(PriorLinearArguments given) {
 }
 
 void boxed(StableIValue* stack, uint64_t, uint64_t) {
-  if (serves(stack[0]))
-    stack[0] = torch::stable::detail::from(prior_linear(PriorLinearArguments(stack)));
-  else
-    fall_back(kName, "", stack);
+  const bool here = serves(stack[0]);
+  if (!here && fall_back(kName, "", stack)) return;
+  PriorLinearArguments given(stack);
+  if (!here) refuse(kName, given.x.device);
+  stack[0] = torch::stable::detail::from(prior_linear(std::move(given)));
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ void run_on_cpu(const SampleArguments& given, const Tensor& out) {
        number_text(largest_of(call.logits, call.scalar, call.vocabulary, b, t)), " at (", b, ", ", t, ")");
 }
 
-Tensor sample(const char* name, SampleArguments given) {
+Tensor sample(const char* name, SampleArguments&& given) {
   checks::sample(name, given);
   given.logits = readable(std::move(given.logits));
   const Tensor out = empty_like(given.logits, {given.logits.size[0], given.logits.size[1]}, ScalarType::Long);
@@ -110,11 +110,11 @@ Tensor sample(const char* name, SampleArguments given) {
 template <size_t I>
 void boxed(StableIValue* stack, uint64_t, uint64_t) {
   constexpr SampleOverload overload = kOverloads[I];
-  if (serves(stack[0]))
-    stack[0] = torch::stable::detail::from(
-        sample(overload.op, SampleArguments(overload.scale, overload.filters_are_numbers, stack)));
-  else
-    fall_back(overload.op, overload.overload, stack);
+  const bool here = serves(stack[0]);
+  if (!here && fall_back(overload.op, overload.overload, stack)) return;
+  SampleArguments given(overload.scale, overload.filters_are_numbers, stack);
+  if (!here) refuse(overload.op, given.logits.device);
+  stack[0] = torch::stable::detail::from(sample(overload.op, std::move(given)));
 }
 
 template <size_t... I>

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssg_kernels._torch import schema
+from ssg_kernels._torch import library, schema
 from ssg_kernels._torch.internals import (
     OpOverload,
     SingleLevelFunction,
@@ -333,12 +333,12 @@ def _register() -> None:
     for overload in schema.OVERLOADS:
         if not overload.is_out:
             kernel = _autograd_kernel(overload.op, derivatives[overload.operator])
-            schema.implement(overload.qualname, kernel, "Autograd", with_keyset=True)
+            library.implement(overload.qualname, kernel, "Autograd", with_keyset=True)
     prior_linear = _autograd_kernel(torch.ops.ssg._prior_linear.default, PriorLinear)
-    schema.implement(schema.PRIOR_LINEAR, prior_linear, "Autograd", with_keyset=True)
+    library.implement(schema.PRIOR_LINEAR, prior_linear, "Autograd", with_keyset=True)
     for qualname in (schema.SAMPLE, *schema.TEMPERED):
         kernel = _no_derivative_kernel(schema.op_of(qualname))
-        schema.implement(qualname, kernel, "Autograd", with_keyset=True)
+        library.implement(qualname, kernel, "Autograd", with_keyset=True)
 
 
 _register()

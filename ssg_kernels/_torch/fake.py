@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssg_kernels import _checks
 from ssg_kernels._call import GuidedCall, Options, Strength
-from ssg_kernels._torch import schema
+from ssg_kernels._torch import library, schema
 
 
 def guided(operator: str, *arguments: object, out: Tensor | None = None) -> Tensor:
@@ -55,7 +55,7 @@ def _register() -> None:
         **dict.fromkeys(schema.TEMPERED, sample_tempered),
     }
     for qualname, fake in fakes.items():
-        torch.library.register_fake(qualname, fake, lib=schema.LIBRARY)
+        torch.library.register_fake(qualname, fake, lib=library.LIBRARY)
 
 
 _register()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from ssg_kernels._torch import schema
+from ssg_kernels._torch import library, schema
 from ssg_kernels._torch.internals import (
     OpOverload,
     after_views,
@@ -75,10 +75,10 @@ def _register() -> None:
     for overload in schema.OVERLOADS:
         if overload.is_out:
             op, functional = overload.op, overload.functional.op
-            schema.implement(overload.qualname, _autograd_kernel(op), "Autograd", with_keyset=True)
-            schema.implement(overload.qualname, _inference_kernel(op), "ADInplaceOrView", with_keyset=True)
-            schema.implement(overload.qualname, functional_kernel(functional), "Functionalize")
-            schema.implement(overload.qualname, _vmap_kernel(op), "FuncTorchBatched")
+            library.implement(overload.qualname, _autograd_kernel(op), "Autograd", with_keyset=True)
+            library.implement(overload.qualname, _inference_kernel(op), "ADInplaceOrView", with_keyset=True)
+            library.implement(overload.qualname, functional_kernel(functional), "Functionalize")
+            library.implement(overload.qualname, _vmap_kernel(op), "FuncTorchBatched")
 
 
 _register()

@@ -1,19 +1,24 @@
-"""The operators of namespace `ssg`: every schema is defined here, once. Other modules attach the kernels."""
+"""The schemas of the operators in namespace `ssg`, once.
+
+The compiled library registers them when it is loaded, and `library.py` where there is none. The build runs this file
+to get them for C++, so it needs nothing but the standard library.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    from ssg_kernels._torch.internals import OpOverload
 
-from ssg_kernels._names import STRENGTHS
-from ssg_kernels._torch.internals import OpOverload
-
-LIBRARY = torch.library.Library("ssg", "DEF")
-
-_TAGS = (torch.Tag.pt2_compliant_tag,)
+# The strengths that each guided operator takes, in order. Each strength is a float or a tensor.
+STRENGTHS = {
+    "guided_logits": ("beta",),
+    "guided_logits_cfg": ("beta", "cfg", "prev_cfg"),
+}
 _OPTIONS = 'str prior="dse", str interpolation="bilinear", bool rescale=False'
 
 
@@ -103,6 +108,7 @@ _SCHEMAS = {
         "Tensor",
     ),
 }
+OPERATORS = tuple(_SCHEMAS)
 
 
 def fallback_name(qualname: str) -> str:
@@ -115,19 +121,26 @@ def fallback_name(qualname: str) -> str:
     return "ssg::_fallback_" + qualname.removeprefix("ssg::").removeprefix("_")
 
 
-for _qualname, (_arguments, _result) in _SCHEMAS.items():
-    LIBRARY.define(f"{_qualname.removeprefix('ssg::')}({_arguments}) -> {_result}", tags=_TAGS)
-    LIBRARY.define(
-        f"{fallback_name(_qualname).removeprefix('ssg::')}({_arguments}) -> ({_result}, Tensor)", tags=_TAGS
-    )
-
-
 def op_of(qualname: str) -> OpOverload:
     """The overload of a qualified name."""
+    import torch
+
     operator, _, overload = qualname.removeprefix("ssg::").partition(".")
     return getattr(getattr(torch.ops.ssg, operator), overload or "default")
 
 
-def implement(qualname: str, kernel: Callable[..., object], key: str, *, with_keyset: bool = False) -> None:
-    """Attaches `kernel` to the operator under the dispatch key."""
-    LIBRARY.impl(qualname.removeprefix("ssg::"), kernel, key, with_keyset=with_keyset)
+def schema(qualname: str) -> str:
+    """The schema of an operator, as its definition takes it."""
+    arguments, result = _SCHEMAS[qualname]
+    return f"{qualname.removeprefix('ssg::')}({arguments}) -> {result}"
+
+
+def fallback_schema(qualname: str) -> str:
+    """The schema of `fallback_name`."""
+    arguments, result = _SCHEMAS[qualname]
+    return f"{fallback_name(qualname).removeprefix('ssg::')}({arguments}) -> ({result}, Tensor)"
+
+
+if __name__ == "__main__":
+    # A JSON string of ASCII is a string of C++ too.
+    print("\n".join(f"{json.dumps(schema(qualname))}," for qualname in OPERATORS))

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssg_kernels._torch import out, schema
+from ssg_kernels._torch import library, out, schema
 
 _DTENSOR = "torch.distributed.tensor"
 
@@ -65,7 +65,7 @@ def _register_out() -> None:
             ) -> Tensor:
                 return functional(*args, **kwargs)
 
-            torch.library.register_torch_dispatch(overload.qualname, DTensor, rule, lib=schema.LIBRARY)
+            torch.library.register_torch_dispatch(overload.qualname, DTensor, rule, lib=library.LIBRARY)
 
 
 def _guided_rule(overload: schema.Overload) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssg_kernels import _checks
 from ssg_kernels._call import GuidedCall
-from ssg_kernels._torch import schema
+from ssg_kernels._torch import library, schema
 
 
 def _guided_rule(overload: schema.Overload) -> Callable[..., tuple[Tensor, int]]:
@@ -87,10 +87,10 @@ def _fold_strength(value: Tensor | float, dim: int | None, count: int, batch: in
 def _register() -> None:
     for overload in schema.OVERLOADS:
         if not overload.is_out:
-            torch.library.register_vmap(overload.qualname, _guided_rule(overload), lib=schema.LIBRARY)
-    torch.library.register_vmap(schema.PRIOR_LINEAR, _prior_linear_rule, lib=schema.LIBRARY)
+            torch.library.register_vmap(overload.qualname, _guided_rule(overload), lib=library.LIBRARY)
+    torch.library.register_vmap(schema.PRIOR_LINEAR, _prior_linear_rule, lib=library.LIBRARY)
     for qualname in (schema.SAMPLE, *schema.TEMPERED):
-        torch.library.register_vmap(qualname, _sample_rule(qualname), lib=schema.LIBRARY)
+        torch.library.register_vmap(qualname, _sample_rule(qualname), lib=library.LIBRARY)
 
 
 _register()

@@ -5,15 +5,23 @@ For every sample and vocabulary column a kernel computes
     out = (1 + beta) * m(current) - beta * P m(previous),  m(x) = x  or  (1 + t) * conditional - t * unconditional
 
 With SOURCES = 0 it computes out = beta * P previous. The kernels read logits in their own dtype and widen them at
-once. They address tokens in 64 bits. Where a tile reaches beyond the map or the vocabulary they read 0, and the table
-is padded with 0 too. A strength is a tensor with its stride (0 if it is 0-d), or a float with the stride None.
-Vocabulary columns never mix, because they are the columns of every product.
+once. They address tokens in 64 bits. Where a tile reaches beyond the vocabulary they read 0; where it reaches beyond
+the previous map they read its last line again, which meets zeros in the table. A strength is a tensor with its stride
+(0 if it is 0-d), or a float with the stride None. Vocabulary columns never mix, because they are the columns of every
+product. A previous logit that is not finite makes its column NaN.
+
+With the precision "f16x3" a product is as accurate as in float32. Each operand is split into two float16 numbers, and
+three products of these parts go into one accumulator. The tables are split beforehand (`launch.py`). The logits are
+multiplied by SCALE first. If the products show that float16 could not hold a column so, the program computes its tile
+again, with a scale of its own for each column.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+SCALE: tl.constexpr = tl.constexpr(8.0)
 
 
 @triton.jit
@@ -34,41 +42,110 @@ def _merged(logits, half, t, mask, SOURCES: tl.constexpr, COMPUTE: tl.constexpr)
 
 
 @triton.jit
+def _scaled(x, tokens, token, half, t, mask, scale, SOURCES: tl.constexpr, PRECISION: tl.constexpr):
+    """The previous logits of `tokens`, with the scale that splitting them needs."""
+    logits = _merged(x + tokens.to(tl.int64) * token, half, t, mask, SOURCES, tl.float32)
+    if PRECISION == "f16x3":
+        logits *= scale
+    return logits
+
+
+@triton.jit
 def _guide(
-    out, out_token, current, current_token, half, tokens, mask, prior, beta, t,
+    out, out_token, current, current_token, half, tokens, mask, prior, weight, beta, t,
     SOURCES: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """Writes the result at `tokens`, from the current logits there and the prior."""
+    """Writes the result at `tokens`, from the current logits there and the prior, which is `weight * prior` / beta."""
     tokens = tokens.to(tl.int64)
     if SOURCES == 0:
-        result = beta * prior
+        result = weight * prior
     else:
         current += tokens * current_token
         conditional = tl.load(current, mask=mask, other=0.0).to(COMPUTE)
         merged = conditional
         if SOURCES == 2:
             merged = (1 + t) * conditional - t * tl.load(current + half, mask=mask, other=0.0).to(COMPUTE)
-        result = (1 + beta) * merged - beta * prior
-        # Samplers mask tokens with -inf. Masked tokens stay masked.
-        result = tl.where(conditional == float("-inf"), float("-inf"), result)
+        result = (1 + beta) * merged + (-weight) * prior
+        # Samplers mask tokens with -inf. Masked tokens stay masked. The minimum is -inf. With it, Triton compares where
+        # the prior lies. Else it would compare where the logits were loaded, and move the results.
+        result = tl.where(conditional == tl.minimum(prior, float("-inf")), float("-inf"), result)
     tl.store(out + tokens * out_token, result.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _dot(a, b, acc, PRECISION: tl.constexpr):
-    """a @ b + acc, as accurate as in float32.
+def _nan_if_infinite(x):
+    return x + (x - x)
 
-    With tf32x3, each operand is split into a part that tf32 holds exactly and a rest, and three products of these parts
-    go into one accumulator. tl.dot has a tf32x3 too, but it moves the small products to registers in between.
+
+@triton.jit
+def _dot(table, PART: tl.constexpr, x, acc, PRECISION: tl.constexpr):
+    """table @ x + acc, as accurate as in float32. The low part of a split table lies PART elements behind the high one.
+
+    What is not finite in `x`, or beyond float16, becomes NaN.
     """
-    if PRECISION == "tf32x3":
-        a_high = (a.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
-        b_high = (b.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
-        acc = tl.dot(a - a_high, b_high, acc, input_precision="tf32")
-        acc = tl.dot(a_high, b - b_high, acc, input_precision="tf32")
-        return tl.dot(a_high, b_high, acc, input_precision="tf32")
+    if PRECISION == "f16x3":
+        high, low = tl.load(table), tl.load(table + PART)
+        # Cut, not rounded: the rest is exact, and both parts are converted two at a time.
+        cut = (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+        x_high, x_low = cut.to(tl.float16), (x - cut).to(tl.float16)
+        acc = tl.dot(low, x_high, acc)
+        acc = tl.dot(high, x_low, acc)
+        return tl.dot(high, x_high, acc)
     else:
-        return tl.dot(a, b, acc, input_precision=PRECISION)
+        return tl.dot(tl.load(table), _nan_if_infinite(x), acc, input_precision=PRECISION)
+
+
+@triton.jit
+def _is_lost(squares, inside):
+    """Whether float16 could not hold the logits of a column, or too few of their bits. `squares`, (rows, columns), are
+    sums of squared products: none may be below 1, infinite or NaN. Zeros are lost too, which costs time only.
+    """
+    return tl.max(_excess(squares, inside)) >= 0x40000000  # up to the bits of infinity
+
+
+@triton.jit
+def _excess(squares, inside):
+    return tl.where(
+        inside[None, :], squares.to(tl.uint32, bitcast=True) - 0x3F800000, 0
+    )  # less the bits of 1
+
+
+@triton.jit
+def _rescaled(
+    scale,
+    squares,
+    x,
+    token,
+    half,
+    t,
+    mask,
+    TOKENS: tl.constexpr,
+    SOURCES: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+):
+    """For each lost column the power of two that brings its largest finite logit to between 2^8 and 2^9. All other
+    columns keep their scale, and so their bits.
+    """
+    largest = tl.zeros((BLOCK_V,), tl.float32)
+    for _ in range(TOKENS):
+        size = tl.abs(_merged(x, half, t, mask, SOURCES, tl.float32))
+        x += token
+        largest = tl.maximum(largest, tl.where(size < float("inf"), size, 0.0))
+    exponent = tl.minimum(127 + 8 + 127 - (largest.to(tl.int32, bitcast=True) >> 23), 250)
+    # One column after the other. A reduction along the rows would give the scale the layout of the products; all that
+    # meets the scale would follow, and each warp would split all logits.
+    excess, column = _excess(squares, mask), tl.arange(0, BLOCK_V)
+    lost = tl.zeros((BLOCK_V,), tl.int32)
+    for v in range(BLOCK_V):
+        is_lost = tl.max(tl.where((column == v)[None, :], excess, 0)) >= 0x40000000
+        lost = tl.where(column == v, is_lost.to(tl.int32), lost)
+    return tl.where(lost > 0, (exponent << 23).to(tl.float32, bitcast=True), scale)
+
+
+@triton.jit
+def _inverse(power):
+    """1 / power, of a power of two."""
+    return (0x7F000000 - power.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
 
 
 @triton.jit(do_not_specialize=["batch"])
@@ -108,6 +185,7 @@ def fma_kernel(
             k = first + offset
             mask = columns < tl.where(k < PREV_TOKENS, vocabulary, 0)
             logits = _merged(x + k.to(tl.int64) * previous_token, half, prev_cfg, mask, PREV_SOURCES, COMPUTE)
+            logits = _nan_if_infinite(logits)
             prior += tl.load(table + k * (ROW_TILES * BLOCK_M) + rows)[:, None] * logits[None, :]
 
     target = (out + sample * out_batch + columns)[None, :]
@@ -115,58 +193,44 @@ def fma_kernel(
     half = batch.to(tl.int64) * current_batch
     mask = (rows < TOKENS)[:, None] & (columns < vocabulary)[None, :]
     _guide(
-        target, out_token, source, current_token, half, rows[:, None], mask, prior, beta, cfg,
+        target, out_token, source, current_token, half, rows[:, None], mask, prior, beta, beta, cfg,
         SOURCES, COMPUTE,
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["batch"])
-def dense_kernel(
-    out, out_batch, out_token,
-    current, current_batch, current_token, current_column,
-    previous, previous_batch, previous_token, previous_column,
-    table,
-    beta, beta_stride, cfg, cfg_stride, prev_cfg, prev_cfg_stride,
-    batch, vocabulary,
-    H: tl.constexpr, W: tl.constexpr, PREV_H: tl.constexpr, PREV_W: tl.constexpr,
-    SOURCES: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
+@triton.jit
+def _quarters(
+    x, token, half, t, mask, scale, table, rows,
+    PREV_H: tl.constexpr, PREV_W: tl.constexpr, SOURCES: tl.constexpr, PRECISION: tl.constexpr,
+    QUARTER: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """The dense form: the prior's matrix times a tile of logits. `table` is (rows, columns), padded to tiles."""
-    M: tl.constexpr = H * W
-    K: tl.constexpr = PREV_H * PREV_W
-    ROW_TILES: tl.constexpr = (M + BLOCK_M - 1) // BLOCK_M
+    """The products of the four quarters of the table with the even and odd halves of the previous map."""
+    HALF_W: tl.constexpr = (PREV_W + 1) // 2
+    K: tl.constexpr = (PREV_H + 1) // 2 * HALF_W
     K_END: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K * BLOCK_K
-    PREV_SOURCES: tl.constexpr = 2 if SOURCES == 2 else 1
-    tile = tl.program_id(0)
-    rows = tile % ROW_TILES * BLOCK_M + tl.arange(0, BLOCK_M)
-    strips = tl.cdiv(vocabulary, BLOCK_V)
-    columns = tile // ROW_TILES % strips * BLOCK_V + tl.arange(0, BLOCK_V)
-    sample = (tile // ROW_TILES // strips).to(tl.int64)
-    inside = (columns < vocabulary)[None, :]
-    beta = _strength(beta, beta_stride, sample, tl.float32)
-    cfg = _strength(cfg, cfg_stride, sample, tl.float32)
-    prev_cfg = _strength(prev_cfg, prev_cfg_stride, sample, tl.float32)
-
-    x = (previous + sample * previous_batch + columns.to(tl.int64) * previous_column)[None, :]
-    half = batch.to(tl.int64) * previous_batch
-    prior = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
+    PART: tl.constexpr = 4 * QUARTER
+    x, mask, scale = x[None, :], mask[None, :], scale[None, :]
+    ee = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
+    eo = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
+    oe = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
+    oo = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
     for first in range(0, K_END, BLOCK_K):
         k = first + tl.arange(0, BLOCK_K)
-        mask = (k < K)[:, None] & inside
-        tokens = k.to(tl.int64)[:, None]
-        logits = _merged(x + tokens * previous_token, half, prev_cfg, mask, PREV_SOURCES, tl.float32)
-        weights = tl.load(table + rows[:, None] * K_END + k[None, :], cache_modifier=".ca")
-        prior = _dot(weights, logits, prior, PRECISION)
-
-    target = (out + sample * out_batch + columns)[None, :]
-    source = (current + sample * current_batch + columns.to(tl.int64) * current_column)[None, :]
-    half = batch.to(tl.int64) * current_batch
-    mask = (rows < M)[:, None] & inside
-    _guide(
-        target, out_token, source, current_token, half, rows[:, None], mask, prior, beta, cfg,
-        SOURCES, tl.float32,
-    )  # fmt: skip
+        weights = table + rows[:, None] * K_END + k[None, :]
+        k = tl.minimum(k, K - 1)[:, None]
+        upper, left = k // HALF_W * PREV_W, k % HALF_W
+        lower, right = (PREV_H - 1) * PREV_W - upper, PREV_W - 1 - left
+        upper_left = _scaled(x, upper + left, token, half, t, mask, scale, SOURCES, PRECISION)
+        upper_right = _scaled(x, upper + right, token, half, t, mask, scale, SOURCES, PRECISION)
+        lower_left = _scaled(x, lower + left, token, half, t, mask, scale, SOURCES, PRECISION)
+        lower_right = _scaled(x, lower + right, token, half, t, mask, scale, SOURCES, PRECISION)
+        upper_even, lower_even = upper_left + upper_right, lower_left + lower_right
+        ee = _dot(weights, PART, upper_even + lower_even, ee, PRECISION)
+        oe = _dot(weights + 2 * QUARTER, PART, upper_even - lower_even, oe, PRECISION)
+        upper_odd, lower_odd = upper_left - upper_right, lower_left - lower_right
+        eo = _dot(weights + QUARTER, PART, upper_odd + lower_odd, eo, PRECISION)
+        oo = _dot(weights + 3 * QUARTER, PART, upper_odd - lower_odd, oo, PRECISION)
+    return ee, eo, oe, oo
 
 
 @triton.jit(do_not_specialize=["batch"])
@@ -174,7 +238,7 @@ def dense_halves_kernel(
     out, out_batch, out_token,
     current, current_batch, current_token, current_column,
     previous, previous_batch, previous_token, previous_column,
-    table,
+    table, unit,
     beta, beta_stride, cfg, cfg_stride, prev_cfg, prev_cfg_stride,
     batch, vocabulary,
     H: tl.constexpr, W: tl.constexpr, PREV_H: tl.constexpr, PREV_W: tl.constexpr,
@@ -184,7 +248,8 @@ def dense_halves_kernel(
     """The dense form by even/odd halves along both axes: four products, each over a quarter of the tokens.
 
     A row stands for a token of the upper left quarter and its three mirrors; so does a column. `table` is (quarters,
-    rows, columns). Its quarters, along h and w, are: even and even, even and odd, odd and even, odd and odd.
+    rows, columns). Its quarters, along h and w, are: even and even, even and odd, odd and even, odd and odd. `unit`
+    undoes the scale of the table.
     """
     HALF_W: tl.constexpr = (W + 1) // 2
     PREV_HALF_W: tl.constexpr = (PREV_W + 1) // 2
@@ -204,38 +269,32 @@ def dense_halves_kernel(
     cfg = _strength(cfg, cfg_stride, sample, tl.float32)
     prev_cfg = _strength(prev_cfg, prev_cfg_stride, sample, tl.float32)
 
-    x = (previous + sample * previous_batch + columns.to(tl.int64) * previous_column)[None, :]
+    x = previous + sample * previous_batch + columns.to(tl.int64) * previous_column
     half = batch.to(tl.int64) * previous_batch
+    scale = tl.full((BLOCK_V,), SCALE if PRECISION == "f16x3" else 1.0, tl.float32)
     ee = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
-    eo = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
-    oe = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
-    oo = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
-    for first in range(0, K_END, BLOCK_K):
-        k = first + tl.arange(0, BLOCK_K)
-        mask = (k < K)[:, None] & inside
-        upper, left = k // PREV_HALF_W * PREV_W, k % PREV_HALF_W
-        lower, right = (PREV_H - 1) * PREV_W - upper, PREV_W - 1 - left
-        tokens = (upper + left).to(tl.int64)[:, None]
-        upper_left = _merged(x + tokens * previous_token, half, prev_cfg, mask, PREV_SOURCES, tl.float32)
-        tokens = (upper + right).to(tl.int64)[:, None]
-        upper_right = _merged(x + tokens * previous_token, half, prev_cfg, mask, PREV_SOURCES, tl.float32)
-        tokens = (lower + left).to(tl.int64)[:, None]
-        lower_left = _merged(x + tokens * previous_token, half, prev_cfg, mask, PREV_SOURCES, tl.float32)
-        tokens = (lower + right).to(tl.int64)[:, None]
-        lower_right = _merged(x + tokens * previous_token, half, prev_cfg, mask, PREV_SOURCES, tl.float32)
-        weights = table + rows[:, None] * K_END + k[None, :]
-        upper_even, lower_even = upper_left + upper_right, lower_left + lower_right
-        ee = _dot(tl.load(weights, cache_modifier=".ca"), upper_even + lower_even, ee, PRECISION)
-        oe = _dot(
-            tl.load(weights + 2 * QUARTER, cache_modifier=".ca"), upper_even - lower_even, oe, PRECISION
-        )
-        upper_odd, lower_odd = upper_left - upper_right, lower_left - lower_right
-        eo = _dot(tl.load(weights + QUARTER, cache_modifier=".ca"), upper_odd + lower_odd, eo, PRECISION)
-        oo = _dot(tl.load(weights + 3 * QUARTER, cache_modifier=".ca"), upper_odd - lower_odd, oo, PRECISION)
+    eo, oe, oo = ee, ee, ee
+    attempt = 0
+    while attempt < 2:
+        ee, eo, oe, oo = _quarters(
+            x, previous_token, half, prev_cfg, columns < vocabulary, scale, table, rows,
+            PREV_H, PREV_W, PREV_SOURCES, PRECISION, QUARTER, BLOCK_M, BLOCK_K, BLOCK_V,
+        )  # fmt: skip
+        attempt += 2
+        if PRECISION == "f16x3":  # noqa: SIM102, which Triton decides when it compiles
+            if attempt == 2:
+                squares = ee * ee + eo * eo + oe * oe + oo * oo
+                if _is_lost(squares, columns < vocabulary):
+                    attempt = 1
+                    scale = _rescaled(
+                        scale, squares, x, previous_token, half, prev_cfg, columns < vocabulary, PREV_H * PREV_W,
+                        PREV_SOURCES, BLOCK_V,
+                    )  # fmt: skip
 
     target = (out + sample * out_batch + columns)[None, :]
     source = (current + sample * current_batch + columns.to(tl.int64) * current_column)[None, :]
     half = batch.to(tl.int64) * current_batch
+    weight = (beta * unit * _inverse(scale))[None, :]
     upper, left = (rows // HALF_W * W)[:, None], (rows % HALF_W)[:, None]
     lower, right = (H - 1) * W - upper, W - 1 - left
     # A middle row or column is its own mirror, so it is written only once.
@@ -243,22 +302,56 @@ def dense_halves_kernel(
     mask_right, mask_lower = mask & (right > left), mask & (lower > upper)
     even, odd = ee + oe, eo + oo
     _guide(
-        target, out_token, source, current_token, half, upper + left, mask, even + odd, beta, cfg,
+        target, out_token, source, current_token, half, upper + left, mask, even + odd, weight, beta, cfg,
         SOURCES, tl.float32,
     )  # fmt: skip
     _guide(
-        target, out_token, source, current_token, half, upper + right, mask_right, even - odd, beta, cfg,
+        target, out_token, source, current_token, half, upper + right, mask_right, even - odd, weight, beta, cfg,
         SOURCES, tl.float32,
     )  # fmt: skip
     even, odd = ee - oe, eo - oo
     _guide(
-        target, out_token, source, current_token, half, lower + left, mask_lower, even + odd, beta, cfg,
+        target, out_token, source, current_token, half, lower + left, mask_lower, even + odd, weight, beta, cfg,
         SOURCES, tl.float32,
     )  # fmt: skip
     _guide(
         target, out_token, source, current_token, half, lower + right, mask_lower & mask_right, even - odd,
-        beta, cfg, SOURCES, tl.float32,
+        weight, beta, cfg, SOURCES, tl.float32,
     )  # fmt: skip
+
+
+@triton.jit
+def _both_axes(
+    x, token, half, t, mask, scale, h_table, w_table, first_r, first_c,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, PREV_H: tl.constexpr, PREV_W: tl.constexpr,
+    SOURCES: tl.constexpr, PRECISION: tl.constexpr, TERMS: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+):  # fmt: skip
+    """A tile (c, (r, v)) of the sum over all terms of the products along both axes."""
+    I_END: tl.constexpr = (PREV_H + BLOCK_I - 1) // BLOCK_I * BLOCK_I
+    J_END: tl.constexpr = (PREV_W + BLOCK_J - 1) // BLOCK_J * BLOCK_J
+    x, mask, scale = x[None, None, :], mask[None, None, :], scale[None, None, :]
+    # The rows (term, r) of the stacked factors along h, and the columns (term, j) of those along w.
+    term_r = tl.arange(0, TERMS * BLOCK_R)
+    h_rows = h_table + ((term_r // BLOCK_R * ROWS + first_r + term_r % BLOCK_R) * I_END)[:, None]
+    term_j = tl.arange(0, TERMS * BLOCK_J)
+    w_columns = w_table + (term_j // BLOCK_J * (COLUMNS * J_END) + term_j % BLOCK_J)[None, :]
+    w_columns += ((first_c + tl.arange(0, BLOCK_C)) * J_END)[:, None]
+    prior = tl.zeros((BLOCK_C, BLOCK_R * BLOCK_V), tl.float32)
+    for first_j in range(0, J_END, BLOCK_J):
+        j = tl.minimum(first_j + tl.arange(0, BLOCK_J), PREV_W - 1)
+        y = tl.zeros((TERMS * BLOCK_R, BLOCK_J * BLOCK_V), tl.float32)
+        for first_i in range(0, I_END, BLOCK_I):
+            i = first_i + tl.arange(0, BLOCK_I)
+            tokens = (tl.minimum(i, PREV_H - 1)[:, None] * PREV_W + j[None, :])[:, :, None]
+            logits = _scaled(x, tokens, token, half, t, mask, scale, SOURCES, PRECISION)
+            logits = tl.reshape(logits, (BLOCK_I, BLOCK_J * BLOCK_V))
+            y = _dot(h_rows + i[None, :], TERMS * ROWS * I_END, logits, y, PRECISION)
+        y = tl.permute(tl.reshape(y, (TERMS, BLOCK_R, BLOCK_J, BLOCK_V)), (0, 2, 1, 3))
+        y = tl.reshape(y, (TERMS * BLOCK_J, BLOCK_R * BLOCK_V))
+        prior = _dot(w_columns + first_j, TERMS * COLUMNS * J_END, y, prior, PRECISION)
+    return prior
 
 
 @triton.jit(do_not_specialize=["batch"])
@@ -266,7 +359,7 @@ def separable_kernel(
     out, out_batch, out_token,
     current, current_batch, current_token, current_column,
     previous, previous_batch, previous_token, previous_column,
-    h_table, w_table,
+    h_table, w_table, unit,
     beta, beta_stride, cfg, cfg_stride, prev_cfg, prev_cfg_stride,
     batch, vocabulary,
     H: tl.constexpr, W: tl.constexpr, PREV_H: tl.constexpr, PREV_W: tl.constexpr,
@@ -280,11 +373,10 @@ def separable_kernel(
     It reads the previous map in chunks of BLOCK_J columns of the grid. It contracts each chunk along h with the stacked
     factors of all terms, and the result at once along w, which sums all terms. `h_table` is (terms, rows, PREV_H) and
     `w_table` is (terms, columns, PREV_W), both padded to tiles. TERMS is a power of two: 4 for a prior of 3 terms.
+    `unit` undoes the scale of both tables.
     """
     ROW_TILES: tl.constexpr = (H + BLOCK_R - 1) // BLOCK_R
     COLUMN_TILES: tl.constexpr = (W + BLOCK_C - 1) // BLOCK_C
-    I_END: tl.constexpr = (PREV_H + BLOCK_I - 1) // BLOCK_I * BLOCK_I
-    J_END: tl.constexpr = (PREV_W + BLOCK_J - 1) // BLOCK_J * BLOCK_J
     PREV_SOURCES: tl.constexpr = 2 if SOURCES == 2 else 1
     tile = tl.program_id(0)
     first_r = tile % ROW_TILES * BLOCK_R
@@ -298,32 +390,30 @@ def separable_kernel(
     cfg = _strength(cfg, cfg_stride, sample, tl.float32)
     prev_cfg = _strength(prev_cfg, prev_cfg_stride, sample, tl.float32)
 
-    x = (previous + sample * previous_batch + columns.to(tl.int64) * previous_column)[None, None, :]
+    x = previous + sample * previous_batch + columns.to(tl.int64) * previous_column
     half = batch.to(tl.int64) * previous_batch
-    r, c = first_r + tl.arange(0, BLOCK_R), first_c + tl.arange(0, BLOCK_C)
-    # The rows (term, r) of the stacked factors along h, and the columns (term, j) of those along w.
-    term_r = tl.arange(0, TERMS * BLOCK_R)
-    h_rows = (
-        h_table + ((term_r // BLOCK_R * ROW_TILES * BLOCK_R + first_r + term_r % BLOCK_R) * I_END)[:, None]
-    )
-    term_j = tl.arange(0, TERMS * BLOCK_J)
-    w_columns = w_table + (term_j // BLOCK_J * (COLUMN_TILES * BLOCK_C * J_END) + term_j % BLOCK_J)[None, :]
+    scale = tl.full((BLOCK_V,), SCALE if PRECISION == "f16x3" else 1.0, tl.float32)
     prior = tl.zeros((BLOCK_C, BLOCK_R * BLOCK_V), tl.float32)
-    for first_j in range(0, J_END, BLOCK_J):
-        j = first_j + tl.arange(0, BLOCK_J)
-        y = tl.zeros((TERMS * BLOCK_R, BLOCK_J * BLOCK_V), tl.float32)
-        for first_i in range(0, I_END, BLOCK_I):
-            i = first_i + tl.arange(0, BLOCK_I)
-            mask = ((i < PREV_H)[:, None] & (j < PREV_W)[None, :])[:, :, None] & inside
-            tokens = (i[:, None] * PREV_W + j[None, :]).to(tl.int64)[:, :, None]
-            logits = _merged(x + tokens * previous_token, half, prev_cfg, mask, PREV_SOURCES, tl.float32)
-            logits = tl.reshape(logits, (BLOCK_I, BLOCK_J * BLOCK_V))
-            y = _dot(tl.load(h_rows + i[None, :]), logits, y, PRECISION)
-        y = tl.permute(tl.reshape(y, (TERMS, BLOCK_R, BLOCK_J, BLOCK_V)), (0, 2, 1, 3))
-        y = tl.reshape(y, (TERMS * BLOCK_J, BLOCK_R * BLOCK_V))
-        weights = tl.load(w_columns + (c * J_END + first_j)[:, None])
-        prior = _dot(weights, y, prior, PRECISION)
+    attempt = 0
+    while attempt < 2:
+        prior = _both_axes(
+            x, previous_token, half, prev_cfg, columns < vocabulary, scale, h_table, w_table, first_r, first_c,
+            ROW_TILES * BLOCK_R, COLUMN_TILES * BLOCK_C, PREV_H, PREV_W, PREV_SOURCES, PRECISION, TERMS,
+            BLOCK_R, BLOCK_C, BLOCK_I, BLOCK_J, BLOCK_V,
+        )  # fmt: skip
+        attempt += 2
+        if PRECISION == "f16x3":  # noqa: SIM102, which Triton decides when it compiles
+            if attempt == 2:
+                squares = tl.sum(tl.reshape(prior * prior, (BLOCK_C, BLOCK_R, BLOCK_V)), 1)
+                if _is_lost(squares, columns < vocabulary):
+                    attempt = 1
+                    scale = _rescaled(
+                        scale, squares, x, previous_token, half, prev_cfg, columns < vocabulary, PREV_H * PREV_W,
+                        PREV_SOURCES, BLOCK_V,
+                    )  # fmt: skip
 
+    weight = (beta * unit * _inverse(scale))[None, None, :]
+    r, c = first_r + tl.arange(0, BLOCK_R), first_c + tl.arange(0, BLOCK_C)
     target = (out + sample * out_batch + columns)[None, None, :]
     source = (current + sample * current_batch + columns.to(tl.int64) * current_column)[None, None, :]
     half = batch.to(tl.int64) * current_batch
@@ -331,6 +421,6 @@ def separable_kernel(
     tokens = (r[None, :] * W + c[:, None])[:, :, None]
     prior = tl.reshape(prior, (BLOCK_C, BLOCK_R, BLOCK_V))
     _guide(
-        target, out_token, source, current_token, half, tokens, mask, prior, beta, cfg,
+        target, out_token, source, current_token, half, tokens, mask, prior, weight, beta, cfg,
         SOURCES, tl.float32,
     )  # fmt: skip

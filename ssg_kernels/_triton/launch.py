@@ -25,9 +25,10 @@ _WIDEST_ROW = 8192
 _WHOLE = 1 << 62  # shares of a sum of weights are counted in units of 2**-62
 
 _launches: dict[tuple[Any, ...], _Launch] = {}
-# Tables are never freed, because a captured graph reads them at every replay. A process has one entry for each step,
-# options, dtype and tile shape; another batch, vocabulary or stride adds one only if the plan picks another tile.
-_tables: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
+# Tables, and the number that undoes their scale. They are never freed, because a captured graph reads them at every
+# replay. A process has one entry for each step, options, dtype and tile shape; another batch, vocabulary or stride adds
+# one only if the plan picks another tile.
+_tables: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
 
 def guided(call: GuidedCall) -> Tensor:
@@ -165,7 +166,7 @@ class _Launch:
         programs: int,
         warps: int,
         stages: int,
-        tables: tuple[Tensor, ...] = (),
+        tables: tuple[Any, ...] = (),
     ) -> None:
         self.tables = tables
         self.grid = (programs, 1, 1)
@@ -181,6 +182,15 @@ class _Launch:
             self._run(*arguments)
 
     def _run(self, *arguments: Any) -> None:
+        try:
+            self._compile_or_launch(*arguments)
+        except Exception as reason:  # of the compilers that Triton starts, and of the driver
+            raise RuntimeError(
+                f"ssg_kernels: Triton could not compile or launch {self.kernel.__name__}: {reason}. "
+                "SSG_KERNELS_BACKEND=cuda, or reference, computes without Triton"
+            ) from reason
+
+    def _compile_or_launch(self, *arguments: Any) -> None:
         if self.launch is not None:
             self.launch(*arguments, *self.constants)
             return
@@ -201,8 +211,7 @@ def constants(chosen: LaunchPlan, step: Step, dtype: torch.dtype) -> tuple[Any, 
     if chosen.form == "separable":
         tile = (chosen.block_m, chosen.block_c, chosen.block_k, chosen.block_j, chosen.block_v)
         return kernels.separable_kernel, (*sizes, step.sources, chosen.precision, chosen.terms, *tile)
-    kernel = kernels.dense_halves_kernel if chosen.halves else kernels.dense_kernel
-    return kernel, (*sizes, step.sources, chosen.precision, *tile)
+    return kernels.dense_halves_kernel, (*sizes, step.sources, chosen.precision, *tile)
 
 
 def tables(chosen: LaunchPlan, step: Step, rescale: bool) -> tuple[Tensor, ...]:
@@ -216,6 +225,25 @@ def tables(chosen: LaunchPlan, step: Step, rescale: bool) -> tuple[Tensor, ...]:
         )
     table = factors.dense_table(terms, chosen.halves, chosen.block_m, chosen.block_k)
     return (table[0].mT.contiguous(),) if chosen.form == "fma" else (table,)
+
+
+def device_tables(chosen: LaunchPlan, step: Step, rescale: bool, dtype: torch.dtype) -> tuple[Any, ...]:
+    """What the kernel takes for its tables, on the CPU: the tables in `dtype`, or scaled and split into two float16
+    numbers, high and low. With matrix products, the number that undoes the scale of all tables follows.
+    """
+    made = tables(chosen, step, rescale)
+    if chosen.form == "fma":
+        return tuple(table.to(dtype) for table in made)
+    if chosen.precision != "f16x3":
+        return (*(table.to(dtype) for table in made), 1.0)
+    unit, split = 1.0, []
+    for table in made:
+        # The largest lies from 8 to 16 then. float16 has room above for sums, and below for the low parts.
+        scale = 2.0 ** (4 - math.frexp(table.abs().max().item())[1])
+        high = (scale * table).half()
+        split.append(torch.stack([high, (scale * table - high.double()).half()]))
+        unit /= scale
+    return (*split, unit)
 
 
 def _refuse_capture(device: torch.device) -> None:
@@ -242,11 +270,12 @@ def _prepare(out: Tensor, step: tuple[Any, ...]) -> _Launch:
     accurate = out.dtype == torch.float64
     chosen = plan.make_plan(described, targets.of(device), accurate)
     dtype = torch.float64 if accurate else torch.float32
-    tiles = (chosen.form, chosen.block_m, chosen.block_k, chosen.block_c, chosen.block_j)
+    tiles = (chosen.form, chosen.precision, chosen.block_m, chosen.block_k, chosen.block_c, chosen.block_j)
     table_key = (device, dtype, size, prev_size, prior, interpolation, rescale, transpose, *tiles)
     uploaded = _tables.get(table_key)
     if uploaded is None:
-        uploaded = tuple(table.to(device, dtype) for table in tables(chosen, described, rescale))
+        made = device_tables(chosen, described, rescale, dtype)
+        uploaded = tuple(each.to(device) if isinstance(each, Tensor) else each for each in made)
         # If two threads come here at once, both launch with the tables of the first.
         uploaded = _tables.setdefault(table_key, uploaded)
     kernel, given = constants(chosen, described, out.dtype)

@@ -61,9 +61,9 @@ class Step:
 class LaunchPlan:
     """One launch: a form, its tile, and the options for Triton.
 
-    The form "fma" sums outer products. "dense" multiplies by the prior's matrix with matrix instructions.
-    "dense_halves" does so by even/odd halves along both axes, where a row stands for a token and its three mirrors. The
-    tile of these forms is block_m rows by block_v vocabulary columns; block_k previous tokens are read at a time.
+    The form "fma" sums outer products of columns of the prior's matrix. "dense_halves" multiplies by that matrix with
+    matrix instructions, by even/odd halves along both axes: a row stands for a token and its three mirrors. The tile of
+    these forms is block_m rows by block_v vocabulary columns; block_k previous tokens are read at a time.
 
     "separable" goes axis by axis. Its tile is block_m by block_c points of the grid; block_k by block_j points of the
     previous grid are read at a time. `terms` is the number of terms in the tables.
@@ -117,7 +117,7 @@ def candidates(step: Step, target: Target, accurate: bool = False) -> list[Launc
     """The plans to choose from. Their tiles fit the registers of the targets (see test_compile_targets.py)."""
     plans = list(_fma(step))
     if not accurate:
-        plans += [*_dense(step, target, step.is_symmetric), *_separable(step, target)]
+        plans += [*(_dense_halves(step, target) if step.is_symmetric else ()), *_separable(step, target)]
     return plans
 
 
@@ -201,32 +201,42 @@ def _fma(step: Step) -> Iterator[LaunchPlan]:
         yield LaunchPlan("fma", "ieee", warps, 1, programs, block_m, block_k, block_v)
 
 
-def _dense(step: Step, target: Target, halves: bool) -> Iterator[LaunchPlan]:
-    # 64 rows take 4 warps and 128 take 8: with 8 warps for 64 rows, Hopper's two warp groups would do the same work.
-    form = "dense_halves" if halves else "dense"
-    rows = _tokens(step.outputs, halves)
+def _dense_halves(step: Step, target: Target) -> Iterator[LaunchPlan]:
+    # 64 rows take 4 warps: with 8, Hopper's two warp groups would do the same work.
+    rows = _tokens(step.outputs, True)
     tiles = [(16, 64, 4, 2), (32, 64, 4, 2), (64, 32, 4, 2)]
-    if not target.is_amd:  # on AMD, each of 8 warps has half the registers
-        tiles.append((128, 32, 8, 2))
-    # The accumulators of this tile leave no registers for both halves of float32 logits.
-    if target.has_warp_groups and step.itemsize * step.sources <= 4:
-        tiles.append((64, 64, 4, 3))
+    # The accumulators of this tile leave no registers for the rows of wider logits.
+    if target.has_warp_groups and step.itemsize * step.sources <= 2:
+        tiles.append((64, 64, 4, 2))
     for block_m, block_v, warps, stages in tiles:
         programs = _programs(step, rows, block_m, block_v)
-        yield LaunchPlan(form, target.precision, warps, stages, programs, block_m, 16, block_v)
+        yield LaunchPlan("dense_halves", target.precision, warps, stages, programs, block_m, 16, block_v)
 
 
 def _separable(step: Step, target: Target) -> Iterator[LaunchPlan]:
-    (h, w), block_m, block_v = step.outputs, 16, 8
+    (h, w), block_m = step.outputs, 16
     block_c = min(64, max(16, 1 << (w - 1).bit_length()))
     # The inner length of both products, block_k and terms * block_j, must be at least 16.
     terms = 1 << (step.terms - 1).bit_length()
     block_j = 16 if terms == 1 else 8
     warps = 4 if target.has_warp_groups or target.is_amd else 8
-    programs = _programs(step, _up(h, block_m) * -(-w // block_c), block_m, block_v)
-    yield LaunchPlan(
-        "separable", target.precision, warps, 1, programs, block_m, 16, block_v, block_c, block_j, terms
-    )
+    # Rows of 16 columns fill sectors of half types. With 64 points, their accumulators would take all registers.
+    tiles = [(16, 8), (32, 16)] if block_c <= 32 and not target.is_amd else [(16, 8)]
+    for block_k, block_v in tiles:
+        programs = _programs(step, _up(h, block_m) * -(-w // block_c), block_m, block_v)
+        yield LaunchPlan(
+            "separable",
+            target.precision,
+            warps,
+            1,
+            programs,
+            block_m,
+            block_k,
+            block_v,
+            block_c,
+            block_j,
+            terms,
+        )
 
 
 def _programs(step: Step, rows: int, block_m: int, block_v: int) -> int:

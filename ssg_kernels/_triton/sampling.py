@@ -108,9 +108,9 @@ def sample_kernel(
     A row has no answer if it holds a NaN, if its largest logit is infinite, or if its scale is not positive and finite.
 
     `keep` is top_k. `drop` is 1 - top_p in units of 2**-62, or -1 without top_p. `scale`, `drop` and `keep` are
-    tensors. With the stride None `scale` and `keep` are numbers, and `drop` is the number of `drop_low` and `drop_high`, since
-    an argument of 64 bits would change the kernel's type with its value. `scale` is 0 where there is no answer. COLUMNS
-    is the vocabulary rounded up to whole BLOCKs.
+    tensors. With the stride None `scale` and `keep` are numbers, and `drop` is the number of `drop_low` and
+    `drop_high`, since an argument of 64 bits would change the kernel's type with its value. `scale` is 0 where there
+    is no answer. COLUMNS is the vocabulary rounded up to whole BLOCKs.
     """
     WHOLE: tl.constexpr = COLUMNS == BLOCK
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)

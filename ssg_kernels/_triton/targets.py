@@ -19,7 +19,7 @@ class Target:
     fma: float  # flop/s of float32 multiply-adds
     matrix: float  # flop/s of the matrix instructions for `precision`, with 64 or more rows
     narrow: float  # the same with fewer rows; lower where those take other instructions
-    precision: str  # the input_precision of tl.dot that is as accurate as float32
+    precision: str  # how matrix products are as accurate as in float32 (kernels.py)
     products: int  # how many matrix products one product takes with `precision`
     shared: int  # bytes of shared memory that a program can have
     near: int  # bytes of tables that stay in the L1 cache beside a kernel's shared memory
@@ -36,11 +36,11 @@ class Target:
 
 def _nvidia(name: str, card: str, units: int, *rates: float, shared: int) -> Target:
     memory, cache, fma, matrix, narrow = (r * 1e12 for r in rates)
-    return Target(name, card, units, memory, cache, fma, matrix, narrow, "tf32x3", 3, shared << 10, 96 << 10)
+    return Target(name, card, units, memory, cache, fma, matrix, narrow, "f16x3", 3, shared << 10, 96 << 10)
 
 
 def _amd(name: str, card: str, units: int, *rates: float, shared: int) -> Target:
-    # AMD's matrix units multiply float32 itself. They have no tf32x3.
+    # AMD's matrix units multiply float32 itself. They need no splitting.
     memory, cache, fma, matrix, narrow = (r * 1e12 for r in rates)
     return Target(name, card, units, memory, cache, fma, matrix, narrow, "ieee", 1, shared << 10, 16 << 10)
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ssg_kernels.demo.classifier import Classifier
-from ssg_kernels.demo.data import SIDE
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,13 @@ def radial(maps: Tensor) -> Tensor:
     return torch.stack(rings, -1)
 
 
-def spectrum(images: Tensor) -> Tensor:
-    """Mean spectral energy of the luminance of images (N, 3, 32, 32), by cycles per side: (17,) float64."""
+def energies(images: Tensor) -> Tensor:
+    """Spectral energy of the luminance of images (N, 3, 32, 32), by cycles per side: (N, 17) float64."""
     weight = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
-    total = torch.zeros(SIDE // 2 + 1, dtype=torch.float64)
-    for part in images.cpu().split(1024):
-        grey = torch.einsum("nchw,c->nhw", part.double(), weight)
-        total += radial(torch.fft.fft2(grey, norm="ortho").abs().square()).sum(0)
-    return total / len(images)
+    grey = torch.einsum("nchw,c->nhw", images.cpu().double(), weight)
+    return radial(torch.fft.fft2(grey, norm="ortho").abs().square())
+
+
+def spectrum(images: Tensor) -> Tensor:
+    """The mean of `energies` over the images: (17,) float64."""
+    return torch.cat([energies(part) for part in images.split(1024)]).mean(0)

@@ -17,11 +17,11 @@ class _Stopped(BaseException):
 
 
 def main(given: dict[str, Any], command: Sequence[str]) -> int:
-    if given["list"]:
-        print(listing())
-        return 0
     before = signal.signal(signal.SIGTERM, _stop)
     try:
+        if given["list"]:
+            print(listing())
+            return 0
         if given["recipe"] is None:
             raise EvaluateError(f"name a recipe: {', '.join(recipes.NAMES)}, or a Python file")
         from ssg_kernels.evaluate import run
@@ -29,6 +29,9 @@ def main(given: dict[str, Any], command: Sequence[str]) -> int:
         return run.dry_run(given) if given["dry_run"] else run.run(given, command)
     except EvaluateError as reason:
         _say(str(reason))
+        return 2
+    except OSError as reason:
+        _say(f"{reason}. The finished chunks are kept: run the same command again")
         return 2
     except ImportError as missing:
         _say(f"{missing}; pip install 'ssg-kernels[evaluate]' brings what it needs")

@@ -93,7 +93,6 @@ class Folder:
 
     def save(self, item: Item, arrays: Mapping[str, np.ndarray]) -> None:
         path = self.chunk(item)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
     def read(self, items: Sequence[Item], name: str) -> np.ndarray:
@@ -116,7 +115,7 @@ class Folder:
 
 
 def write(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file as a whole or not at all: a name that exists always has its full content.
+    """Writes a file as a whole or not at all: a name that exists always has its full content. Makes its folder.
 
     Args:
         path: the file.
@@ -124,6 +123,7 @@ def write(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
     """
     unfinished = path.with_name(f"{path.name}.{os.getpid()}{_UNFINISHED}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(unfinished, "wb") as file:
             if isinstance(content, bytes):
                 file.write(content)

@@ -31,16 +31,6 @@ class Keep:
     npz: bool = False
 
 
-def plan(settings: Sequence[tuple[str, object]], seeds: Sequence[int], images: int, chunk: int) -> list[Item]:
-    """All chunks of an evaluation. Those with the same images follow each other, so that all settings grow alike."""
-    return [
-        Item(setting, name, seed, first, min(chunk, images - first))  # type: ignore[arg-type]
-        for seed in seeds
-        for first in range(0, images, chunk)
-        for name, setting in settings
-    ]
-
-
 class Generation:
     """One rank's part of the work."""
 
@@ -53,9 +43,7 @@ class Generation:
         Raises:
             EvaluateError: some chunks could not be made. The message names them.
         """
-        todo: list[Item] = self.ranks.share(
-            [item for item in items if not self.folder.has(item)] if self.ranks.first else None
-        )
+        todo = self.ranks.share(lambda: [item for item in items if not self.folder.has(item)])
         mine = todo[self.ranks.rank :: self.ranks.count]
         start = time.perf_counter()
         failed: list[tuple[Item, str]] = []
@@ -98,7 +86,8 @@ class Generation:
                 f"the recipe must give {item.count} images (B, 3, H, W), uint8, and gave "
                 f"{tuple(made.images.shape)}, {made.images.dtype}"
             )
-        arrays = self.outputs.of(made.images, [self.recipe.prompt(item.first + i) for i in range(item.count)])
+        prompts = [self.recipe.prompt(item.first + i) for i in range(item.count)]
+        arrays = self.outputs.of(made.images if made.unrounded is None else made.unrounded, prompts)
         pixels = made.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         arrays["digest"] = np.array([hashlib.sha256(pixels.tobytes()).hexdigest()])
         if made.tokens is not None:
@@ -137,7 +126,7 @@ class _Progress:
             maxinterval=patience,
             disable=not shown,
         )
-        self.checked = 0.0
+        self.due = 0.0
 
     def __enter__(self) -> _Progress:
         return self
@@ -146,10 +135,12 @@ class _Progress:
         self.bar.close()
 
     def update(self, at_once: bool = False) -> None:
-        """Counts the finished chunks, at most once a second."""
-        if not self.shown or (time.monotonic() < self.checked + 1 and not at_once):
+        """Counts the finished chunks: at most once a second, and in no more than a hundredth of the time."""
+        begun = time.monotonic()
+        if not self.shown or (begun < self.due and not at_once):
             return
-        self.checked = time.monotonic()
         left = [item for item in self.waiting if not self.folder.chunk(item).exists()]
         self.bar.update(sum(item.count for item in self.waiting) - sum(item.count for item in left))
         self.waiting = left
+        now = time.monotonic()
+        self.due = now + max(1.0, 100 * (now - begun))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssg_kernels.evaluate import metrics
 from ssg_kernels.evaluate.folder import Folder, Item
+from ssg_kernels.evaluate.outputs import OTHERS
 from ssg_kernels.evaluate.recipe import EvaluateError, Recipe
 from ssg_kernels.evaluate.reference import Reference
 from ssg_kernels.evaluate.setting import differ_in_alone
@@ -41,22 +42,35 @@ def measure(
     device: str,
 ) -> dict[str, float]:
     """The metrics of one setting and one seed. `items` are all its chunks, in order."""
-    found: dict[str, float] = {}
+    names = folder.arrays(items[0])
+    arrays = {name: torch.from_numpy(folder.read(items, name)) for name in names if name not in OTHERS}
+    found = metrics_of(arrays, wanted, recipe, reference, device)
     if "clip_score" in wanted:
         found["clip_score"] = float(folder.read(items, "clip").mean())
-    arrays = {name: folder.read(items, name) for name in ("features", "logits") if _has(folder, items, name)}
-    outputs = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {name: found[name] for name in wanted if name in found}
+
+
+def metrics_of(
+    outputs: Mapping[str, Tensor],
+    wanted: Sequence[str],
+    recipe: Recipe,
+    reference: Reference | None,
+    device: str,
+) -> dict[str, float]:
+    """The metrics of images whose network outputs are given."""
+    found: dict[str, float] = {}
     if "features" in outputs and reference is not None:
-        found |= _distances(outputs["features"].to(device), wanted, reference, device)
+        found |= _distances(outputs["features"].to(device), wanted, recipe, reference, device)
     if "is" in wanted:
         if "logits" not in outputs:
             raise EvaluateError("the inception score needs a feature network that gives logits")
         found["is"] = metrics.inception_score(outputs["logits"])
-    found |= recipe.extra_metrics(outputs)
-    return {name: found[name] for name in wanted if name in found}
+    return found | recipe.extra_metrics(outputs)
 
 
-def _distances(made: Tensor, wanted: Sequence[str], reference: Reference, device: str) -> dict[str, float]:
+def _distances(
+    made: Tensor, wanted: Sequence[str], recipe: Recipe, reference: Reference, device: str
+) -> dict[str, float]:
     found: dict[str, float] = {}
     if made.shape[1] != reference.width:
         raise EvaluateError(
@@ -71,12 +85,8 @@ def _distances(made: Tensor, wanted: Sequence[str], reference: Reference, device
         if "kid" in wanted:
             found["kid"] = metrics.kid(made, real)
         if {"precision", "recall"} & set(wanted):
-            found["precision"], found["recall"] = metrics.precision_recall(made, real)
+            found["precision"], found["recall"] = metrics.precision_recall(made, real, recipe.manifold)
     return found
-
-
-def _has(folder: Folder, items: Sequence[Item], name: str) -> bool:
-    return name in folder.arrays(items[0])
 
 
 def digest(folder: Folder, items: Sequence[Item]) -> str:
@@ -84,12 +94,15 @@ def digest(folder: Folder, items: Sequence[Item]) -> str:
     return hashlib.sha256("".join(folder.read(items, "digest")).encode()).hexdigest()[:16]
 
 
-def row(
-    setting: Mapping[str, Any], seeds: Mapping[int, Mapping[str, float]], samples: Mapping[int, str]
-) -> dict[str, Any]:
-    """A row of the table: means over the seeds, and their standard errors, which are None for a single seed."""
-    names = list(next(iter(seeds.values())))
-    values = {name: np.array([found[name] for found in seeds.values()]) for name in names}
+def row(setting: Mapping[str, Any], seeds: Mapping[int, tuple[Mapping[str, float], str]]) -> dict[str, Any]:
+    """A row of the table: means over the seeds, and their standard errors, which are None for a single seed.
+
+    Args:
+        setting: its values by name.
+        seeds: by seed, the metrics and the digest of the images.
+    """
+    names = list(next(iter(seeds.values()))[0])
+    values = {name: np.array([found[name] for found, _ in seeds.values()]) for name in names}
     return {
         "setting": dict(setting),
         "metrics": {
@@ -99,8 +112,8 @@ def row(
             }
             for name, value in values.items()
         },
-        "seeds": {str(seed): dict(found) for seed, found in seeds.items()},
-        "samples": {str(seed): text for seed, text in samples.items()},
+        "seeds": {str(seed): dict(found) for seed, (found, _) in seeds.items()},
+        "samples": {str(seed): digest for seed, (_, digest) in seeds.items()},
     }
 
 

@@ -86,11 +86,12 @@ def inception_score(logits: Tensor) -> float:
         return metric.compute()[0].item()
 
 
-def precision_recall(made: Tensor, real: Tensor) -> tuple[float, float]:
+def precision_recall(made: Tensor, real: Tensor, limit: int | None = None) -> tuple[float, float]:
     """Improved precision and recall, with 3 neighbours: by torch-fidelity, or by prdc without it.
 
-    prdc compares the first 10,000 images of each side.
+    They compare the first `limit` images of each side. prdc never compares more than 10,000.
     """
+    made, real = made[:limit], real[:limit]
     if _fidelity():
         from torch_fidelity.metric_prc import prc_features_to_metric
 
@@ -98,7 +99,8 @@ def precision_recall(made: Tensor, real: Tensor) -> tuple[float, float]:
             made, real, prc_neighborhood=NEIGHBOURS, prc_batch_size=10_000, save_cpu_ram=True, verbose=False
         )
     else:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn's, about its own threads
             from prdc import compute_prdc
 
             arrays = [part[:PRDC_LIMIT].cpu().numpy() for part in (real, made)]
@@ -138,7 +140,7 @@ def check(metrics: Sequence[str], count: int) -> dict[str, str]:
                 raise EvaluateError(
                     f"precision and recall need prdc or torch-fidelity ({reason}): pip install 'ssg-kernels[evaluate]'"
                 ) from reason
-            library = f"prdc, {NEIGHBOURS} neighbours, the first {min(count, PRDC_LIMIT)} images of each side"
+            library = f"prdc, {NEIGHBOURS} neighbours, at most {PRDC_LIMIT} images of each side"
         by |= {name: library for name in ("precision", "recall") if name in metrics}
     return by
 

@@ -15,6 +15,9 @@ from ssg_kernels.evaluate.recipe import EvaluateError, Network, Recipe
 
 CLIP = "openai/clip-vit-large-patch14"
 _BATCH = 50  # images at once
+OTHERS = frozenset(
+    {"clip", "digest", "images", "tokens"}
+)  # arrays of a chunk that are no outputs of the network
 
 
 class Outputs:
@@ -24,7 +27,7 @@ class Outputs:
         self.network, self.clip, self.device = network, clip, device
 
     def of(self, images: Tensor, prompts: Sequence[str]) -> dict[str, np.ndarray]:
-        """The arrays of a chunk: "features", "logits" and, if asked for, the chunk's mean cosine as "clip"."""
+        """The arrays of a chunk: the network's outputs and, if asked for, the chunk's mean cosine as "clip"."""
         arrays = features(self.network, images) if self.network is not None else {}
         if self.clip is not None:
             self.clip.reset()
@@ -38,7 +41,7 @@ class Outputs:
 def features(network: Network, images: Tensor) -> dict[str, np.ndarray]:
     """The network's outputs for images (N, 3, H, W), uint8."""
     found: dict[str, list[Tensor]] = {}
-    for part in images.split(max(_BATCH, len(images) if images.shape[-1] <= 64 else 0)):
+    for part in images.split(_BATCH):
         for name, value in network(part).items():
             found.setdefault(name, []).append(value.float().cpu())
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}

@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ssg_kernels.evaluate.folder import write
 from ssg_kernels.evaluate.setting import differ_in_alone
 
 COLUMNS = 8
@@ -107,5 +108,5 @@ def side_by_side(images: Mapping[str, np.ndarray], captions: Sequence[str], path
 
 def _save(figure: Any, path: Path) -> None:
     figure.tight_layout()
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    write(path, lambda file: figure.savefig(file, format="png", dpi=110, metadata={"Software": None}))
     plt.close(figure)

@@ -6,11 +6,13 @@ import datetime
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ssg_kernels.evaluate.recipe import EvaluateError
+
+T = TypeVar("T")
 
 
 class Ranks:
@@ -44,17 +46,18 @@ class Ranks:
         if self.count > 1:
             torch.distributed.destroy_process_group()
 
-    def share(self, value: Any) -> Any:
-        """The first rank's value, on every rank. If it is an EvaluateError, every rank raises it."""
+    def share(self, act: Callable[[], T]) -> T:
+        """The first rank acts, and every rank gets the result. If it is an EvaluateError, every rank raises it."""
+        values = [_outcome(act) if self.first else None]
         if self.count > 1:
-            values = [value]
             _told(lambda: torch.distributed.broadcast_object_list(values))
-            value = values[0]
-        if isinstance(value, EvaluateError):
-            raise value
-        return value
+        return _raised(values)[0]
 
-    def gather(self, value: Any, meanwhile: Callable[[], None]) -> list[Any]:
+    def together(self, act: Callable[[], T]) -> list[T]:
+        """Every rank acts. Returns what each of them got. If one raises an EvaluateError, every rank raises it."""
+        return _raised(self.gather(_outcome(act)))
+
+    def gather(self, value: Any, meanwhile: Callable[[], None] = lambda: None) -> list[Any]:
         """The values of all ranks, on every rank. Calls `meanwhile` again and again while others are not there yet."""
         if self.count == 1:
             return [value]
@@ -66,6 +69,20 @@ class Ranks:
         _told(waiting.wait)
         _told(lambda: torch.distributed.all_gather_object(values, value))
         return values
+
+
+def _outcome(act: Callable[[], Any]) -> Any:
+    try:
+        return act()
+    except EvaluateError as reason:
+        return reason
+
+
+def _raised(outcomes: list[Any]) -> list[Any]:
+    for outcome in outcomes:
+        if isinstance(outcome, EvaluateError):
+            raise outcome
+    return outcomes
 
 
 def _told(exchange: Callable[[], Any]) -> None:

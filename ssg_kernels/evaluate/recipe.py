@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ssg_kernels.evaluate.setting import Setting
 
-# From images (B, 3, H, W), uint8, to "features" (B, D) and, if the network classifies, "logits" (B, C).
+# From images (B, 3, H, W), uint8, to "features" (B, D), "logits" (B, C) if the network classifies, and whatever else
+# the recipe's `extra_metrics` needs.
 Network = Callable[[Tensor], Mapping[str, Tensor]]
 
 
@@ -63,10 +64,18 @@ class Source:
 
 @dataclass
 class Samples:
-    """Generated images (B, 3, H, W), uint8, and their tokens (B, L) where the sampler gives them."""
+    """Generated images.
+
+    Args:
+        images: (B, 3, H, W), uint8.
+        tokens: (B, L), where the sampler gives them.
+        unrounded: what the recipe's own network sees instead of `images`, where a recipe measures more than a PNG
+            holds.
+    """
 
     images: Tensor
     tokens: Tensor | None = None
+    unrounded: Tensor | None = None
 
 
 class Recipe(ABC):
@@ -88,8 +97,9 @@ class Recipe(ABC):
         50  # images of one call of `generate`. A part of the protocol, as it fixes the seeds
     )
     metrics: ClassVar[tuple[str, ...]] = ("fid", "kid", "is", "precision", "recall")
+    manifold: ClassVar[int | None] = None  # images on each side that precision and recall compare; None: all
 
-    model: str = ""  # which of its models `load` found, where the paper has rows for several
+    model_name: str = ""  # which of its models `load` found, where the paper has rows for several
 
     @abstractmethod
     def load(self, source: Source) -> None:

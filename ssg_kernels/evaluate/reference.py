@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zipfile
@@ -67,9 +68,9 @@ def load(path: Path, network: Network) -> Reference:
     return Reference(statistics=statistics)
 
 
-def of_batches(batches: Iterator[Tensor], network: Network, key: str) -> Reference:
-    """The reference that a recipe brings along. `key` names it in the cache."""
-    return Reference(features=torch.from_numpy(_computed(_cache(key), batches, network)))
+def of_batches(batches: Iterator[Tensor], network: Network) -> Reference:
+    """The reference that a recipe brings along."""
+    return Reference(features=torch.from_numpy(_all_features(batches, network)))
 
 
 def _statistics(path: Path, mean: np.ndarray, covariance: np.ndarray) -> Statistics:
@@ -83,8 +84,11 @@ def _statistics(path: Path, mean: np.ndarray, covariance: np.ndarray) -> Statist
 
 
 def _npz(path: Path) -> Iterator[Tensor]:
-    with np.load(path) as file:
-        images = file["arr_0"]
+    try:
+        with np.load(path) as file:
+            images = file["arr_0"]
+    except (OSError, ValueError, zipfile.BadZipFile) as reason:
+        raise EvaluateError(f"--reference {path}: arr_0 cannot be read: {reason}") from reason
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
         raise EvaluateError(
             f"--reference {path}: arr_0 must be images (N, H, W, 3), uint8, got {images.shape}, {images.dtype}"
@@ -122,16 +126,9 @@ def _cached(path: Path, network: Network, batches: Iterator[Tensor]) -> np.ndarr
     for file in files:
         facts = file.stat()
         digest.update(f"{file.name} {facts.st_size} {facts.st_mtime_ns}".encode())
-    return _computed(_cache(digest.hexdigest()), batches, network)
-
-
-def _cache(key: str) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "ssg_kernels" / "evaluate" / f"{key}.npz"
-
-
-def _computed(kept: Path, batches: Iterator[Tensor], network: Network) -> np.ndarray:
-    """The features of the batches. Which network made them is told from its outputs for a fixed image."""
+    kept = home / "ssg_kernels" / "evaluate" / f"{digest.hexdigest()}.npz"
+    # Which network made the features is told from its outputs for a fixed image.
     probe = features(network, torch.arange(3 * 64 * 64).view(1, 3, 64, 64).mul(37).remainder(256).byte())
     try:
         with np.load(kept) as file:
@@ -139,10 +136,11 @@ def _computed(kept: Path, batches: Iterator[Tensor], network: Network) -> np.nda
                 return file["features"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         pass
-    found = np.concatenate([features(network, batch)["features"] for batch in batches])
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+    found = _all_features(batches, network)
+    with contextlib.suppress(OSError, EvaluateError):  # The cache only saves time.
         write(kept, lambda file: np.savez(file, features=found, probe=probe["features"]))
-    except (OSError, EvaluateError):
-        pass  # The cache only saves time.
     return found
+
+
+def _all_features(batches: Iterator[Tensor], network: Network) -> np.ndarray:
+    return np.concatenate([features(network, batch)["features"] for batch in batches])

@@ -45,7 +45,7 @@ def commit(folder: Path | None) -> str | None:
 
 def facts(command: Sequence[str], arguments: Mapping[str, Any], device: str, ranks: int) -> dict[str, Any]:
     return {
-        "command": list(command),
+        "command": ["python", "-m", "ssg_kernels", *command[1:]],
         "arguments": dict(arguments),
         "ranks": ranks,
         "versions": {

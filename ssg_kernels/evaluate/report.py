@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -62,8 +63,11 @@ def sentences(recipe: Recipe, names: Sequence[str], results: Mapping[str, Any]) 
     if results["best"] is not None:
         found.append(f"Best setting: {names[results['best']]} ({RULE}).")
     found += [f"Not measured: {name}, since {reason}." for name, reason in results["unmeasured"].items()]
-    by = "; ".join(f"{name}: {library}" for name, library in results["computed by"].items())
-    found.append(f"Computed by {by}.")
+    libraries: dict[str, list[str]] = {}
+    for name, library in results["computed by"].items():
+        libraries.setdefault(library, []).append(name)
+    for library, measured in libraries.items():
+        found.append(f"Computed by {library}: {', '.join(measured)}.")
     return found
 
 
@@ -73,24 +77,26 @@ def _markdown(
     parts = [f"# Evaluation: {recipe.name}", tables.markdown(table), *sentences(recipe, names, results)]
     if sweep:
         parts.append("![FID against IS](fid_is.png)")
-    parts += ["![images from the same random numbers](images.png)", _repeat(results["repeat"])]
+    parts += ["![images from the same random numbers](images.png)"]
+    parts += [f"    {shlex.join(results['repeat']['command'])}", _repeat(results["repeat"])]
     return "\n\n".join(parts) + "\n"
 
 
 def _repeat(facts: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     machine = facts["machine"]
+    ranks = f"{facts['ranks']} rank{'s' if facts['ranks'] > 1 else ''}"
     return (
-        f"Command: `{' '.join(facts['command'])}`, {facts['ranks']} rank(s), on {machine['device']} "
-        f"({machine['system']}). Versions: {versions}. Commit: {facts['commit'] or 'an installed package'}."
+        f"{ranks}, on {machine['device']} ({machine['system']}). Versions: {versions}. "
+        f"Commit: {facts['commit'] or 'an installed package'}."
     )
 
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --best: #b34a0022; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; font-size: .9em; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 tr.best { background: var(--best); font-weight: 600; }
 .wide { overflow-x: auto; }
@@ -125,6 +131,7 @@ def _page(
 <h2>Images from the same random numbers</h2>
 <div class="wide"><img src="images.png" alt="images of each setting, from the same random numbers"></div>
 <h2>To repeat it</h2>
+<p><code>{escape(shlex.join(results["repeat"]["command"]))}</code></p>
 <p>{escape(_repeat(results["repeat"]))}</p>
 <p><a href="results.json">results.json</a>, <a href="table.csv">table.csv</a>, <a href="report.md">report.md</a></p>
 </html>

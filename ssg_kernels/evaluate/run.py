@@ -1,4 +1,4 @@
-"""Runs an evaluation: loads the recipe, generates, measures and reports."""
+"""Runs an evaluation that the command line asks for: loads the recipe, evaluates and reports."""
 
 from __future__ import annotations
 
@@ -13,180 +13,110 @@ from typing import Any
 
 import torch
 
-from ssg_kernels.evaluate import arguments, measure, metrics, outputs, recipes, reference, repeat, samples
+from ssg_kernels.evaluate import arguments, measure, metrics, outputs, recipes, repeat, samples
+from ssg_kernels.evaluate.evaluator import Evaluation, Evaluator
 from ssg_kernels.evaluate.folder import Folder, Item, write
-from ssg_kernels.evaluate.generation import Generation, Keep, plan
-from ssg_kernels.evaluate.outputs import Outputs
+from ssg_kernels.evaluate.generation import Keep
 from ssg_kernels.evaluate.ranks import Ranks
 from ssg_kernels.evaluate.recipe import EvaluateError, Recipe, Source
-from ssg_kernels.evaluate.reference import Reference
-from ssg_kernels.evaluate.setting import Setting, grid, names
+from ssg_kernels.evaluate.setting import grid, names
 
 KNOWN = ("fid", "kid", "is", "precision", "recall", "clip_score")
 
 
-@dataclasses.dataclass
-class Evaluation:
-    """What the arguments ask for."""
+def asked_for(given: dict[str, Any]) -> tuple[Recipe, Evaluation]:
+    """The recipe, not yet loaded, and the evaluation that the arguments ask for."""
+    recipe = recipes.find(given["recipe"])()
+    try:
+        options = arguments.options(dict(recipe.options), given["options"])
+    except ValueError as reason:
+        raise EvaluateError(str(reason)) from None
+    settings = grid(arguments.axes(given), options)
+    wanted = list(dict.fromkeys(given["metrics"] or recipe.metrics))
+    known = list(dict.fromkeys((*KNOWN, *recipe.metrics)))
+    for name in wanted:
+        if name not in known:
+            raise EvaluateError(f"--metrics {name}: choose from {', '.join(known)}")
+    return recipe, Evaluation(
+        dict(zip(names(settings), settings, strict=True)),
+        list(dict.fromkeys(given["seeds"])),
+        given["images"] or recipe.images,
+        wanted,
+        Keep("png" in given["keep"], "npz" in given["keep"]),
+    )
 
-    given: dict[str, Any]
-    recipe: Recipe
-    settings: dict[str, Setting]
-    images: int
-    metrics: list[str]
 
-    @classmethod
-    def of(cls, given: dict[str, Any]) -> Evaluation:
-        recipe = recipes.find(given["recipe"])()
-        try:
-            options = arguments.options(dict(recipe.options), given["options"])
-        except ValueError as reason:
-            raise EvaluateError(str(reason)) from None
-        settings = grid(arguments.axes(given), options)
-        wanted = list(given["metrics"] or recipe.metrics)
-        unknown = [name for name in wanted if name not in {*KNOWN, *recipe.metrics}]
-        if unknown:
-            raise EvaluateError(
-                f"--metrics {unknown[0]}: choose from {', '.join(dict.fromkeys((*KNOWN, *recipe.metrics)))}"
-            )
-        images = given["images"] or recipe.images
-        return cls(given, recipe, dict(zip(names(settings), settings, strict=True)), images, wanted)
+def _source(given: dict[str, Any], device: str) -> Source:
+    return Source(given["upstream"], tuple(given["weights"]), given["prompts"], device)
 
-    @property
-    def seeds(self) -> list[int]:
-        return list(dict.fromkeys(self.given["seeds"]))
 
-    def items(self) -> list[Item]:
-        return plan(list(self.settings.items()), self.seeds, self.images, self.recipe.chunk)
-
-    def source(self, device: str) -> Source:
-        given = self.given
-        return Source(given["upstream"], tuple(given["weights"]), given["prompts"], device)
-
-    def identity(self) -> dict[str, Any]:
-        """What the chunks depend on. A folder holds chunks of one identity."""
-        given = self.given
-        return {
-            "recipe": self.recipe.name,
-            "images": self.images,
-            "seeds": self.seeds,
-            "settings": [setting.values() for setting in self.settings.values()],
-            "chunk": self.recipe.chunk,
-            "metrics": self.metrics,
-            "clip": given["clip"] or outputs.CLIP if "clip_score" in self.metrics else None,
-            "keep": sorted(given["keep"]),
-            "weights": [_fingerprint(path) for path in given["weights"]],
-            "upstream": repeat.commit(given["upstream"]),
-            "prompts": given["prompts"] and _fingerprint(given["prompts"]),
-            "reference": given["reference"] and _fingerprint(given["reference"]),
-        }
+def _identity(given: dict[str, Any], recipe: Recipe, evaluation: Evaluation) -> dict[str, Any]:
+    """What the chunks depend on. A folder holds chunks of one identity."""
+    return {
+        "recipe": recipe.name,
+        **evaluation.identity(),
+        "chunk": recipe.chunk,
+        "clip": given["clip"] or outputs.CLIP if "clip_score" in evaluation.metrics else None,
+        "weights": [_fingerprint(path) for path in given["weights"]],
+        "upstream": repeat.commit(given["upstream"]),
+        "prompts": given["prompts"] and _fingerprint(given["prompts"]),
+        "reference": given["reference"] and _fingerprint(given["reference"]),
+    }
 
 
 def run(given: dict[str, Any], command: Sequence[str]) -> int:
-    evaluation = Evaluation.of(given)
+    recipe, evaluation = asked_for(given)
     if given["out"] is None:
         raise EvaluateError("name a folder for the results: --out DIR")
     folder = Folder(given["out"])
+    identity = _identity(given, recipe, evaluation)
     with Ranks() as ranks, ExitStack() as held:
         device = ranks.device(given["device"])
-        _first_alone(ranks, lambda: held.enter_context(folder.held(evaluation.identity())))
-        networks, compared, by = _prepared(evaluation, ranks, device)
-        if not folder.path.is_dir():
-            raise EvaluateError(
-                f"this rank does not see {folder.path}: all machines must share the folder --out"
-            )
-        keep = Keep("png" in given["keep"], "npz" in given["keep"])
+        ranks.share(lambda: held.enter_context(folder.held(identity)))
+        ranks.together(lambda: _seen(folder))
+        (by, *_) = ranks.together(lambda: metrics.check(evaluation.metrics, evaluation.images))
+        ranks.together(lambda: recipe.load(_source(given, device)))
+        evaluator = Evaluator.prepare(
+            recipe, evaluation.metrics, ranks, device, given["reference"], given["clip"]
+        )
         start = time.time()
-        speed = Generation(folder, evaluation.recipe, networks, ranks, keep).run(evaluation.items())
+        rows, speed = evaluator.evaluate(evaluation, folder)
         if not ranks.first:
             return 0
         results: dict[str, Any] = {
-            "recipe": evaluation.recipe.name,
-            "model": evaluation.recipe.model,
-            "rows": _rows(evaluation, folder, compared, device),
+            "recipe": recipe.name,
+            "model": recipe.model_name,
+            "rows": rows,
             "images": evaluation.images,
             "seeds": evaluation.seeds,
-            "unmeasured": measure.unmeasured(evaluation.metrics, compared),
+            "unmeasured": measure.unmeasured(evaluation.metrics, evaluator.reference),
             "computed by": by,
-            "paper": [dataclasses.asdict(row) for row in evaluation.recipe.paper],
-            "repeat": repeat.facts(command, evaluation.identity(), device, ranks.count),
+            "paper": [dataclasses.asdict(row) for row in recipe.paper],
+            "repeat": repeat.facts(command, identity, device, ranks.count),
             "images a second": speed,
             "seconds": time.time() - start,
+            "best": measure.best(rows),
         }
-        results["best"] = measure.best(results["rows"])
         write(folder.path / "results.json", json.dumps(results, indent=1).encode())
-        _report(evaluation, folder, results)
+        _report(recipe, evaluation, folder, results)
     return 0
 
 
-def _report(evaluation: Evaluation, folder: Folder, results: dict[str, Any]) -> None:
+def _seen(folder: Folder) -> None:
+    if not folder.path.is_dir():
+        raise EvaluateError(f"this rank does not see {folder.path}: all machines must share the folder --out")
+
+
+def _report(recipe: Recipe, evaluation: Evaluation, folder: Folder, results: dict[str, Any]) -> None:
     from ssg_kernels.evaluate import report
 
-    if "npz" in evaluation.given["keep"]:
+    items = evaluation.items(recipe.chunk)
+    if evaluation.keep.npz:
         for name in evaluation.settings:
             for seed in evaluation.seeds:
-                samples.write_npz(folder, _of(evaluation.items(), name, seed))
-    shown = {name: _of(evaluation.items(), name, evaluation.seeds[0]) for name in evaluation.settings}
-    report.write_all(folder, evaluation.recipe, list(evaluation.settings), shown, results)
-
-
-def _first_alone(ranks: Ranks, act: Any) -> None:
-    """The first rank acts. If it fails, all ranks raise its error."""
-    error: EvaluateError | None = None
-    if ranks.first:
-        try:
-            act()
-        except EvaluateError as reason:
-            error = reason
-    ranks.share(error)
-
-
-def _prepared(
-    evaluation: Evaluation, ranks: Ranks, device: str
-) -> tuple[Outputs, Reference | None, dict[str, str]]:
-    """The model and the networks are loaded on every rank; the first one has the reference too."""
-    error: EvaluateError | None = None
-    compared: Reference | None = None
-    by: dict[str, str] = {}
-    try:
-        by = metrics.check(evaluation.metrics, evaluation.images)
-        evaluation.recipe.load(evaluation.source(device))
-        clip = evaluation.given["clip"] or outputs.CLIP
-        networks = outputs.outputs(evaluation.recipe, evaluation.metrics, device, clip)
-        if ranks.first:
-            compared = _reference(evaluation, networks)
-    except EvaluateError as reason:
-        error = reason
-    for others in ranks.gather(error, lambda: None):
-        if others is not None:
-            raise others
-    return networks, compared, by
-
-
-def _reference(evaluation: Evaluation, networks: Outputs) -> Reference | None:
-    if networks.network is None:
-        return None
-    path = evaluation.given["reference"]
-    if path is not None:
-        return reference.load(path, networks.network)
-    own = evaluation.recipe.reference()
-    return reference.of_batches(own, networks.network, evaluation.recipe.name) if own is not None else None
-
-
-def _rows(
-    evaluation: Evaluation, folder: Folder, compared: Reference | None, device: str
-) -> list[dict[str, Any]]:
-    items = evaluation.items()
-    rows = []
-    for name, setting in evaluation.settings.items():
-        chunks = {seed: _of(items, name, seed) for seed in evaluation.seeds}
-        found = {
-            seed: measure.measure(folder, group, evaluation.metrics, evaluation.recipe, compared, device)
-            for seed, group in chunks.items()
-        }
-        digests = {seed: measure.digest(folder, group) for seed, group in chunks.items()}
-        rows.append(measure.row(setting.values(), found, digests))
-    return rows
+                samples.write_npz(folder, _of(items, name, seed))
+    shown = {name: _of(items, name, evaluation.seeds[0]) for name in evaluation.settings}
+    report.write_all(folder, recipe, list(evaluation.settings), shown, results)
 
 
 def _of(items: Sequence[Item], name: str, seed: int) -> list[Item]:
@@ -194,9 +124,13 @@ def _of(items: Sequence[Item], name: str, seed: int) -> list[Item]:
 
 
 def _fingerprint(path: Path) -> str:
-    """Name, size, and a hash of the first and the last megabyte of a file; the name of a folder."""
+    """Of a file its name, size and a hash of its first and last megabyte; of a folder its files and their sizes."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        listed = "\n".join(f"{file.relative_to(path)} {file.stat().st_size}" for file in files)
+        return f"{path.name}, {len(files)} files, {hashlib.sha256(listed.encode()).hexdigest()[:12]}"
     if not path.is_file():
-        return str(path.resolve())
+        return str(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         ends = file.read(2**20)
@@ -207,8 +141,8 @@ def _fingerprint(path: Path) -> str:
 
 def dry_run(given: dict[str, Any]) -> int:
     """Prints what would run, and estimates the time from one chunk without guidance and one with it."""
-    evaluation = Evaluation.of(given)
-    recipe, items = evaluation.recipe, evaluation.items()
+    recipe, evaluation = asked_for(given)
+    items = evaluation.items(recipe.chunk)
     total = evaluation.images * len(evaluation.settings) * len(evaluation.seeds)
     print(f"{recipe.name}: {recipe.summary}")
     print("\n".join(f"  {name}" for name in evaluation.settings))
@@ -218,7 +152,7 @@ def dry_run(given: dict[str, Any]) -> int:
     )
     ranks = Ranks()
     device = ranks.device(given["device"])
-    recipe.load(evaluation.source(device))
+    recipe.load(_source(given, device))
     seconds = 0.0
     for guided in (False, True):
         group = [item for item in items if item.setting.guided == guided]

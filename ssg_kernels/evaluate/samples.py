@@ -18,7 +18,6 @@ def write_png(out: Path, item: Item, pixels: np.ndarray) -> None:
     from PIL import Image
 
     folder = out / "samples" / item.name / f"seed{item.seed}"
-    folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(pixels):
         picture = io.BytesIO()
         Image.fromarray(image).save(picture, "PNG")
@@ -31,7 +30,6 @@ def write_npz(folder: Folder, items: Sequence[Item]) -> Path:
     The chunks are copied one by one, so that the images need not fit in memory.
     """
     path = folder.path / "samples" / items[0].name / f"seed{items[0].seed}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
     one = folder.read(items[:1], "images")
 
     def content(file: IO[bytes]) -> None:

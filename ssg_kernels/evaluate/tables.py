@@ -19,7 +19,7 @@ TITLES = {
     "clip_score": "CLIPScore ↑",
     "accuracy": "accuracy ↑",
 }
-_DIGITS = {"fid": 3, "kid": 5, "is": 2}
+_DIGITS = {"fid": 3, "kid": 5, "is": 2}  # of values below 10
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ def paper_row(recipe: Recipe, setting: Mapping[str, Any]) -> PaperRow | None:
     protocol = {"temperature": 1.0, **recipe.options}
     if any(setting[name] != value for name, value in protocol.items()):
         return None
-    fitting = [row for row in recipe.paper if row.is_of({"model": recipe.model, **setting})]
+    fitting = [row for row in recipe.paper if row.is_of({"model": recipe.model_name, **setting})]
     return max(fitting, key=lambda row: len(row.conditions), default=None)
 
 
 def cell(name: str, figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return ""
-    digits = _DIGITS.get(name, 4)
+    digits = _DIGITS.get(name, 4) if figure["value"] < 10 else 2
     error = "" if figure["error"] is None else f" ± {figure['error']:.{digits}f}"
     return f"{figure['value']:.{digits}f}{error}"
 

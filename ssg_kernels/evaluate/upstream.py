@@ -10,7 +10,7 @@ import os
 import pickle
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,7 +29,8 @@ class UpstreamRecipe(Recipe):
     random numbers from the generator. So an image depends on its number, the seed and the size of the chunk.
     """
 
-    package: ClassVar[str]  # a folder of the checkout, by which it is known
+    package: ClassVar[str]  # a folder or file of the checkout, by which it is known
+    gpu: ClassVar[bool] = False  # whether its code runs on GPUs alone
     attach: ClassVar[Callable[..., AbstractContextManager[Any]]]
 
     def load(self, source: Source) -> None:
@@ -47,16 +48,25 @@ class UpstreamRecipe(Recipe):
         for path in source.weights:
             if not path.exists():
                 raise EvaluateError(f"--weights {path}: there is no such file or folder")
+        if self.gpu and not source.device.startswith("cuda"):
+            raise EvaluateError(
+                f"the code of {self.name} runs on a GPU alone, and the device is {source.device}"
+            )
         self.device = source.device
         if str(source.upstream.resolve()) not in sys.path:
             sys.path.insert(0, str(source.upstream.resolve()))
         try:
-            self.build(source)
+            with _without_gaps():
+                self.build(source)
         except ImportError as missing:
             raise EvaluateError(
                 f"the code of {self.name} needs a package that is not installed: {missing}. Install what "
                 f"{source.upstream} asks for"
             ) from missing
+        except _LOADING as reason:
+            told = " ".join(str(reason).split()) or type(reason).__name__
+            told = f"there is no {told}" if isinstance(reason, KeyError) else told
+            raise EvaluateError(f"--weights must be {'; then '.join(self.weights)}: {told[:400]}") from reason
 
     @abstractmethod
     def build(self, source: Source) -> None:
@@ -158,17 +168,96 @@ def module(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors in a checkpoint, by name. Raises EvaluateError if the file is none."""
+# What loaders of other projects raise where a file is none of theirs.
+_LOADING = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    pickle.UnpicklingError,
+)
+
+
+def checkpoint(path: Path) -> dict[str, Any]:
+    """What `torch.save` wrote. Raises EvaluateError if the file holds anything else than values by name."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as reason:
         raise EvaluateError(
             f"--weights {path} is no checkpoint that torch can load: {str(reason).partition(chr(10))[0]}"
         ) from reason
-    if not isinstance(found, dict) or not any(isinstance(value, Tensor) for value in found.values()):
-        raise EvaluateError(f"--weights {path} must be a state dict: tensors by name")
+    if not isinstance(found, dict):
+        raise EvaluateError(f"--weights {path} must hold values by name, and holds a {type(found).__name__}")
     return found
+
+
+def state_dict(path: Path, part: str | None = None) -> dict[str, Tensor]:
+    """The tensors in a checkpoint by name, or those in a part of it. Raises EvaluateError if there are none."""
+    found = checkpoint(path)
+    if part is not None:
+        found = found.get(part, {})
+    if not isinstance(found, dict) or not any(isinstance(value, Tensor) for value in found.values()):
+        where = f" at {part!r}" if part else ""
+        raise EvaluateError(f"--weights {path} must hold tensors by name{where}")
+    return found
+
+
+@contextlib.contextmanager
+def _without_gaps() -> Iterator[None]:
+    """Inside, it is an error to load a checkpoint that lacks most of a model's parameters.
+
+    Projects load with `strict=False`, and transformers only warns. A checkpoint of another model would then leave the
+    model at random.
+    """
+    load = torch.nn.Module.load_state_dict
+
+    def checked(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        result = load(self, *args, **kwargs)
+        _require_most_of(self, result.missing_keys)
+        return result
+
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(torch.nn.Module, "load_state_dict", checked))
+        try:
+            from transformers import PreTrainedModel  # type: ignore[import-untyped,unused-ignore]
+        except (ImportError, RuntimeError):
+            pass  # Then nothing is loaded by transformers.
+        else:
+            from_pretrained = vars(PreTrainedModel)["from_pretrained"].__func__
+
+            def informed(cls: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+                model, info = from_pretrained(cls, *args, output_loading_info=True, **kwargs)
+                _require_most_of(model, info["missing_keys"])
+                return (model, info) if output_loading_info else model
+
+            stack.enter_context(_replaced(PreTrainedModel, "from_pretrained", classmethod(informed)))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: type, name: str, stand_in: Any) -> Iterator[None]:
+    before = vars(owner)[name]
+    setattr(owner, name, stand_in)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _require_most_of(model: torch.nn.Module, missing: Iterable[str]) -> None:
+    names = {name for name, _ in model.named_parameters()}
+    require_most(len(names - set(missing)), len(names), type(model).__name__)
+
+
+def require_most(found: int, wanted: int, model: str) -> None:
+    """Raises ValueError where a checkpoint has less than half of what a model needs: it belongs to another model."""
+    if 2 * found < wanted:
+        raise ValueError(
+            f"one of the files has {found} of the {wanted} parameters of {model}, so it belongs to another model"
+        )
 
 
 def fill(model: torch.nn.Module, weights: dict[str, Tensor], path: Path) -> None:

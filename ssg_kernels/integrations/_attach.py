@@ -51,8 +51,9 @@ class AnyModel(Attach):
             reasons = "".join(f"\n  {refusal}" for refusal in refusals)
             raise ValueError(
                 f"ssg_kernels.attach: no integration takes this {type(model).__name__}:{reasons}\n"
-                "If its sampling method has another name, pass method=. To guide a sampler of your own, put one line "
-                "in its loop (docs/usage.md) or write an integration (docs/integrations/attach.md)"
+                "If its sampling method has another name, pass method=. For a model of another kind write an "
+                "integration of 20 lines: subclass ssg_kernels.integrations.NextScale (docs/integrations/own.md). Or "
+                "put one line in the sampling loop (docs/usage.md)"
             )
         _, taken, name = max(taking, key=lambda one: one[0])
         _log.info("guided by %s", name)
@@ -74,8 +75,8 @@ def _integrations() -> tuple[list[Integration], list[str]]:
             found.append(loaded)
         else:
             failures.append(f"entry point {entry.name} ({entry.value}): is no integration")
-    ours = import_module(GROUP)
-    return [*found, *(getattr(ours, name).attach for name in ours.__all__)], failures
+    ours = (getattr(module, "attach", None) for module in vars(import_module(GROUP)).values())
+    return [*found, *(one for one in ours if isinstance(one, Integration))], failures
 
 
 attach = AnyModel()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -44,7 +46,8 @@ class Attach:
         Returns:
             A context manager that enters with the model. It can be entered again after it was left. Inside it, calls
             may run at the same time in several threads. A copy or a pickle of the model is not guided. Its
-            `integration` is the name of the integration that guides the model.
+            `integration` is the name of the integration that guides the model, and its `methods` are the names of the
+            sampling methods.
 
         Raises:
             ValueError: an argument is none of the above; the model is attached already; or the model is not what this
@@ -92,15 +95,25 @@ class Integration(Attach):
         return Context(Target(model, self.__module__, kind.upstream, methods), kind, guidance)
 
     def facts(self, model: Any) -> int:
-        """How many facts a model must agree with to be recognised as this kind."""
+        """How many facts the model agrees with. It may lack the kind's methods where the user names another."""
         kind = self.kind_of(model)
-        return len(kind.methods) + len(kind.needs) + len(kind.takes) + len(kind.hooks("after"))
+        methods = sum(1 if _has(model, path) else -1 for path in kind.methods)
+        return methods + len(kind.needs) + len(kind.takes) + len(kind.hooks("after"))
 
     def recognise(self, model: Any, method: str | None) -> Context:
         """A context, not to be entered. Raises ValueError where the model is not of this integration's kind."""
         context = self.context(model, Guidance(0.0, "linear", "dse", "bilinear", False, "after"), method)
+        context.entered = True
         context.recognise()
         return context
+
+
+def _has(model: Any, path: str) -> bool:
+    try:
+        operator.attrgetter(path)(model)
+    except AttributeError:
+        return False
+    return True
 
 
 class Context(AbstractContextManager[Any]):
@@ -118,10 +131,17 @@ class Context(AbstractContextManager[Any]):
             target.need_method(path)
         for path in kind.needs:
             target.need(path)
+        self.entered = False
+        """Whether it was entered. One that never was has guided nothing, and says so."""
 
     def __repr__(self) -> str:
         name = type(self._target.model).__name__
         return f"{self.integration}.attach({', '.join(f'{name}.{path}' for path in self._target.methods)})"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the sampling methods that run guided inside."""
+        return tuple(self._target.methods)
 
     def recognise(self) -> None:
         """Raises ValueError where the sampling method lacks a parameter that this kind of model has."""
@@ -137,6 +157,7 @@ class Context(AbstractContextManager[Any]):
         return {install: hook for place, hook in hooks.items() for install in place.find(self._target)}
 
     def __enter__(self) -> Any:
+        self.entered = True
         target = self._target
         methods = [target.need_method(path) for path in target.methods]
         hooks = self._find(self._guidance.cfg_order)
@@ -155,6 +176,15 @@ class Context(AbstractContextManager[Any]):
             self._hooks, self._seen, self._stack = hooks, seen, stack.pop_all()
         return target.model
 
+    def __del__(self) -> None:
+        if not getattr(self, "entered", True) and not sys.is_finalizing():
+            warnings.warn(
+                f"{self!r} was never entered, so it guided nothing: call the sampling method inside "
+                "`with attach(...):`",
+                GuidanceWarning,
+                stacklevel=2,
+            )
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -171,7 +201,7 @@ class Context(AbstractContextManager[Any]):
             return method(*args, **kwargs)
         seen = self._seen
         seen.calls.append(path)
-        call = self._kind(self._target, self._guidance, arguments_of(method, args, kwargs))
+        call = self._kind(self._target, self._guidance, path, arguments_of(method, args, kwargs))
         with ExitStack() as stack:
             # Installed by the context already, and kept until this call is over, even where the context is left first.
             hooks: dict[Place, Around] = {

@@ -26,7 +26,7 @@ class Target:
     Args:
         model: the object itself, or what `torch.compile` or an adapter made of it.
         integration: the name of the integration in error messages.
-        upstream: the repository and the commit in error messages.
+        upstream: the repository and the commit in error messages; "" for none.
         methods: dotted paths of the sampling methods.
     """
 
@@ -39,8 +39,9 @@ class Target:
         self.integration, self._upstream = integration, upstream
 
     def refuse(self, problem: str) -> ValueError:
-        """The error that says what this integration cannot do, and which upstream it follows."""
-        return ValueError(f"{self.integration}: {problem}; this integration follows {self._upstream}")
+        """The error that says what this integration cannot do, and which upstream it follows: `raise` it."""
+        follows = f"; this integration follows {self._upstream}" if self._upstream else ""
+        return ValueError(f"{self.integration}: {problem}{follows}")
 
     def attached_already(self) -> ValueError:
         return AttachedAlready(self.refuse(f"this {type(self.model).__name__} is attached already"))

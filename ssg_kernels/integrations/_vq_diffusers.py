@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ssg_kernels.integrations._call import Denoiser, Hooks
+from ssg_kernels.integrations._call import Hooks
+from ssg_kernels.integrations._denoiser import Denoiser
 from ssg_kernels.integrations._target import Method
 
 UPSTREAM = "microsoft/VQ-Diffusion at d1d3948 and huggingface/diffusers at 58eb52c"

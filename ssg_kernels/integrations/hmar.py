@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ssg_kernels.integrations._call import NextScale
 from ssg_kernels.integrations._integration import Integration
+from ssg_kernels.integrations._next_scale import NextScale
 
 __all__ = ["attach"]
 

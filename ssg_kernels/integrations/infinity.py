@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ssg_kernels.integrations._call import NextScale
 from ssg_kernels.integrations._integration import Integration
+from ssg_kernels.integrations._next_scale import NextScale
 
 __all__ = ["attach"]
 
 
-class _Call(NextScale):
+class InfinityCall(NextScale):
     """Guide an Infinity: inside the context `model.autoregressive_infer_cfg(...)` is guided.
 
     `gen_one_img` calls that method, so it is guided too. The scales are the `scale_schedule` of each call. The
@@ -46,4 +46,4 @@ class _Call(NextScale):
         return logits.view(logits.shape[0], -1, self.vocabulary)
 
 
-attach = Integration(_Call)
+attach = Integration(InfinityCall)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from ssg_kernels.guidance import SSG
-from ssg_kernels.integrations._call import Hooks, NextScale
+from ssg_kernels.integrations._call import Hooks
 from ssg_kernels.integrations._integration import Integration
+from ssg_kernels.integrations._next_scale import NextScale
 from ssg_kernels.integrations._target import Function
 
 __all__ = ["attach"]
@@ -35,10 +36,6 @@ class _Call(NextScale):
             hooks[Function("gumbel_softmax_with_rng")] = cls.guide_smooth
         return hooks
 
-    def sizes(self) -> Sequence[Any]:
-        sizes: Sequence[Any] = self.model.switti.patch_nums
-        return sizes
-
     def make(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         self.again: SSG | None = None
         self.logits = super().make(maker, *args, **kwargs)
@@ -46,14 +43,11 @@ class _Call(NextScale):
 
     def guide_smooth(self, gumbel: Callable[..., Any], scaled: Tensor, *args: Any, **kwargs: Any) -> Any:
         if self.due:
-            ssg = self.due.pop()
-            self.again = copy.copy(ssg)
-            self.guided += 1
-        elif self.again is not None:
-            # Another candidate of the same scale.
-            ssg = copy.copy(self.again)
-        else:
+            self.again, self.guided = copy.copy(self.due[0]), self.guided + 1
+        if self.again is None:
             return gumbel(scaled, *args, **kwargs)
+        # Every candidate of a scale begins with the same state.
+        ssg = self.due.pop() if self.due else copy.copy(self.again)
         # `more_smooth` hands over a multiple of the merged logits: merge them as the pipeline did, to the bit.
         ratio = ssg.step / self.model.switti.num_stages_minus_1
         cond, uncond = self.logits.split(scaled.shape[0])

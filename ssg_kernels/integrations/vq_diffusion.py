@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ssg_kernels.integrations._call import Denoiser, Hooks, arguments_of
+from ssg_kernels.integrations._call import Hooks, arguments_of
+from ssg_kernels.integrations._denoiser import Denoiser
 from ssg_kernels.integrations._integration import Integration
 from ssg_kernels.integrations._target import Method
 from ssg_kernels.integrations._vq_diffusers import UPSTREAM, VqDiffusers

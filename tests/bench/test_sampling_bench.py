@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench import sampling
-from ssg_kernels import reference
+from ssg_kernels import SSG, reference
 
 SMALL = [
     replace(model, sizes=model.sizes[:3], cfgs=model.cfgs[-3:], top_ks=(5, 4, 2), vocabulary=vocabulary)
@@ -40,6 +40,16 @@ def test_every_model(
     text = capsys.readouterr().out
     assert all(f"{model.name}, B = 1" in text for model in SMALL)
     assert text.count("image ") >= len(SMALL)
+
+
+@pytest.mark.parametrize("model", SMALL, ids=lambda model: model.name)
+def test_guidance_is_that_of_merged_logits(model: sampling.Model) -> None:
+    for k in (1, 2):
+        logits, prev_logits = sampling.make_inputs(model, k, 1)
+        guided = sampling.guidance(model, k)(logits, prev_logits)
+        ssg = SSG(model.sizes, sampling.BETA)
+        ssg.generation.remember(prev_logits[:1], None, k - 1)
+        assert torch.equal(guided, ssg(logits[:1]))
 
 
 def test_a_wrong_token_gets_no_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

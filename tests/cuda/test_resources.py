@@ -21,7 +21,7 @@ from support.packed import load_host
 import ssg_kernels
 from ssg_kernels.info import build
 
-EXTENSION = Path(ssg_kernels.__file__).with_name("_C.abi3.so")
+LIBRARY = Path(ssg_kernels.__file__).with_name("libssg_kernels.so")
 REQUIRED = os.environ.get("SSG_REQUIRE_CUDA") == "1"
 FACTS = build() or {}
 TARGETS = FACTS.get("cuda_architectures", "").split()
@@ -68,7 +68,7 @@ def _dump(*options: str) -> str:
     program, folder = _cuobjdump()
     path = os.pathsep.join([str(folder), os.environ.get("PATH", "")])
     return subprocess.run(
-        [program, *options, EXTENSION],
+        [program, *options, LIBRARY],
         capture_output=True,
         text=True,
         check=True,

@@ -16,11 +16,10 @@ from ssg_kernels.demo import data
 from ssg_kernels.demo.generate import Sampling, generate
 from ssg_kernels.demo.metrics import features
 from ssg_kernels.demo.weights import Models
-from ssg_kernels.evaluate import Source
+from ssg_kernels.evaluate import Source, metrics
 from ssg_kernels.evaluate.recipes import demo
 from ssg_kernels.evaluate.setting import Setting
 from ssg_kernels.evaluate.upstream import tempered
-from study.metrics import frechet, precision_recall, score
 
 __all__ = ["shipped"]
 
@@ -59,11 +58,11 @@ def test_it_makes_the_images_of_generate(
         assert (np.concatenate([chunk["tokens"] for chunk in chunks]) == tokens.numpy()).all()
         # The study measures floats. The evaluation measures what a PNG holds.
         seen = features(shipped.classifier, images)
-        precision, recall = precision_recall(seen.features, real)
+        precision, recall = metrics.precision_recall(seen.features, real)
         found = {name: figure["value"] for name, figure in row["metrics"].items()}
         assert found["accuracy"] == pytest.approx(seen.accuracy(labels), abs=1.5 / IMAGES)
-        assert found["fid"] == pytest.approx(frechet(seen.features, real), rel=0.01)
-        assert found["is"] == pytest.approx(score(seen), rel=0.01)
+        assert found["fid"] == pytest.approx(metrics.fid(seen.features, real), rel=0.01)
+        assert found["is"] == pytest.approx(metrics.inception_score(seen.probabilities.log()), rel=0.01)
         assert found["precision"] == pytest.approx(precision, abs=0.05)
         assert found["recall"] == pytest.approx(recall, abs=0.05)
 

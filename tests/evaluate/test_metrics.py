@@ -46,6 +46,13 @@ def test_fid(features: tuple[Tensor, Tensor]) -> None:
     assert metrics.fid(features[1], features[1]) == pytest.approx(0, abs=1e-6)
 
 
+def test_fid_of_nearly_redundant_features() -> None:
+    a, b = torch.randn(200, 5).double(), 2 * torch.randn(300, 5).double() + 1
+    b[:, 0] = 0.01 * b[:, 1] + 1e-3 * torch.randn(300)
+    assert metrics.fid(a, b) == pytest.approx(frechet(a.numpy(), b.numpy()), rel=1e-6)
+    assert metrics.fid(a, a + 2) == pytest.approx(20)
+
+
 def test_kid(features: tuple[Tensor, Tensor]) -> None:
     """All images in one subset: the unbiased estimate of the squared MMD, whatever the order."""
     made, real = (part[:600].double().numpy() for part in features)
@@ -77,6 +84,20 @@ def test_precision_and_recall(features: tuple[Tensor, Tensor]) -> None:
     assert precision == pytest.approx(share(real, made), abs=2 / MADE)
     assert recall == pytest.approx(share(made, real), abs=2 / REAL)
     assert 0 < recall < 1
+
+
+def test_precision_and_recall_of_known_sets() -> None:
+    real = torch.randn(500, 2).double()
+    assert metrics.precision_recall(real, real) == (1, 1)
+    assert metrics.precision_recall(real + 100, real) == (0, 0)
+    # Half of the data is missing from what was made, but all that was made looks like data.
+    two = torch.cat([real[:250], real[250:] + 100])
+    assert metrics.precision_recall(real[:250], two) == (1, pytest.approx(0.5, abs=0.02))
+    # Each ball ends at the third neighbour: at distances of 4, 3, 2, 4 and 7.
+    line = torch.tensor([[0.0], [1.0], [2.0], [4.0], [8.0]])
+    made = torch.tensor([[-3.9], [-4.1], [14.9], [15.1], [0.0], [16.0]])
+    assert metrics.precision_recall(made, line)[0] == 0.5
+    assert metrics.precision_recall(torch.cat([made[:4], made]), line, limit=5)[0] == 0.6
 
 
 def test_they_are_repeatable_and_leave_the_generator_alone(features: tuple[Tensor, Tensor]) -> None:
@@ -222,8 +243,13 @@ class TestReferences:
         (tmp_path / "empty").mkdir()
         (tmp_path / "broken").mkdir()
         (tmp_path / "broken" / "image.png").write_text("text")
+        np.savez(tmp_path / "damaged.npz", arr_0=np.zeros((4, 8, 8, 3), np.uint8))
+        content = bytearray((tmp_path / "damaged.npz").read_bytes())
+        content[300] ^= 1
+        (tmp_path / "damaged.npz").write_bytes(content)
         for name, sentence in (
             ("text.npz", "is no npz file"), ("empty", "holds no image"), ("broken", "image.png cannot be read"),
+            ("damaged.npz", "arr_0 cannot be read: Bad CRC-32"),
         ):  # fmt: skip
             with pytest.raises(EvaluateError, match=sentence):
                 self.load(tmp_path / name)

@@ -1,7 +1,9 @@
 """Fixtures of the GPU's tests, which run on each backend that serves the device.
 
-SSG_TEST_DEVICE=cpu tries out the tests themselves: those that can run on the CPU kernel do. SSG_REQUIRE_BACKENDS names
-backends, separated by commas, that must be usable: a test that would skip one of them fails instead.
+SSG_TEST_DEVICE=cpu tries out the tests themselves: those that can run on the CPU kernel do. SSG_TEST_BACKENDS names the
+backends to test, separated by commas. Those in SSG_REQUIRE_BACKENDS must be usable: a test that would skip one of them
+fails instead. SSG_TEST_REPORT names a file that gets a line for each test when it ends, so that it is complete even if
+the run is killed.
 """
 
 from __future__ import annotations
@@ -14,8 +16,42 @@ import torch
 from ssg_kernels._torch import backends
 
 DEVICE = torch.device(os.environ.get("SSG_TEST_DEVICE", "cuda"))
-BACKENDS = ("cpu",) if DEVICE.type == "cpu" else ("cuda", "triton")
-REQUIRED = [name for name in os.environ.get("SSG_REQUIRE_BACKENDS", "").split(",") if name]
+
+
+def _names(variable: str) -> tuple[str, ...]:
+    return tuple(name for name in os.environ.get(variable, "").split(",") if name)
+
+
+BACKENDS = _names("SSG_TEST_BACKENDS") or (("cpu",) if DEVICE.type == "cpu" else ("cuda", "triton"))
+REQUIRED = _names("SSG_REQUIRE_BACKENDS")
+
+
+class Report:
+    """A line for each test: its outcome, or "unfinished" while it runs."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115, until the session ends
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._line = self._file.tell()
+        self._write(f"unfinished {nodeid}")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or not report.passed:
+            self._file.seek(self._line)
+            self._file.truncate()
+            self._write(f"{report.outcome} {report.nodeid} {report.duration:.1f} s")
+            if report.failed:
+                self._line = self._file.tell()  # a test may also fail when it is torn down
+
+    def _write(self, line: str) -> None:
+        self._file.write(line + "\n")
+        self._file.flush()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if path := os.environ.get("SSG_TEST_REPORT"):
+        config.pluginmanager.register(Report(path))
 
 
 def _skip(name: str, reason: str) -> None:

@@ -22,17 +22,24 @@ def check(call: Call, device: torch.device, *, most: int | None = None) -> None:
     assert_right(call, actual, logits, prev_logits, strengths, most=most)
 
 
-@settings(max_examples=200)
-@given(call=calls())
-def test_any_call(backend: str, device: torch.device, call: Call) -> None:
-    logits, prev_logits = (to_device(x, device) for x in (call.logits(), call.prev_logits()))
-    strengths = tuple(s.to(device) if isinstance(s, torch.Tensor) else s for s in call.strengths())
-    before = logits.clone(), prev_logits.clone()
-    actual = run(call, logits, prev_logits, *strengths)
-    assert actual.is_contiguous()
-    assert_right(call, actual, logits, prev_logits, strengths)
-    assert torch.equal(logits, before[0])
-    assert torch.equal(prev_logits, before[1])
+# Triton compiles a kernel for nearly every example, which takes it a second.
+EXAMPLES = {"triton": 25}
+
+
+def test_any_call(backend: str, device: torch.device) -> None:
+    @settings(max_examples=EXAMPLES.get(backend, 200))
+    @given(call=calls())
+    def check_it(call: Call) -> None:
+        logits, prev_logits = (to_device(x, device) for x in (call.logits(), call.prev_logits()))
+        strengths = tuple(s.to(device) if isinstance(s, torch.Tensor) else s for s in call.strengths())
+        before = logits.clone(), prev_logits.clone()
+        actual = run(call, logits, prev_logits, *strengths)
+        assert actual.is_contiguous()
+        assert_right(call, actual, logits, prev_logits, strengths)
+        assert torch.equal(logits, before[0])
+        assert torch.equal(prev_logits, before[1])
+
+    check_it()
 
 
 @pytest.mark.parametrize("dtype", HALF_AND_SINGLE)
@@ -58,7 +65,7 @@ def test_every_step_of_var_256(backend: str, device: torch.device, dtype: torch.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("ratio", list(INFINITY))
 def test_last_steps_of_infinity(backend: str, device: torch.device, ratio: str, dtype: torch.dtype) -> None:
-    for prev_size, size in steps(infinity(ratio))[-2:]:
+    for prev_size, size in steps(infinity(ratio))[-1 if backend == "triton" else -2 :]:
         check(Call(size, prev_size, 2, 64, dtype), device)
         check(Call(size[::-1], prev_size[::-1], 1, 112, dtype, is_cfg=True), device)
 

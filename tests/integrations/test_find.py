@@ -11,12 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from support import derived, standins
+from support import derived, infinity_kin, standins, var_kin
 
 import ssg_kernels
-from ssg_kernels.integrations import hart, var
-from ssg_kernels.integrations._call import NextScale
-from ssg_kernels.integrations._integration import Integration
+from ssg_kernels.integrations import Integration, NextScale, hart, var
 
 MODELS: dict[str, tuple[str, Any]] = {
     "var": ("var", standins.Var),
@@ -29,6 +27,8 @@ MODELS: dict[str, tuple[str, Any]] = {
     "switti": ("switti", lambda: standins.SwittiPipeline(standins.NextScale())),
     "hmar": ("hmar", standins.Hmar),
     "vq_diffusion": ("vq_diffusion", standins.Dalle),
+    "sar3d-text": ("sar3d", var_kin.Sar3dText),
+    **{name: (name, kind) for name, kind in {**var_kin.MODELS, **infinity_kin.MODELS}.items()},
 }
 
 
@@ -67,12 +67,24 @@ def test_the_method_can_be_named() -> None:
 def test_an_unknown_model_is_told_what_was_tried() -> None:
     with pytest.raises(ValueError, match="no integration takes this Linear") as caught:
         ssg_kernels.attach(torch.nn.Linear(1, 1), 0.5)
-    for name in ssg_kernels.integrations.__all__:
+    for name in (
+        "aar",
+        "code",
+        "hart",
+        "hmar",
+        "infinity",
+        "lsrs",
+        "mvar",
+        "sar3d",
+        "skipvar",
+        "switti",
+        "var",
+    ):
         assert f"\n  ssg_kernels.integrations.{name}: Linear" in str(caught.value)
     assert "Linear has no autoregressive_infer_cfg; this integration follows FoundationVision/VAR" in str(
         caught.value
     )
-    assert "docs/integrations/attach.md" in str(caught.value)
+    assert "docs/integrations/own.md" in str(caught.value)
 
 
 class Mine(NextScale):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support import standins
-from support.generation_checks import CHECKS, Sampler, check_after, recorded, run, same
+from support.generation_checks import CHECKS, Sampler, check_after, check_guided, recorded, run, same
 from torch import Tensor
 
 from ssg_kernels.integrations import infinity
@@ -20,11 +20,14 @@ def an_infinity(
     cfgs: Any = (3.0,) * 4,
     layers: Any = (0,),
     model: Any = None,
+    left_out: Any = (),
 ) -> Sampler:
     model = model or standins.Infinity()
     taus = [0.5 + 0.125 * k for k in range(len(grids))]
+    came = [k for k, (_, w) in enumerate(grids) if w not in left_out]
 
     def merge(scale: int, raw: Tensor, batch: int) -> Tensor:
+        scale = came[scale]
         if len(raw) == batch:
             return raw.mul(1 / taus[scale])
         raw = raw.mul(1 / taus[scale])
@@ -42,12 +45,15 @@ def an_infinity(
             top_k=900,
             top_p=0.97,
             cfg_insertion_layer=layers,
+            left_out=left_out,
         ),
-        grids,
+        [grids[k] for k in came],
         vars(standins),
         merge,
         sampler="sample_with_top_k_top_p_also_inplace_modifying_logits_",
         tokens=lambda handed, size: handed.view(len(handed), size[0] * size[1], -1),
+        K=len(grids),
+        numbers=came,
     )
 
 
@@ -63,6 +69,16 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_infinity(name: str, check: Callable[..., None]) -> None:
     check(SAMPLERS[name])
+
+
+@pytest.mark.parametrize("left_out", [(3,), (2, 3), (4,)])
+def test_scales_that_are_left_out(left_out: tuple[int, ...]) -> None:
+    """K counts them, and the prior comes from the last scale that came."""
+    check_guided(
+        functools.partial(
+            an_infinity, ((1, 1), (2, 2), (2, 3), (6, 4), (6, 6)), (3.0,) * 5, left_out=left_out
+        )
+    )
 
 
 def test_an_early_stop_leaves_nothing_behind() -> None:

@@ -38,7 +38,6 @@ def a_dalle(
         ),
         lambda: recorded_microsoft(model.transformer, indices),
         len(indices),
-        3,
         model.transformer.transformer,
     )
 
@@ -154,7 +153,7 @@ def a_pipeline(steps: int = 5, guidance_scale: float = 4.0, num_images_per_promp
             yield outputs
 
     return Denoiser(
-        vq_diffusion.attach, pipe, generate, record, steps, side, pipe.transformer.out, clamped=False
+        vq_diffusion.attach, pipe, generate, record, steps, pipe.transformer.out, lambda x: x.log_softmax(-1)
     )
 
 

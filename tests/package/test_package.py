@@ -84,9 +84,11 @@ def test_the_integrations_import_nothing_of_upstream() -> None:
         "from ssg_kernels import integrations\n"
         "added = {name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names\n"
         "assert added == {'ssg_kernels'}, added\n"
-        "print(*(module for module in integrations.__all__ if callable(getattr(integrations, module).attach)))\n"
+        "print(*(name for name in integrations.__all__ if hasattr(getattr(integrations, name), 'attach')))\n"
     )
-    assert done.stdout.split() == ["hart", "hmar", "infinity", "switti", "var", "vq_diffusion"], done.stderr
+    modules = "aar code grn hart hmar infinity infinitystar lsrs mvar "
+    modules += "sar3d skipvar switti tokenflow var vargpt vq_diffusion"
+    assert done.stdout.split() == modules.split(), done.stderr
 
 
 def test_info_names_versions_and_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,8 +204,8 @@ def test_backend_is_read_from_the_environment(backend: str, error: str | None) -
 
 
 @pytest.mark.usefixtures("extension")
-def test_extension_is_bound_to_no_torch() -> None:
-    binary = Path(ssg_kernels.__file__).with_name("_C.abi3.so")
+def test_the_library_is_bound_to_no_torch_and_needs_no_python() -> None:
+    binary = Path(ssg_kernels.__file__).with_name("libssg_kernels.so")
     assert str(Path(torch.__file__).parent).encode() not in binary.read_bytes()
     if shutil.which("nm") is None:
         pytest.skip("nm is not installed")
@@ -211,8 +213,20 @@ def test_extension_is_bound_to_no_torch() -> None:
     undefined = [line.split()[-1] for line in symbols if line.split()[-2] in "UwvV"]
     assert any(name.startswith("aoti_torch_") for name in undefined)
     assert [name for name in undefined if re.match(r"_ZN?K?(3c10|2at|5torch)", name)] == []
+    assert [name for name in undefined if name.startswith(("Py", "_Py"))] == []
     functions = [line.split()[-1] for line in symbols if line.split()[-2] == "T"]
-    assert [name for name in functions if name not in ("_init", "_fini")] == ["PyInit__C"]
+    assert [name for name in functions if not name.startswith(("_init", "_fini", "_ZN3ssg3ops"))] == []
+
+
+@pytest.mark.usefixtures("extension")
+def test_the_folder_for_cmake(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["info", "--cmake-dir"]) == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert (folder / "ssg_kernels-config.cmake").is_file()
+    assert f'"{ssg_kernels.__version__}"' in (folder / "ssg_kernels-config-version.cmake").read_text()
+    monkeypatch.setattr(info, "build", lambda: None)
+    assert main(["info", "--cmake-dir"]) == 2
+    assert "the pure-Python package has no library" in capsys.readouterr().err
 
 
 def test_pure_wheel(source: Path) -> None:

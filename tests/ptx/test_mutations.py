@@ -86,9 +86,9 @@ TRITON = {
     "the waits for products": ("sm_90", swapped(r"wgmma\.wait_group\.sync\.aligned\s+0;", "")),
     "the waits for copies": ("sm_90", swapped(r"cp\.async\.wait_group\s+\d;", "")),
     "a descriptor": ("sm_90", swapped(r"(or\.b64\s+%rd\d+, %rd\d+, )-?\d+;", r"\g<1>0;")),
-    "a fragment": (
+    "the operands of wgmma": (
         "sm_90",
-        swapped(r"(wgmma\.mma_async[^{]*\{[^}]*\}, \{%r\d+,)(%r\d+),(%r\d+)", r"\1\3,\2"),
+        swapped(r"(wgmma\.mma_async[^{]*\{[^}]*\}, )(%rd\d+), (%rd\d+)", r"\1\3, \2"),
     ),
     "all barriers of mma.sync": ("sm_80", swapped(r"bar\.sync\s+0;", "")),
     "the operands of mma.sync": (

@@ -1,14 +1,20 @@
-"""What the tests of the study run on: networks, a small design, and a list of the cells that were measured."""
+"""What the tests of the study run on: networks, a small design, and a list of what was generated."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from support.demo_models import shipped, tiny
 
+from ssg_kernels.demo.weights import Models
+from ssg_kernels.evaluate import Samples, Setting
+from ssg_kernels.evaluate.ranks import Ranks
 from study.design import Design
-from study.record import Cell, Yardstick
+from study.record import Record, Study
 
-__all__ = ["design", "measured", "shipped", "tiny"]
+__all__ = ["design", "made", "record_of", "shipped", "tiny"]
 
 
 @pytest.fixture
@@ -34,14 +40,20 @@ def design() -> Design:
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
-    """The cells that were measured, as opposed to read from the file."""
-    cells: list[Cell] = []
-    measure = Yardstick.measure
+def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Seed and number of images of each chunk that is made, as opposed to read from its folder."""
+    chunks: list[tuple[int, int]] = []
+    generate = Study.generate
 
-    def noting(self: Yardstick, cell: Cell) -> dict[str, object]:
-        cells.append(cell)
-        return measure(self, cell)
+    def noting(self: Study, setting: Setting, seed: int, first: int, count: int) -> Samples:
+        chunks.append((seed, count))
+        return generate(self, setting, seed, first, count)
 
-    monkeypatch.setattr(Yardstick, "measure", noting)
-    return cells
+    monkeypatch.setattr(Study, "generate", noting)
+    return chunks
+
+
+@pytest.fixture(scope="session")
+def record_of(tiny: Models) -> Callable[[Path], Record]:
+    """A record of the tiny networks in a folder, compared with 60 images."""
+    return lambda path: Record(path, tiny, 60, Ranks())

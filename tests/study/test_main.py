@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ssg_kernels.demo.weights import Models
+from ssg_kernels.evaluate.ranks import Ranks
 from study import __main__ as study
 from study import report, train
 from study.design import Design
@@ -24,9 +25,10 @@ def test_the_study_prints_and_writes_its_tables(
 ) -> None:
     monkeypatch.setattr(study, "Design", lambda: design)
     monkeypatch.setattr(study.weights, "load", lambda device: tiny)
-    work, out = tmp_path / "work" / "study.jsonl", tmp_path / "out"
-    assert study.main(["--work", str(work), "--out", str(out), "--device", "cpu", "--workers", "1"]) == 0
-    found = run(Record(work, tiny, design.reference), design)
+    work, out = tmp_path / "work", tmp_path / "out"
+    assert study.main(["--work", str(work), "--out", str(out), "--device", "cpu"]) == 0
+    found = run(Record(work, tiny, design.reference, Ranks()), design)
+    assert found is not None
     expected = [*report.table(found), "", *report.front(found)]
     assert (out / "table.md").read_text().splitlines() == expected
     assert capsys.readouterr().out.splitlines() == [*expected, f"Written: {out}"]

@@ -6,23 +6,25 @@ import json
 from pathlib import Path
 
 from ssg_kernels.demo.weights import Models
+from ssg_kernels.evaluate.ranks import Ranks
 from study import report, search
 from study.design import ROWS, Design
-from study.record import Cell, Record
+from study.record import Record
 from study.run import run
 
 
 def test_the_whole_study_and_its_report(
-    tiny: Models, tmp_path: Path, measured: list[Cell], design: Design
+    tiny: Models, tmp_path: Path, made: list[tuple[int, int]], design: Design
 ) -> None:
-    found = run(Record(tmp_path / "study.jsonl", tiny, design.reference), design)
-    count = len(measured)
+    found = run(Record(tmp_path / "study", tiny, design.reference, Ranks()), design)
+    assert found is not None
     chosen_by = {search.SWEEP_SEED, search.MIDDLE_SEED, search.FINAL_SEED}
-    assert chosen_by < {cell.seed for cell in measured}
-    reported = {cell.seed for cell in measured if cell.count == design.confirm} | {101, 102}
+    reported = {seed for seed, count in made if count == design.confirm} | {101, 102}
+    assert {seed for seed, _ in made} == chosen_by | reported
     assert not chosen_by & reported
-    assert run(Record(tmp_path / "study.jsonl", tiny, design.reference), design) == found
-    assert len(measured) == count, "nothing is measured twice"
+    made.clear()
+    assert run(Record(tmp_path / "study", tiny, design.reference, Ranks()), design) == found
+    assert not made, "nothing is generated twice"
     report.write(found, tmp_path / "out")
     assert json.loads((tmp_path / "out/study.json").read_text()) == json.loads(json.dumps(found))
     table, front = (part.splitlines() for part in (tmp_path / "out/table.md").read_text().split("\n\n"))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ssg_kernels.demo.generate import Sampling
-from ssg_kernels.demo.weights import Models
 from study import search
 from study.design import Design
 from study.record import Cell, Record
 
 
 @pytest.fixture
-def bowl(tmp_path: Path, tiny: Models, monkeypatch: pytest.MonkeyPatch) -> Record:
+def bowl(tmp_path: Path, record_of: Callable[[Path], Record], monkeypatch: pytest.MonkeyPatch) -> Record:
     """A record whose distance is a known function of the sampling."""
 
     def measure(self: Record, cells: Iterable[Cell], title: str) -> None:
@@ -29,7 +28,7 @@ def bowl(tmp_path: Path, tiny: Models, monkeypatch: pytest.MonkeyPatch) -> Recor
             self.done[cell] = {"frechet": distance}
 
     monkeypatch.setattr(Record, "measure", measure)
-    return Record(tmp_path / "study.jsonl", tiny, 60)
+    return record_of(tmp_path)
 
 
 BOWL = Design(cfgs=(0.0, 1.0, 2.0), temperatures=(0.7, 1.0), betas=(0.25, 0.5, 1.0))

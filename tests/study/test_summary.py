@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ssg_kernels.demo.generate import Sampling
-from ssg_kernels.demo.weights import Models
 from study.record import Cell, Record
 from study.summary import at_equal_score, mean_and_error, summarise
 
@@ -22,8 +22,8 @@ def test_mean_and_error() -> None:
     assert math.isnan(mean_and_error([1.0])[1])
 
 
-def test_summary_pairs_the_seeds(tmp_path: Path, tiny: Models) -> None:
-    record = Record(tmp_path / "study.jsonl", tiny, 60)
+def test_summary_pairs_the_seeds(tmp_path: Path, record_of: Callable[[Path], Record]) -> None:
+    record = record_of(tmp_path)
     cells = {"baseline": CELLS[:2], "dse": CELLS[2:]}
     for cell, value in zip(CELLS, (1.0, 2.0, 4.0, 5.0), strict=True):
         record.done[cell] = {"frechet": value, "spectrum": [value, 2 * value]}
@@ -33,8 +33,8 @@ def test_summary_pairs_the_seeds(tmp_path: Path, tiny: Models) -> None:
     assert summary["spectrum"] == [(4.5, pytest.approx(0.5)), (9, pytest.approx(1))]
 
 
-def test_the_baseline_of_equal_score(tmp_path: Path, tiny: Models) -> None:
-    record = Record(tmp_path / "study.jsonl", tiny, 60)
+def test_the_baseline_of_equal_score(tmp_path: Path, record_of: Callable[[Path], Record]) -> None:
+    record = record_of(tmp_path)
     line = [[Cell(Sampling(temperature=t), seed, 24) for seed in (1, 2)] for t in (0.5, 1.0, 1.5)]
     for k, group in enumerate(line):
         for seed, cell in enumerate(group):

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import machinery
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,26 @@ COMMITS = {
     "HMAR": "595a9df",
     "FlexVAR": "04462cb",
     "ImageFolder": "76ddfb9",
+    "InfinityStar": "0446330",
+    "VARGPT-v1.1": "8c67c26",
+    "TokenFlow": "9812da0",
+    "GRN": "2a3353d",
+    "VAREdit": "2ca737c",
+    "VAR-CLIP": "816de00",
+    "FastVAR": "34cdd65",
+    "ScaleKV": "eb0615a",
+    "SpecuKV": "f515bb6",
+    "MVAR": "d0e035a",
+    "CoDe": "bfb204d",
+    "SkipVAR": "607be0e",
+    "LSRS": "22c26fe",
+    "VAR-Scaling": "b7a0930",
+    "SAR3D_reproduce": "f40a460",
+    "AAR": "eaaf1bc",
 }
+
+# Where models keep the attention cache and the generator.
+STATE = ("caching", "cached_k", "cached_v", "rng")
 
 
 def folder_of(name: str) -> Path:
@@ -68,6 +89,8 @@ def empty(*names: str) -> dict[str, types.ModuleType]:
     for name in names:
         module = modules[name] = Empty(name)
         module.__path__ = []
+        # Others ask whether there is such a package.
+        module.__spec__ = machinery.ModuleSpec(name, None)
         parent, _, child = name.rpartition(".")
         if parent in modules:
             setattr(modules[parent], child, module)
@@ -75,11 +98,15 @@ def empty(*names: str) -> dict[str, types.ModuleType]:
 
 
 @contextmanager
-def checkout(name: str, stubs: Mapping[str, types.ModuleType] = {}) -> Iterator[Path]:
-    folder = folder_of(name)
+def checkout(name: str, stubs: Mapping[str, types.ModuleType] = {}, part: str = "") -> Iterator[Path]:
+    """`part` is the folder of the repository from which its modules are imported."""
+    folder = folder_of(name) / part
     own = {path.stem for path in folder.iterdir()}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
+        # Of another checkout that is in use.
+        for other in [path for path in sys.modules if path.partition(".")[0] in own]:
+            patch.delitem(sys.modules, other)
         for path, module in stubs.items():
             patch.setitem(sys.modules, path, module)
         try:
@@ -87,6 +114,32 @@ def checkout(name: str, stubs: Mapping[str, types.ModuleType] = {}) -> Iterator[
         finally:
             for imported in [path for path in sys.modules if path.partition(".")[0] in own]:
                 del sys.modules[imported]
+
+
+class _OfThread:
+    """An attribute that each thread has for itself. Threads begin with what the object had."""
+
+    def __init__(self, name: str, first: Any) -> None:
+        self.name, self.first, self.values = name, first, threading.local()
+
+    def __get__(self, instance: Any, _: type | None = None) -> Any:
+        if not hasattr(self.values, "value"):
+            is_random = isinstance(self.first, torch.Generator)
+            self.values.value = torch.Generator() if is_random else self.first
+        return self.values.value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self.values.value = value
+
+
+def private_to_threads(model: torch.nn.Module, names: Collection[str] = STATE) -> None:
+    """Give each thread attributes of its own, where a model keeps the state of a generation on itself."""
+    for module in model.modules():
+        kept = [name for name in names if name in vars(module)]
+        if kept:
+            own = type(module)
+            places = {name: _OfThread(name, vars(module).pop(name)) for name in kept}
+            module.__class__ = type(own.__name__, (own,), {"__module__": own.__module__, **places})
 
 
 def randomize(module: torch.nn.Module, seed: int = 0) -> None:

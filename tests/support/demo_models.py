@@ -15,6 +15,10 @@ SIZES = (1, 2, 3, 4, 8)
 
 @pytest.fixture(scope="session")
 def tiny() -> Models:
+    return new_tiny()
+
+
+def new_tiny() -> Models:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         models = weights.new(TokenizerConfig(SIZES, vocabulary=128, latent=8, width=16, blocks=1), 32, 2, 2)

@@ -29,7 +29,7 @@ class Output:
     raw: Tensor
     """(B, L, V)"""
     delivered: Tensor | None = None
-    """(B, L, V), the log-probabilities that come of it."""
+    """What the sampler makes of it, mostly log-probabilities."""
 
 
 @dataclass
@@ -41,14 +41,17 @@ class Denoiser:
     record: Callable[[], AbstractContextManager[list[Output]]]
     """Recorders below the integration."""
     steps: int
-    side: int
-    network: torch.nn.Module
+    network: Any
     """Its `forward` puts out the logits."""
-    clamped: bool = True
+    outcome: Callable[[Tensor], Tensor] = lambda logits: logits.log_softmax(-1).clamp(-70, 0)
+    """What comes of guided logits, (B, L, V) in float64, and is recorded as delivered."""
+    batches: Sequence[int] = (2, 3)
+    method: str = "forward"
+    """The method of `network` that puts out the logits, where it is another."""
 
     @property
     def maker(self) -> tuple[Any, str]:
-        return self.network, "forward"
+        return self.network, self.method
 
 
 @contextmanager
@@ -84,7 +87,9 @@ def recorded_microsoft(diffusion: Any, indices: list[int]) -> Iterator[list[Outp
         yield outputs
 
 
-def run(denoiser: Denoiser, seed: int = 0, batch: int = 2, **settings: Any) -> tuple[Tensor, list[Output]]:
+def run(
+    denoiser: Denoiser, seed: int = 0, batch: int | None = None, **settings: Any
+) -> tuple[Tensor, list[Output]]:
     with (
         denoiser.record() as outputs,
         denoiser.attach(denoiser.model, **settings) if settings else nullcontext(),
@@ -93,26 +98,27 @@ def run(denoiser: Denoiser, seed: int = 0, batch: int = 2, **settings: Any) -> t
 
 
 def run_recorded(
-    denoiser: Denoiser, outputs: list[Output], seed: int = 0, batch: int = 2
+    denoiser: Denoiser, outputs: list[Output], seed: int = 0, batch: int | None = None
 ) -> tuple[Tensor, list[Output]]:
     """A generation where recorders are installed already, below the integration."""
     outputs.clear()
     torch.manual_seed(seed)
-    result = denoiser.generate(denoiser.model, batch, seed)
+    result = denoiser.generate(denoiser.model, denoiser.batches[0] if batch is None else batch, seed)
     return result, list(outputs)
 
 
 def literal(
     denoiser: Denoiser, outputs: list[Output], beta: Any, schedule: Any, **options: Any
 ) -> list[Tensor]:
-    factors, size = multipliers(schedule, denoiser.steps), (denoiser.side,) * 2
+    factors = multipliers(schedule, denoiser.steps)
     guided = []
     for output in outputs:
         logits = output.raw.double()
         # Of a step that was tried again, the last try.
         before = [o for o in outputs if (o.step, o.branch) == (output.step - 1, output.branch)]
         if output.step:
-            prev = before[-1].raw.double()
+            # On one grid, whatever its sides, the prior is the previous logits.
+            prev, size = before[-1].raw.double(), (1, logits.shape[1])
             logits = reference.guided_logits(logits, prev, size, size, beta * factors[output.step], **options)
         guided.append(logits)
     return guided
@@ -126,9 +132,7 @@ def check_guided(
     assert {output.step for output in outputs} == set(range(denoiser.steps))
     moved = 0.0
     for output, guided in zip(outputs, literal(denoiser, outputs, beta, schedule, **options), strict=True):
-        expected = guided.log_softmax(-1)
-        if denoiser.clamped:
-            expected = expected.clamp(-70, 0)
+        expected = denoiser.outcome(guided)
         assert output.delivered is not None
         error = (output.delivered.double() - expected).abs().max()
         assert error <= RELATIVE * guided.abs().max(), f"off by {error:.3g}"
@@ -153,11 +157,12 @@ def check_everything(denoiser: Denoiser, modules: Sequence[torch.nn.Module]) -> 
 
     before = [dict(vars(module)) for module in modules], type(denoiser.model)
     plain, guided = run(denoiser), run(denoiser, beta=BETA)
-    three = run(denoiser, batch=3, beta=BETA)
+    one, other = denoiser.batches[0], denoiser.batches[-1]
+    three = run(denoiser, batch=other, beta=BETA)
     assert same(plain, run(denoiser, beta=0.0))
     assert not same(plain, guided)
     with denoiser.record() as outputs, denoiser.attach(denoiser.model, BETA):
-        for batch, expected in ((2, guided), (3, three), (2, guided)):
+        for batch, expected in ((one, guided), (other, three), (one, guided)):
             assert same(run_recorded(denoiser, outputs, batch=batch), expected)
             with failing(modules[-1], denoiser.steps // 2), pytest.raises(ZeroDivisionError):
                 denoiser.generate(denoiser.model, batch, 0)
@@ -165,7 +170,7 @@ def check_everything(denoiser: Denoiser, modules: Sequence[torch.nn.Module]) -> 
             denoiser.attach(denoiser.model, BETA)
     check_is_found(denoiser)
     with denoiser.attach(denoiser.model, BETA):
-        denoiser.generate(denoiser.model, 2, 0)
+        denoiser.generate(denoiser.model, one, 0)
     with pytest.raises(ZeroDivisionError), denoiser.attach(denoiser.model, BETA):
         raise ZeroDivisionError
     assert same(plain, run(denoiser))

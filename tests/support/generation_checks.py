@@ -6,6 +6,7 @@ Recorders below the integration see the raw logits that the model made, and what
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -54,8 +55,10 @@ class Sampler:
     model: Any
     generate: Callable[[Any, int, int], Tensor]
     """(model, batch, seed) to all that the generation decided."""
-    sizes: Sequence[tuple[int, int]]
-    namespace: dict[str, Any]
+    sizes: Sequence[Any]
+    """(h, w) or (t, h, w) of each scale."""
+    namespace: Any
+    """The globals of the module that the sampler function is in, or the class that it is a method of."""
     merge: Callable[[int, Tensor, int], Tensor]
     """(scale, raw logits, batch) to what cfg makes of them, in their own dtype."""
     owner: Any = None
@@ -70,10 +73,55 @@ class Sampler:
     gain: Callable[[int], float] = lambda scale: 1.0
     """What `more_smooth` multiplies the logits by before it hands them to the Gumbel sampler."""
     batch: int = 2
+    K: int = 0
+    """How many scales the schedule has, where the generation stops before its end; `sizes` are those that come."""
+    numbers: Sequence[int] = ()
+    """Which scale of the schedule each of the `sizes` is, from 0 on, where the sampler leaves some out."""
+    repeats: Sequence[int] = ()
+    """How often each scale comes."""
+    batches: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if self.owner is None:
             self.owner = self.model
+        self.K = self.K or len(self.sizes)
+        self.numbers = self.numbers or range(len(self.sizes))
+        self.batches = self.batches or (self.batch, self.batch + 1)
+
+    @property
+    def scales(self) -> list[int]:
+        """The scale of each prediction."""
+        repeats = self.repeats or [1] * len(self.sizes)
+        return [k for k, times in enumerate(repeats) for _ in range(times)]
+
+    def stopping(self, count: int) -> Sampler:
+        """The same where the generation stops after so many scales."""
+        return dataclasses.replace(self, sizes=self.sizes[:count], K=self.K, repeats=())
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What the namespace has; of a class, the functions that are spied on."""
+        if isinstance(self.namespace, dict):
+            return dict(self.namespace)
+        spied = (self.sampler, self.smooth)
+        return {name: getattr(self.namespace, name) for name in spied if hasattr(self.namespace, name)}
+
+    def starts_at(self, scale: int) -> int:
+        """The scale at which the pyramid of this one begins: sides shrink there."""
+        k = scale
+        while k and min(b - a for a, b in zip(self.sizes[k - 1][-2:], self.sizes[k][-2:], strict=True)) >= 0:
+            k -= 1
+        return k
+
+    def factor(self, schedule: Any, scale: int) -> float:
+        """What beta is multiplied by at a scale. K counts the scales of its pyramid."""
+        number = self.numbers[scale]
+        if schedule not in ("linear", "static"):
+            return schedule[number]
+        start = self.starts_at(scale)
+        alike = [k for k in range(len(self.sizes)) if self.starts_at(k) == start]
+        count = self.K if len(alike) == len(self.sizes) else len(alike)
+        return multipliers(schedule, count)[number - self.numbers[start]]
 
     @property
     def maker(self) -> tuple[Any, str]:
@@ -103,16 +151,17 @@ class Recorder:
         make = getattr(self.sampler.owner, name)
 
         def spy(*args: Any, **kwargs: Any) -> Tensor:
-            logits = make(*args, **kwargs)
+            made = make(*args, **kwargs)
+            logits = made[0] if isinstance(made, tuple) else made
             self.scales.append(Scale(name, logits.clone()))
             _latest.recorder = self
-            return logits
+            return made
 
         return spy
 
     def spy_on_function(self, name: str, see: Callable[..., Any]) -> Callable[..., Any]:
         """Models of one module share its functions: a call is of the model that made logits last in this thread."""
-        function = self.sampler.namespace[name]
+        function = self.sampler.names[name]
 
         def spy(*args: Any, **kwargs: Any) -> Any:
             if getattr(_latest, "recorder", None) is not self:
@@ -127,7 +176,9 @@ _latest = threading.local()
 
 def see_sampler(last: Scale, sample: Callable[..., Any], logits: Tensor, *args: Any, **kwargs: Any) -> Any:
     handed = logits.clone()
-    last.handed = handed if last.handed is None else torch.cat([last.handed, handed], dim=-1)
+    # The parts of a vocabulary are parts of one scale. A draw of other positions replaces the one before.
+    is_part = last.handed is not None and last.handed.shape[:2] == handed.shape[:2]
+    last.handed = torch.cat([last.handed, handed], dim=-1) if is_part else handed
     drawn = sample(logits, *args, **kwargs)
     last.masked = logits.clone()
     return drawn
@@ -146,8 +197,9 @@ def recorded(sampler: Sampler) -> Iterator[Recorder]:
         for name in sampler.makers:
             swap.setattr(sampler.owner, name, recorder.spy_on_maker(name))
         for name, see in ((sampler.sampler, see_sampler), (sampler.smooth, see_smooth)):
-            if name in sampler.namespace:
-                swap.setitem(sampler.namespace, name, recorder.spy_on_function(name, see))
+            if name in sampler.names:
+                put = swap.setitem if isinstance(sampler.namespace, dict) else swap.setattr
+                put(sampler.namespace, name, recorder.spy_on_function(name, see))
         yield recorder
 
 
@@ -171,15 +223,26 @@ def multipliers(schedule: Any, count: int) -> Sequence[float]:
 def literal(
     sampler: Sampler, maps: list[Tensor], beta: Any, schedule: Any = "linear", **options: Any
 ) -> list[Tensor]:
-    """Alg. 2 over the scales in float64; where the batch shrinks, its first rows go on."""
-    factors = multipliers(schedule, len(sampler.sizes))
+    """Alg. 2 over the scales in float64, each frame by itself; where the batch shrinks, its first rows go on.
+
+    The repeats of a scale have one prior. The first scale of a pyramid is not guided, nor is one of another vocabulary.
+    """
     guided = []
-    for k, logits in enumerate(maps):
+    for n, (k, logits) in enumerate(zip(sampler.scales, maps, strict=True)):
         logits = logits.double()
-        if k:
-            prev = maps[k - 1][: len(logits)].double()
-            sizes = sampler.sizes[k], sampler.sizes[k - 1]
-            logits = reference.guided_logits(logits, prev, *sizes, beta * factors[k], **options)
+        before = [m for m in range(n) if sampler.scales[m] == k - 1]
+        if before and sampler.starts_at(k) < k and maps[before[-1]].shape[-1] == logits.shape[-1]:
+            prev = maps[before[-1]][: len(logits)].double()
+            (*frames, h, w), (*_, prev_h, prev_w) = sampler.sizes[k], sampler.sizes[k - 1]
+            t, strength = (*frames, 1)[0], beta * sampler.factor(schedule, k)
+            apart = zip(logits.chunk(t, 1), prev.chunk(t, 1), strict=True)
+            logits = torch.cat(
+                [
+                    reference.guided_logits(x, p, (h, w), (prev_h, prev_w), strength, **options)
+                    for x, p in apart
+                ],
+                1,
+            )
         guided.append(logits)
     return guided
 
@@ -187,7 +250,9 @@ def literal(
 def assert_close(actual: Tensor, expected: Tensor, steps: float = 1.0) -> None:
     """1e-5 of the largest logit in float32, one step of the dtype in the half types."""
     assert actual.shape == expected.shape
-    error, largest = (actual.double() - expected).abs(), expected.abs().max()
+    # Masked logits stay -inf.
+    error = (actual.double() - expected).abs().masked_fill(actual == expected, 0)
+    largest = expected[expected.isfinite()].abs().max()
     bound = RELATIVE * largest
     if actual.dtype in (torch.bfloat16, torch.float16):
         bound = 1e-6 * largest + steps * ulp(expected, actual.dtype)
@@ -196,12 +261,14 @@ def assert_close(actual: Tensor, expected: Tensor, steps: float = 1.0) -> None:
 
 def guided_scales(sampler: Sampler, scales: list[Scale]) -> list[Scale]:
     found = [scale for scale in scales if scale.maker == sampler.makers[0]]
-    assert len(found) == len(sampler.sizes)
+    assert len(found) == len(sampler.scales)
     return found
 
 
 def merged(sampler: Sampler, scales: list[Scale], batch: int) -> list[Tensor]:
-    return [sampler.merge(k, sampler.source(k, s.raw), batch) for k, s in enumerate(scales)]
+    return [
+        sampler.merge(k, sampler.source(k, s.raw), batch) for k, s in zip(sampler.scales, scales, strict=True)
+    ]
 
 
 def check_after(sampler: Sampler, batch: int | None = None, **settings: Any) -> list[Scale]:
@@ -212,8 +279,10 @@ def check_after(sampler: Sampler, batch: int | None = None, **settings: Any) -> 
     scales = guided_scales(sampler, everything)
     maps = merged(sampler, scales, batch)
     moved = 0.0
-    for k, (scale, expected) in enumerate(zip(scales, literal(sampler, maps, **settings), strict=True)):
-        moved = max(moved, (expected - maps[k].double()).abs().max().item())
+    for n, (scale, expected) in enumerate(zip(scales, literal(sampler, maps, **settings), strict=True)):
+        k = sampler.scales[n]
+        moved = max(moved, (expected - maps[n].double()).nan_to_num(0).abs().max().item())
+        assert scale.handed is not None or scale.smoothed is not None
         if scale.handed is not None:
             assert_close(sampler.tokens(scale.handed, sampler.sizes[k]), expected)
         if scale.smoothed is not None and scale.masked is not None:
@@ -234,8 +303,8 @@ def check_before(sampler: Sampler, **settings: Any) -> list[Scale]:
     settings = {"beta": BETA, **settings}
     _, everything = run(sampler, cfg_order="before", **settings)
     scales = guided_scales(sampler, everything)
-    halves = [sampler.source(k, scale.raw) for k, scale in enumerate(scales)]
-    for k, (scale, guided) in enumerate(zip(scales, literal(sampler, halves, **settings), strict=True)):
+    halves = [sampler.source(k, scale.raw) for k, scale in zip(sampler.scales, scales, strict=True)]
+    for k, scale, guided in zip(sampler.scales, scales, literal(sampler, halves, **settings), strict=True):
         assert scale.handed is not None
         handed = sampler.tokens(scale.handed, sampler.sizes[k])
         if handed.dtype == torch.float32:
@@ -264,11 +333,11 @@ def same(a: tuple[Tensor, list[Scale]], b: tuple[Tensor, list[Scale]]) -> bool:
 
 
 def check_is_itself_again(sampler: Sampler) -> None:
-    """beta 0 changes no bit, and nothing is left of the context, after an error either."""
+    """beta 0 changes no bit; nothing is left of the context, after errors too."""
     before = (
         dict(vars(sampler.model)),
         dict(vars(sampler.owner)),
-        dict(sampler.namespace),
+        sampler.names,
         type(sampler.model),
     )
     plain = run(sampler)
@@ -281,21 +350,31 @@ def check_is_itself_again(sampler: Sampler) -> None:
         with pytest.raises(ZeroDivisionError), sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
             raise ZeroDivisionError
         assert same(plain, run(sampler))
-    after = dict(vars(sampler.model)), dict(vars(sampler.owner)), dict(sampler.namespace), type(sampler.model)
+    after = dict(vars(sampler.model)), dict(vars(sampler.owner)), sampler.names, type(sampler.model)
     assert [list(x) for x in before[:3]] == [list(x) for x in after[:3]]
     assert all(before[2][name] is after[2][name] for name in before[2])
     assert before[3] is after[3]
+
+
+def check_first_scale(sampler: Sampler, is_guided: bool = False) -> None:
+    """It is not guided: what the sampler is handed is the same to the bit. A refiner's first scale is guided."""
+    first, *others = (
+        guided_scales(sampler, run(sampler, **settings)[1])[:1]
+        for settings in ({}, *({"beta": BETA, "cfg_order": cfg_order} for cfg_order in ORDERS))
+    )
+    for other in others:
+        is_plain = same((first[0].raw, first), (other[0].raw, other))
+        assert is_plain is not is_guided, "the first scale was guided, or should have been"
 
 
 def check_generations(sampler: Sampler) -> None:
     """A second one, one of another batch, and one after an error half-way are as the first in a new context."""
     for cfg_order in ORDERS:
         fresh = {
-            batch: run(sampler, batch=batch, beta=BETA, cfg_order=cfg_order)
-            for batch in (sampler.batch, sampler.batch + 1)
+            batch: run(sampler, batch=batch, beta=BETA, cfg_order=cfg_order) for batch in sampler.batches
         }
         with recorded(sampler) as recorder, sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
-            for batch in (sampler.batch, sampler.batch + 1, sampler.batch):
+            for batch in (*sampler.batches, sampler.batch):
                 assert same(fresh[batch], recorder.run(batch=batch))
                 with failing_at(sampler, len(sampler.sizes) // 2), pytest.raises(ZeroDivisionError):
                     sampler.generate(sampler.model, batch, 0)
@@ -378,13 +457,13 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 def check_everything(sampler: Sampler, settings: Sequence[dict[str, Any]] = SETTINGS) -> None:
-    count = len(sampler.sizes)
-    numbers = {"schedule": [0.25 * (k + 1) for k in range(count)], "beta": 1.0}
+    numbers = {"schedule": [0.25 * (k + 1) for k in range(sampler.K)], "beta": 1.0}
     for chosen in (*settings, numbers):
         check_after(sampler, **chosen)
         check_before(sampler, **chosen)
-    check_after(sampler, batch=sampler.batch + 1)
+    check_after(sampler, batch=sampler.batches[-1])
     check_is_itself_again(sampler)
+    check_first_scale(sampler)
     check_generations(sampler)
     check_attached_twice(sampler)
     attach_checks.check_is_found(sampler)

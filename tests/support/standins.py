@@ -213,12 +213,15 @@ class Infinity(NextScale):
         self, vae: Any = None, scale_schedule: Any = None, label_B_or_BLT: Any = None, B: int = 1,
         g_seed: int | None = None, cfg_list: Sequence[float] = (), tau_list: Sequence[float] = (), top_k: int = 0,
         top_p: float = 0.0, cfg_insertion_layer: Sequence[int] = (-5,), trunk_scale: int = 1000,
+        left_out: Sequence[int] = (),
     ) -> Tensor:  # fmt: skip
         rng, cond, state = self.start(B, g_seed)
         chosen = []
         for si, pn in enumerate(scale_schedule):
             if si >= trunk_scale:
                 break
+            if pn[2] in left_out:  # As FastVAR does.
+                continue
             cfg = cfg_list[si]
             hidden = self.network(state, math.prod(pn))
             if cfg != 1 and 0 in cfg_insertion_layer:

@@ -49,7 +49,8 @@ def compile_plan(plan: LaunchPlan, step: Step, dtype: torch.dtype, target: str) 
     rows, previous_rows = (h * w for h, w in (step.outputs, step.inputs))
     out = (logits, rows * step.vocabulary, step.vocabulary)
     previous = (logits, previous_rows * step.vocabulary, step.vocabulary, 1)
-    tables = (table,) * (2 if plan.form == "separable" else 1)
+    split = torch.empty(0, dtype=torch.float16) if plan.precision == "f16x3" else table
+    tables = {"fma": (table,), "separable": (split, split, 1.0)}.get(plan.form, (split, 1.0))
     strengths = (table, 1, *((table, 0) if accurate else (0.5, None)) * 2)
     arguments = (*out, *out, 1, *previous, *tables, *strengths, step.batch, step.vocabulary, *constants)
     options = {"num_warps": plan.warps, "num_stages": plan.stages, **launch.FUSED}

@@ -8,7 +8,7 @@ from ssg_kernels._triton import plan
 from ssg_kernels._triton.plan import LaunchPlan, Step
 from ssg_kernels._triton.targets import Target
 
-FORMS = ("fma", "dense", "dense_halves", "separable")
+FORMS = ("fma", "dense_halves", "separable")
 
 
 def of_form(form: str) -> Callable[..., LaunchPlan]:
@@ -17,10 +17,10 @@ def of_form(form: str) -> Callable[..., LaunchPlan]:
     def make_plan(step: Step, target: Target, accurate: bool = False) -> LaunchPlan:
         if form == "fma" or accurate:
             plans = plan._fma(step)
-        elif form == "separable":
-            plans = plan._separable(step, target)
+        elif form == "dense_halves" and step.is_symmetric:
+            plans = plan._dense_halves(step, target)
         else:
-            plans = plan._dense(step, target, form == "dense_halves" and step.is_symmetric)
-        return min(plans, key=lambda each: each.programs)
+            plans = plan._separable(step, target)
+        return min(plans, key=lambda each: (each.programs, -each.block_m))
 
     return make_plan

@@ -1,7 +1,6 @@
 """Compiles plans for GPUs that the machine does not have, and checks the resources and instructions of their code.
 
-Triton checks no limit when it compiles without a GPU. Too much shared or tensor memory passes silently, and so does a
-precision that falls back to plain tf32.
+Triton checks no limit when it compiles without a GPU. Too much shared or tensor memory passes silently.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from ssg_kernels._triton.plan import LaunchPlan, Step
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
-# If ptxas reaches its limit of 128 or 255 registers, it puts a few on the stack: with Triton 3.6 and 3.9 at most six,
-# which are 24 bytes.
-FEW_BYTES = 24
+# If ptxas reaches its limit of 128 or 255 registers, it puts a few on the stack: with Triton 3.6 and 3.9 at most
+# fourteen, which are 56 bytes.
+FEW_BYTES = 56
 
 _DTYPES = {8: torch.float64, 4: torch.float32, 2: torch.bfloat16}
 
@@ -90,24 +89,8 @@ def assert_instructions(compiled: Compiled, chosen: LaunchPlan, is_amd: bool, is
             assert name.startswith("v_mfma_f32_"), name
             assert name.endswith("_f32"), f"{name} does not multiply float32"
         else:
-            assert "tf32" in name, name
-            assert "bf16" not in name, name
+            assert name.endswith(("f32.f16.f16", "f32.f16.f16.f32", "kind::f16")), name
             assert count % 3 == 0
-
-
-@pytest.mark.parametrize("name", [name for name in TARGETS if name.startswith("sm_")])
-@pytest.mark.parametrize("form", ["dense", "dense_halves", "separable"])
-def test_three_products_for_one(form: str, name: str) -> None:
-    """tf32 alone is accurate to three digits. So each operand is split in two, and one product becomes three."""
-    # Each loop makes one pass, because unrolled loops could differ by more.
-    step = Step((4, 4), (3, 3), 8, 4096, 4, interpolation="nearest" if form == "dense" else "bilinear")
-    for chosen in plan.candidates(step, targets.named(name)):
-        if chosen.form != form or chosen.block_m not in (16, 64) or chosen.stages == 3:
-            continue  # one tile with narrow matrix instructions and one with wide ones are enough
-        assert chosen.precision == "tf32x3"
-        split = compile_for(chosen, step, name).dots
-        plain = compile_for(dataclasses.replace(chosen, precision="tf32"), step, name).dots
-        assert split == {instruction: 3 * count for instruction, count in plain.items()}
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -13,7 +13,7 @@ from ssg_kernels import __main__, info
 from ssg_kernels._triton import launch, plan, targets
 from ssg_kernels._triton.plan import LaunchPlan, Step
 
-FORMS = ("fma", "dense", "dense_halves", "separable")
+FORMS = ("fma", "dense_halves", "separable")
 
 
 def steps() -> Iterator[Step]:
@@ -73,18 +73,18 @@ def assert_fits(chosen: LaunchPlan, step: Step) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_tables_are_padded_to_the_tiles(form: str) -> None:
-    step = Step((9, 7), (5, 6), 1, 64, 4, interpolation="nearest" if form == "dense" else "bilinear")
+    step = Step((9, 7), (5, 6), 1, 64, 4, interpolation="bilinear")
     for chosen in plan.candidates(step, targets.named("sm_90")):
         if chosen.form != form:
             continue
         shapes = [tuple(table.shape) for table in launch.tables(chosen, step, False)]
         if form == "separable":
-            padded = [(chosen.terms, 16, 16), (chosen.terms, 16, 8)]
+            padded = [(chosen.terms, 16, chosen.block_k), (chosen.terms, 16, 8)]
         else:
             rows, columns = (20, 9) if chosen.halves else (63, 30)
             rows = math.ceil(rows / chosen.block_m) * chosen.block_m
             columns = math.ceil(columns / chosen.block_k) * chosen.block_k
-            padded = [{"fma": (columns, rows), "dense": (1, rows, columns)}.get(form, (4, rows, columns))]
+            padded = [(columns, rows) if form == "fma" else (4, rows, columns)]
         assert shapes == padded
 
 

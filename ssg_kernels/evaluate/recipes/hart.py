@@ -32,6 +32,7 @@ class Hart(upstream.UpstreamRecipe):
     summary = "HART-0.7B at 1024x1024 on the prompts of MJHQ-30K"
     upstream = "mit-han-lab/hart at e28a41f"
     package = "hart/modules"
+    gpu = True
     weights = (
         "the folder llm of hart-0.7b-1024px, with ema_model.bin",
         "the folder Qwen2-VL-1.5B-Instruct",
@@ -49,22 +50,21 @@ class Hart(upstream.UpstreamRecipe):
 
     def build(self, source: Source) -> None:
         self.prompts = upstream.Prompts(source, self.name)
-        # Importing HART's classes registers them with transformers.
-        upstream.module("hart.modules.models.transformer")
+        models = upstream.module("hart.modules.models.transformer")
         from transformers import AutoModel, AutoTokenizer  # type: ignore[import-untyped,unused-ignore]
 
-        folder, text_folder = source.weights
+        folder, text = source.weights
         ema = folder / "ema_model.bin"
         if not ema.exists():
             raise EvaluateError(f"--weights {folder} has no ema_model.bin, which sample.py takes by default")
-        try:
-            self.hart = AutoModel.from_pretrained(folder).to(self.device)
-            self.tokenizer = AutoTokenizer.from_pretrained(text_folder)
-            self.text = AutoModel.from_pretrained(text_folder).to(self.device).eval()
-        except (OSError, ValueError) as reason:
-            raise EvaluateError(f"--weights: {str(reason).partition(chr(10))[0]}") from reason
+        # sample.py loads the model, then ema_model.bin over all of it. HART looks for its tokenizer in ../tokenizer.
+        config = models.HARTForT2IConfig.from_pretrained(folder)
+        config.name_or_path = str(folder)
+        self.hart = models.HARTForT2I(config).to(self.device).eval()
         upstream.fill(self.hart, upstream.state_dict(ema), ema)
-        self.hart.eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(text)
+        # In float32, whatever the files have: so do the versions of transformers that HART was written for.
+        self.text = AutoModel.from_pretrained(text).float().to(self.device).eval()
 
     def guided(self) -> Any:
         return self.hart

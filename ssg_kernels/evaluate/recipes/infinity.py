@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ssg_kernels.evaluate import upstream
-from ssg_kernels.evaluate.recipe import AS_IN_THE_PAPER, EvaluateError, PaperRow, Source, chunk_seed
+from ssg_kernels.evaluate.recipe import AS_IN_THE_PAPER, PaperRow, Source, chunk_seed
 from ssg_kernels.evaluate.setting import Setting
 from ssg_kernels.integrations import infinity
 
@@ -38,6 +38,7 @@ class Infinity(upstream.UpstreamRecipe):
     summary = "Infinity-2B at 1024x1024 on the prompts of MJHQ-30K"
     upstream = "FoundationVision/Infinity at 4c27bbb"
     package = "tools/run_infinity.py"
+    gpu = True
     weights = (
         "the transformer, infinity_2b_reg.pth",
         "the VAE, infinity_vae_d32reg.pth",
@@ -57,16 +58,17 @@ class Infinity(upstream.UpstreamRecipe):
     def build(self, source: Source) -> None:
         self.prompts = upstream.Prompts(source, self.name)
         self.tools = upstream.module("tools.run_infinity")
-        model, vae, text = map(str, source.weights)
-        arguments = Namespace(**ARGUMENTS, model_path=model, vae_path=vae, text_encoder_ckpt=text)
-        try:
-            self.tokenizer, self.text = self.tools.load_tokenizer(t5_path=text)
-            self.vae = self.tools.load_visual_tokenizer(arguments)
-            self.infinity = self.tools.load_transformer(self.vae, arguments)
-        except (OSError, RuntimeError, ValueError, KeyError) as reason:
-            raise EvaluateError(
-                f"--weights must be {'; then '.join(self.weights)}: {' '.join(str(reason).split())[:300]}"
-            ) from reason
+        model, vae, text = source.weights
+        # The loader takes what it knows out of this dict, and says nothing about the rest.
+        tensors = upstream.state_dict(vae, "vae")
+        count = len(tensors)
+        arguments = Namespace(
+            **ARGUMENTS, model_path=str(model), vae_path={"vae": tensors}, text_encoder_ckpt=str(text)
+        )
+        self.tokenizer, self.text = self.tools.load_tokenizer(t5_path=str(text))
+        self.vae = self.tools.load_visual_tokenizer(arguments)
+        upstream.require_most(count - len(tensors), count, "Infinity's VAE")
+        self.infinity = self.tools.load_transformer(self.vae, arguments)
         ratios = upstream.module("infinity.utils.dynamic_resolution").dynamic_resolution_h_w
         self.scales = [(1, h, w) for _, h, w in ratios[1.0][ARGUMENTS["pn"]]["scales"]]
 

@@ -11,6 +11,7 @@ The protocol is that of Switti's calculate_metrics.py (yandex-research/switti at
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ssg_kernels.evaluate import upstream
-from ssg_kernels.evaluate.recipe import EvaluateError, Source
+from ssg_kernels.evaluate.recipe import Source
 from ssg_kernels.evaluate.setting import Setting
 from ssg_kernels.integrations import switti
 
@@ -52,16 +53,14 @@ class Switti(upstream.UpstreamRecipe):
     def build(self, source: Source) -> None:
         self.prompts = upstream.Prompts(source, self.name)
         pipeline = upstream.module("models").SwittiPipeline
-        model, vae, text, text_2 = map(str, source.weights)
-        pipeline.vae_path, pipeline.text_encoder_path, pipeline.text_encoder_2_path = vae, text, text_2
-        try:
-            self.pipe = pipeline.from_pretrained(
-                model, torch_dtype=torch.bfloat16, device=self.device, reso=1024 if "1024" in model else 512
-            )
-        except (OSError, RuntimeError, ValueError) as reason:
-            raise EvaluateError(
-                f"--weights must be {'; then '.join(self.weights)}: {' '.join(str(reason).split())[:300]}"
-            ) from reason
+        pipeline.vae_path, pipeline.text_encoder_path, pipeline.text_encoder_2_path = map(
+            str, source.weights[1:]
+        )
+        # models/switti.py, SwittiHF: 512 where the configuration says nothing.
+        resolution = json.loads((source.weights[0] / "config.json").read_text()).get("reso", 512)
+        self.pipe = pipeline.from_pretrained(
+            str(source.weights[0]), torch_dtype=torch.bfloat16, device=self.device, reso=resolution
+        )
 
     def guided(self) -> Any:
         return self.pipe

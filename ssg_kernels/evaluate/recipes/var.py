@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ssg_kernels.evaluate import upstream
-from ssg_kernels.evaluate.recipe import AS_IN_THE_PAPER, EvaluateError, PaperRow, Source
+from ssg_kernels.evaluate.recipe import AS_IN_THE_PAPER, PaperRow, Source
 from ssg_kernels.evaluate.setting import Setting
 from ssg_kernels.integrations import var
 
@@ -71,16 +71,11 @@ class Var(upstream.UpstreamRecipe):
         models = upstream.module("models")
         path, vae_path = source.weights
         weights, vae_weights = upstream.state_dict(path), upstream.state_dict(vae_path)
-        try:
-            depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
-            scales = SCALES[weights["lvl_1L"].shape[1]]
-            classes = weights["class_emb.weight"].shape[0] - 1
-            vocabulary, channels = vae_weights["quantize.embedding.weight"].shape
-            width = vae_weights["encoder.conv_in.weight"].shape[0]
-        except (KeyError, ValueError) as reason:
-            raise EvaluateError(
-                f"--weights must be {self.weights[0]}, then {self.weights[1]}; these have no {reason}"
-            ) from reason
+        scales = SCALES[weights["lvl_1L"].shape[1]]
+        depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+        classes = weights["class_emb.weight"].shape[0] - 1
+        vocabulary, channels = vae_weights["quantize.embedding.weight"].shape
+        width = vae_weights["encoder.conv_in.weight"].shape[0]
         vae, self.var = models.build_vae_var(
             device=self.device,
             patch_nums=scales,
@@ -97,7 +92,7 @@ class Var(upstream.UpstreamRecipe):
             network.eval().requires_grad_(False)
         self.var.rng = torch.Generator(device=self.device)
         self.classes = classes
-        self.model = f"VAR-d{depth}"
+        self.model_name = f"VAR-d{depth}"
 
     def guided(self) -> Any:
         return self.var

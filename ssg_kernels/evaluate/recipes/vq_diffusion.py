@@ -12,7 +12,6 @@ The protocol is that of VQ-Diffusion's readme.md (microsoft/VQ-Diffusion at d1d3
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ssg_kernels.evaluate import upstream
-from ssg_kernels.evaluate.recipe import AS_IN_THE_PAPER, EvaluateError, PaperRow, Source
+from ssg_kernels.evaluate.recipe import AS_IN_THE_PAPER, PaperRow, Source
 from ssg_kernels.evaluate.setting import Setting
 from ssg_kernels.integrations import vq_diffusion
 
@@ -32,6 +31,7 @@ class VqDiffusion(upstream.UpstreamRecipe):
     summary = "VQ-Diffusion on ImageNet 256x256"
     upstream = "microsoft/VQ-Diffusion at d1d3948, with the tokenizers under OUTPUT/pretrained_model"
     package = "inference_VQ_Diffusion.py"
+    gpu = True
     weights = ("the model, imagenet_learnable.pth",)
     # readme.md: inference_generate_sample_with_class(407, truncation_rate=0.94, ..., guidance_scale=1.5).
     options: ClassVar[Mapping[str, Any]] = {"cfg": 1.5, "truncation": 0.94}
@@ -45,18 +45,11 @@ class VqDiffusion(upstream.UpstreamRecipe):
 
     def build(self, source: Source) -> None:
         assert source.upstream is not None
+        weights = source.weights[0].resolve()
         # The configuration names files relative to the checkout.
         with upstream.working_in(source.upstream):
-            inference = upstream.module("inference_VQ_Diffusion")
-            try:
-                self.dalle = inference.VQ_Diffusion(
-                    config="configs/imagenet.yaml", path=os.path.abspath(source.weights[0]), imagenet_cf=True
-                ).model
-            except (OSError, RuntimeError, KeyError) as reason:
-                raise EvaluateError(
-                    f"--weights must be {self.weights[0]}, and {source.upstream} must hold its tokenizer: "
-                    f"{' '.join(str(reason).split())[:300]}"
-                ) from reason
+            inference = upstream.module("inference_VQ_Diffusion").VQ_Diffusion
+            self.dalle = inference(config="configs/imagenet.yaml", path=str(weights), imagenet_cf=True).model
 
     def guided(self) -> Any:
         return self.dalle

@@ -1,7 +1,9 @@
-"""`hart` on the real HART, with `more_smooth` on, as it ships, and off."""
+"""`hart` on the real HART, with `more_smooth` on, as it ships, and off; and on FastVAR's."""
 
 from __future__ import annotations
 
+import importlib
+import math
 import types
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from support.checkouts import checkout, empty, randomize
 from support.generation_checks import Sampler, check_everything, check_two_models
 from support.schedules import VAR_256, square
 from torch import Tensor
+from torch.nn import functional
 
 from ssg_kernels.integrations import hart
 
@@ -25,13 +28,43 @@ def rms_norm(out: Tensor, x: Tensor, weight: Tensor, eps: float, use_quant: bool
     out.copy_(x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight)
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Any]:
+def prune(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastVAR leaves out tokens within the blocks at 48 and 64: here it does at 13 and 16."""
+    basic = importlib.import_module("hart.modules.networks.fastvar_basic")
+    utils = importlib.import_module("hart.modules.networks.fastvar_utils")
+
+    def compute_merge(x: Tensor, is_later_layer: bool) -> Any:
+        side = math.isqrt(x.shape[1])
+        if side not in (13, 16):
+            return (utils.do_nothing,) * 3
+        return utils.masked_previous_scale_cache(x, side, x.shape[1] - x.shape[1] // 2)
+
+    monkeypatch.setattr(basic, "compute_merge", compute_merge)
+    # Its attention without a kernel takes heads for positions.
+    monkeypatch.setattr(basic, "memory_efficient_attention", memory_efficient_attention)
+
+
+def memory_efficient_attention(
+    q: Tensor, k: Tensor, v: Tensor, attn_bias: Any, p: float, scale: float
+) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return (
+        functional.scaled_dot_product_attention(q, k, v, attn_bias, scale=scale).transpose(1, 2).contiguous()
+    )
+
+
+@pytest.fixture(scope="module", params=["hart", "FastVAR"])
+def upstream(request: pytest.FixtureRequest) -> Iterator[Any]:
     pytest.importorskip("transformers")
+    name = request.param
     backend, kernels = types.ModuleType("hart_backend"), types.ModuleType("hart_backend.fused_kernels")
     backend.fused_kernels, kernels.rms_norm = kernels, rms_norm
     stubs = {"hart_backend": backend, "hart_backend.fused_kernels": kernels}
-    with checkout("hart", stubs | empty("hart.utils.safety_check")), pytest.MonkeyPatch.context() as patch:
+    stubs |= empty("hart.utils.safety_check", "flash_attn")
+    with (
+        checkout(name, stubs, "HART" if name == "FastVAR" else ""),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         # HART moves what it makes to the GPU by hand.
         for kind in (torch.Tensor, torch.nn.Module):
             patch.setattr(kind, "cuda", lambda self, *_, **__: self)
@@ -45,6 +78,8 @@ def upstream() -> Iterator[Any]:
             )  # fmt: skip
             return SimpleNamespace(vae=autoencoder.HARTAutoEncoder(config))
 
+        if name == "FastVAR":
+            prune(patch)
         patch.setattr(module.HARTAutoEncoderWithDisc, "from_pretrained", from_pretrained)
         yield module
 
@@ -57,6 +92,9 @@ def a_hart(module: Any, more_smooth: bool, seed: int = 0) -> Sampler:
     )  # fmt: skip
     model = module.HARTForT2I(config).eval()
     randomize(model, seed)
+    if hasattr(module, "FastVARAdaLNSelfAttn"):
+        for block in model.blocks:
+            block.attn.using_xform, block.cache_scale_step = True, [10, 10]
     model.vae_proxy[0].fhat_to_img = lambda f_hat: f_hat.clone()
     stages = len(VAR_256) - 1
 

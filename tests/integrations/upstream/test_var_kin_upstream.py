@@ -1,4 +1,4 @@
-"""`var` on the real FlexVAR and ImageFolder, whose tokenizers, which come after the sampler, are stood in for."""
+"""`var` on the real FlexVAR, ImageFolder and VAR-CLIP. What comes after the sampler is stood in for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.checkouts import checkout, empty, randomize
-from support.generation_checks import Sampler, check_everything, check_two_models
+from support.generation_checks import Sampler, check_everything, check_two_models, ramp
 from support.schedules import VAR_256, square
 from torch import Tensor, nn
 from torch.nn import functional
@@ -107,3 +107,37 @@ def test_imagefolder(joint_sample: bool) -> None:
         check_two_models(
             an_imagefolder(models.var, joint_sample), an_imagefolder(models.var, joint_sample, seed=1)
         )
+
+
+def a_var_clip(models: Any, more_smooth: bool, seed: int = 0) -> Sampler:
+    """Text in place of classes."""
+    torch.manual_seed(seed)
+    vae = models.VQVAE(VOCABULARY, z_channels=8, ch=32, test_mode=True, v_patch_nums=VAR_256)
+    model = models.VAR(vae, n_cond_embed=24, depth=2, embed_dim=32, num_heads=2, patch_nums=VAR_256).eval()
+    randomize(model, seed)
+    vae.fhat_to_img = lambda f_hat: f_hat.clone()
+
+    def generate(model: Any, batch: int, seed: int) -> Tensor:
+        text = torch.randn(batch, 24, generator=torch.Generator().manual_seed(1))
+        return model.autoregressive_infer_cfg(
+            batch, text, g_seed=seed, cfg=CFG, top_k=20, top_p=0.9, more_smooth=more_smooth
+        )
+
+    return Sampler(
+        var.attach,
+        model,
+        generate,
+        square(VAR_256),
+        vars(models.var),
+        ramp(CFG, 9),
+        gain=lambda scale: 1 + scale / 9,
+    )
+
+
+@pytest.mark.parametrize("more_smooth", [False, True])
+def test_var_clip(more_smooth: bool) -> None:
+    with checkout("VAR-CLIP", empty("models.clip")):
+        import models
+
+        check_everything(a_var_clip(models, more_smooth))
+        check_two_models(a_var_clip(models, more_smooth), a_var_clip(models, more_smooth, seed=1))

@@ -134,7 +134,6 @@ def a_dalle(
         generate,
         lambda: recorded_microsoft(model.transformer, steps),
         len(steps),
-        SIDE,
         model.transformer.transformer,
     )
 
