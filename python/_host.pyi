@@ -116,7 +116,7 @@ _Engine = Literal["fma", "mma", "direct"]
 _Place = tuple[int, int, int]  # address, batch stride, token stride
 _Number = tuple[int, int, str, float]  # address or 0, stride, dtype, value
 
-# csrc/cuda/tiles.h: engine, columns of a thread, chunks, whether it serves float64
+# csrc/cuda/tiles.h: engine, columns of a thread, the step it is compiled for, whether it serves float64
 cuda_tiles: tuple[tuple[_Engine, int, int, bool], ...]
 
 class CudaPlan:
@@ -127,7 +127,7 @@ class CudaPlan:
     @property
     def thread_columns(self) -> int: ...
     @property
-    def chunks(self) -> int: ...
+    def made_for(self) -> int: ...
     @property
     def column_warps(self) -> int: ...
     @property
@@ -150,6 +150,7 @@ class CudaPlan:
     def arithmetic(self) -> float: ...
     @property
     def traffic(self) -> float: ...
+    def with_blocks(self, blocks: int) -> CudaPlan: ...
     def describe(self) -> str: ...
 
 class CudaCall:
@@ -183,7 +184,7 @@ class CudaCall:
         warps: int = 4,
         group_pairs: int = 1,
         splits: int = 1,
-        chunks: int = 1,
+        made_for: int = 0,
     ) -> CudaPlan: ...
     def run(self, plan: CudaPlan, reverse: bool = False) -> None: ...
 

@@ -54,6 +54,12 @@ SSG_DEVICE unsigned char* shared_memory() {
   return memory;
 }
 
+// x, of which nothing is computed earlier than here: for code that is rarely reached.
+SSG_DEVICE int here(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // Memory
 
 template <class V>
@@ -73,6 +79,13 @@ SSG_DEVICE V load_cached(const V* from) {
   V value;
   memcpy(&value, &bits, sizeof(V));
   return value;
+}
+
+// Constant data in global memory, which stay in the cache. Unlike load_cached this needs no address of its own for
+// each of several loads.
+template <class V>
+SSG_DEVICE const V* constants(const void* data) {
+  return static_cast<const V*>(__cvta_global_to_generic(__cvta_generic_to_global(data)));
 }
 
 // Loads logits that are read only once: 16 bytes or one element.
@@ -220,22 +233,99 @@ SSG_DEVICE uint32_t claim_shared(uint64_t* to) { return atomicAdd(reinterpret_ca
 // Brings the lanes of a warp together again, as the instructions below require.
 SSG_DEVICE void converge() { __syncwarp(); }
 
-// c += a b on the tensor cores, with a 16 x 8 (row g: a[0], a[2], row g + 8: a[1], a[3]; columns l and l + 4), b 8 x 8
-// (rows l and l + 4, column g), c 16 x 8 (rows g and g + 8, columns 2 l and 2 l + 1), where g = lane / 4, l = lane % 4.
-// Operands are tf32: the low 13 bits do not count. Layout: PTX ISA, "Matrix Fragments for mma.m16n8k8" and m16n8k4; the
-// same as MMA_Traits<SM80_16x8x8_F32TF32TF32F32_TN> in CUTLASS's cute/atom/mma_traits_sm80.hpp.
-SSG_DEVICE void mma_16x8x8(float (&c)[4], float a0, float a1, float a2, float a3, float b0, float b1) {
+// Shared memory by its address there. Unlike pointers such addresses take 32 bits.
+SSG_DEVICE uint32_t shared_base() { return static_cast<uint32_t>(__cvta_generic_to_shared(shared_memory())); }
+// N words of 32 bits: 4, 8 or 16 bytes.
+template <int N>
+SSG_DEVICE void write_shared(uint32_t at, const uint32_t (&x)[N]) {
+  Vec<uint32_t, N> value;
+  memcpy(&value, x, sizeof(value));
+  *static_cast<Vec<uint32_t, N>*>(__cvta_shared_to_generic(at)) = value;
+}
+
+// Words of logits that are read only once, and words of the result.
+template <int N>
+SSG_DEVICE void load_words(uint32_t (&x)[N], const void* from) {
+  static_assert(N == 1 || N == 2 || N == 4);
+  if constexpr (N == 1)
+    asm volatile("ld.global.L1::no_allocate.u32 %0, [%1];" : "=r"(x[0]) : "l"(from));
+  else if constexpr (N == 2)
+    asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(x[0]), "=r"(x[1]) : "l"(from));
+  else
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "l"(from));
+}
+template <int N>
+SSG_DEVICE void store_words(void* to, const uint32_t (&x)[N]) {
+  static_assert(N == 1 || N == 2 || N == 4);
+  if constexpr (N == 1)
+    asm volatile("st.global.u32 [%0], %1;" ::"l"(to), "r"(x[0]) : "memory");
+  else if constexpr (N == 2)
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(x[0]), "r"(x[1]) : "memory");
+  else
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
+
+// Two values in a word, the first one in the low half.
+SSG_DEVICE void unpack_float16(float& a, float& b, uint32_t word) {
+  asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }"
+      : "=f"(a), "=f"(b)
+      : "r"(word));
+}
+SSG_DEVICE uint32_t pack_float16(float a, float b) {
+  uint32_t word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(b), "f"(a));
+  return word;
+}
+SSG_DEVICE uint32_t pack_bfloat16(float a, float b) {
+  uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(b), "f"(a));
+  return word;
+}
+
+// A barrier that tells all threads whether any of them came with a true condition.
+SSG_DEVICE bool barrier_or(bool condition) {
+  uint32_t any;
+  asm volatile("{ .reg .pred p, q; setp.ne.u32 p, %1, 0; bar.red.or.pred q, 0, p; selp.u32 %0, 1, 0, q; }"
+               : "=r"(any)
+               : "r"(static_cast<uint32_t>(condition))
+               : "memory");
+  return any != 0;
+}
+
+// Matrices of 8 x 8 halves, transposed: lanes 8 m to 8 m + 7 give the addresses of the rows of matrix m, a k each, of
+// which a lane gets k = 2 (lane % 4) and the next, at column lane / 4: the layout of b below.
+SSG_DEVICE void load_matrices(uint32_t at, uint32_t (&r)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(at)
+               : "memory");
+}
+SSG_DEVICE void load_matrices(uint32_t at, uint32_t (&r)[2]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(r[0]), "=r"(r[1])
+               : "r"(at)
+               : "memory");
+}
+
+// c += a b on the tensor cores, in float16 with float32 sums; two halves a word. With g = lane / 4 and l = lane % 4:
+// a is 16 x 16 (a[0]: row g, columns 2 l and 2 l + 1; a[1]: row g + 8; a[2], a[3]: the same at columns + 8), b is
+// 16 x 8 (b0: rows 2 l and 2 l + 1, column g; b1: rows + 8), c is 16 x 8 (c[0], c[1]: row g, columns 2 l and 2 l + 1;
+// c[2], c[3]: row g + 8). Layout: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".
+SSG_DEVICE void mma_16x8x16(float (&c)[4], const Vec<uint32_t, 4>& a, uint32_t b0, uint32_t b1) {
   asm volatile(  // or a compiler could move it into a branch that only some lanes take
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(bits_of(a0)), "r"(bits_of(a1)), "r"(bits_of(a2)), "r"(bits_of(a3)), "r"(bits_of(b0)), "r"(bits_of(b1)));
+      : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b0), "r"(b1));
 }
-// The same with four k: column l of a, row l of b.
-SSG_DEVICE void mma_16x8x4(float (&c)[4], float a0, float a1, float b0) {
-  asm volatile("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+// The same with eight k: a[0], a[1] and b0.
+SSG_DEVICE void mma_16x8x8(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b0) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(bits_of(a0)), "r"(bits_of(a1)), "r"(bits_of(b0)));
+               : "r"(a0), "r"(a1), "r"(b0));
 }
 
 }  // namespace ssg::cuda
