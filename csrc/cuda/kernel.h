@@ -2,6 +2,7 @@
 // toolkit.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -12,6 +13,12 @@ namespace ssg::cuda {
 
 // Why this device cannot be served, or null where it can. Asks the driver once per device.
 const char* unavailable(int device);
+
+// 10 * major + minor of its compute capability. Asks the driver once per device.
+int capability(int device);
+
+// What allocates coefficients on a device, for good; cudaMalloc unless this is called before the first use.
+void allocate_with(void* (*allocate)(size_t bytes, int device));
 
 // Enqueues the whole step on `stream`, a cudaStream_t of `device`, which must be the current device. Nothing is
 // synchronised but for the first use of a key, whose factors are uploaded; that is allowed during stream capture too.

@@ -61,8 +61,11 @@ Device examine(int device) {
     const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel_of(Scalar::float32, LaunchPlan{}));
     if (error != cudaSuccess) {
       cudaGetLastError();
-      found.unavailable = "the kernels do not run on compute capability " + std::to_string(machine.capability / 10) +
-                          "." + std::to_string(machine.capability % 10) + ": " + cudaGetErrorString(error);
+      found.unavailable =
+          "the kernels do not run on compute capability " + std::to_string(machine.capability / 10) + "." +
+          std::to_string(machine.capability % 10) + " (" + cudaGetErrorString(error) +
+          "): install ssg-kernels with CMAKE_ARGS=-DSSG_CUDA_ARCHITECTURES=" + std::to_string(machine.capability) +
+          "-real";
     }
   } catch (const std::exception& error) {
     found.unavailable = error.what();
@@ -87,9 +90,16 @@ const Device& device_of(int device) {
 
 // ---- coefficients on a device
 
-const void* upload(const void* values, size_t bytes) {
+void* allocate_by_cuda(size_t bytes, int) {
   void* data = nullptr;
   check(cudaMalloc(&data, bytes), "cudaMalloc");
+  return data;
+}
+
+void* (*allocate)(size_t bytes, int device) = allocate_by_cuda;
+
+const void* upload(const void* values, size_t bytes, int device) {
+  void* const data = allocate(bytes, device);
   cudaStream_t stream = nullptr;
   cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   if (error == cudaSuccess) {
@@ -97,7 +107,6 @@ const void* upload(const void* values, size_t bytes) {
     if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
     cudaStreamDestroy(stream);
   }
-  if (error != cudaSuccess) cudaFree(data);
   check(error, "copying the factors");
   return data;
 }
@@ -110,7 +119,8 @@ void attach_coefficients(Params& params, DirectParams& direct, const Step& step,
   const Packed<T> packed = pack<T>(step, plan.tile.engine, plan.group_pairs);
   const std::lock_guard<std::mutex> lock(mutex);
   const T*& data = uploads[{step.key, plan.tile.engine, plan.group_pairs, device}];
-  if (data == nullptr) data = static_cast<const T*>(upload(packed.values.data(), packed.values.size() * sizeof(T)));
+  if (data == nullptr)
+    data = static_cast<const T*>(upload(packed.values.data(), packed.values.size() * sizeof(T), device));
   set_coefficients(params, packed, data);
   set_coefficients(direct, packed, data);
 }
@@ -180,6 +190,10 @@ const char* unavailable(int device) {
   const std::string& reason = device_of(device).unavailable;
   return reason.empty() ? nullptr : reason.c_str();
 }
+
+int capability(int device) { return device_of(device).machine.capability; }
+
+void allocate_with(void* (*other)(size_t bytes, int device)) { allocate = other; }
 
 void run(const StepKey& key, const GuidedCall& call, int device, void* stream) {
   if (call.batch == 0 || call.vocabulary == 0) return;

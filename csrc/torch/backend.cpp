@@ -6,6 +6,7 @@
 #include <iterator>
 #include <stdexcept>
 #include <string_view>
+#include <vector>
 
 #include "cuda/kernel.h"
 #include "library.h"
@@ -25,17 +26,42 @@ std::string_view asked_backend() {
 }
 
 std::atomic<bool> python_takes_the_rest{false};
+std::atomic<uint32_t> python_takes_families{0};  // a bit for each
+
+#if defined(SSG_HAVE_CUDA)
+bool python_takes(int32_t device) { return (python_takes_families >> (cuda::capability(device) / 10) & 1) != 0; }
+
+// Coefficients lie in memory of torch's allocator, which may hold all of the device's. Nobody frees them.
+void* allocate(size_t bytes, int device) {
+  const auto size = static_cast<int64_t>(bytes);
+  const int64_t stride = 1;
+  AtenTensorHandle tensor = nullptr;
+  void* data = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &size, &stride, aoti_torch_dtype_uint8(),
+                                                         aoti_torch_device_type_cuda(), device, &tensor));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(tensor, &data));
+  return data;
+}
+const bool allocates = (cuda::allocate_with(allocate), true);
+#else
+bool python_takes(int32_t) { return false; }
+#endif
 
 }  // namespace
 
-void hand_over_the_rest() { python_takes_the_rest = true; }
+void hand_over_the_rest(const std::vector<int>& families) {
+  uint32_t bits = 0;
+  for (const int family : families) bits |= uint32_t{1} << family;
+  python_takes_families = bits;
+  python_takes_the_rest = true;
+}
 
 const char* cuda_unavailable([[maybe_unused]] int32_t device) {
 #if defined(SSG_HAVE_CUDA)
-  if (!torch_has_cuda()) return "this torch has no CUDA";
+  if (!torch_has_cuda()) return "this torch has no CUDA: install a build of torch with CUDA";
   return cuda::unavailable(device);
 #else
-  return "this build has no CUDA kernels";
+  return "this build has no CUDA kernels: install ssg-kernels with nvcc on the PATH";
 #endif
 }
 
@@ -43,12 +69,13 @@ bool serves(StableIValue first) {
   const Device device = device_of(torch::stable::detail::to<AtenTensorHandle>(first));
   const std::string_view asked = asked_backend();
   if (!asked.empty() && asked != (device.is_cpu() ? "cpu" : "cuda")) return false;
-  return device.is_cpu() || cuda_unavailable(device.index) == nullptr;
+  if (device.is_cpu()) return true;
+  return cuda_unavailable(device.index) == nullptr && !(asked.empty() && python_takes(device.index));
 }
 
 bool fall_back(const std::string& op, const std::string& overload, StableIValue* stack) {
   if (!python_takes_the_rest) return false;
-  const std::string twin = "ssg::_fallback_" + op.substr(op[0] == '_' ? 1 : 0);
+  const std::string twin = SSG_NAMESPACE "::_fallback_" + op.substr(op[0] == '_' ? 1 : 0);
   // The twin takes the arguments over and returns (result, problem). It never raises, since the text would be lost
   // here.
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(twin.c_str(), overload.c_str(), stack, TORCH_ABI_VERSION));

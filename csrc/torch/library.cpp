@@ -25,9 +25,23 @@ std::vector<Kernel> kernels() {
   return kernels;
 }
 
-void register_kernels(torch::stable::detail::StableLibrary& library) {
+using torch::stable::detail::StableLibrary;
+using torch::stable::detail::StableTorchLibraryInit;
+
+void define(StableLibrary& library) {
+  for (const char* schema : kSchemas) library.def(schema);
+}
+
+void implement(StableLibrary& library) {
   for (const Kernel& kernel : kernels()) library.impl(kernel.name.c_str(), kernel.boxed);
 }
+
+// As STABLE_TORCH_LIBRARY does, with the namespace of the build.
+const StableTorchLibraryInit definitions(StableLibrary::Kind::DEF, define, SSG_NAMESPACE, nullptr, __FILE__, __LINE__);
+const StableTorchLibraryInit on_cpu(StableLibrary::Kind::IMPL, implement, SSG_NAMESPACE, "CPU", __FILE__, __LINE__);
+#if defined(SSG_HAVE_CUDA)
+const StableTorchLibraryInit on_cuda(StableLibrary::Kind::IMPL, implement, SSG_NAMESPACE, "CUDA", __FILE__, __LINE__);
+#endif
 
 }  // namespace
 
@@ -65,11 +79,3 @@ std::vector<std::string> registered() {
 }
 
 }  // namespace ssg::ops
-
-STABLE_TORCH_LIBRARY(ssg, m) {
-  for (const char* schema : ssg::ops::kSchemas) m.def(schema);
-}
-STABLE_TORCH_LIBRARY_IMPL(ssg, CPU, m) { ssg::ops::register_kernels(m); }
-#if defined(SSG_HAVE_CUDA)
-STABLE_TORCH_LIBRARY_IMPL(ssg, CUDA, m) { ssg::ops::register_kernels(m); }
-#endif

@@ -44,7 +44,8 @@ SSG_EXPORT std::string cuda_plan(const CudaPlanRequest& request);
 SSG_EXPORT std::vector<std::string> registered();
 
 // From now on, calls that no kernel here serves go to Python, which has defined the operators `_fallback_*`. Before
-// that, they are refused.
-SSG_EXPORT void hand_over_the_rest();
+// that, they are refused. So do calls on cards of these families, the major numbers of compute capabilities, where
+// SSG_KERNELS_BACKEND does not ask for the kernels here.
+SSG_EXPORT void hand_over_the_rest(const std::vector<int>& families);
 
 }  // namespace ssg::ops

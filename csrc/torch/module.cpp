@@ -34,8 +34,17 @@ PyObject* cpu_plan(PyObject*, PyObject* arguments) {
   }
 }
 
-PyObject* hand_over_the_rest(PyObject*, PyObject*) {
-  ssg::ops::hand_over_the_rest();
+// A sequence of families, at most 31 each.
+PyObject* hand_over_the_rest(PyObject*, PyObject* given) {
+  std::vector<int> families;
+  const Py_ssize_t count = PySequence_Size(given);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* family = PySequence_GetItem(given, i);
+    families.push_back(family == nullptr ? -1 : static_cast<int>(PyLong_AsLong(family) & 31));
+    Py_XDECREF(family);
+  }
+  if (PyErr_Occurred()) return nullptr;
+  ssg::ops::hand_over_the_rest(families);
   Py_RETURN_NONE;
 }
 
@@ -97,7 +106,8 @@ PyMethodDef kMethods[] = {
     {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set of the CPU kernel that runs here."},
     {"cuda_unavailable", cuda_unavailable, METH_O, "Why the CUDA kernels cannot serve device N; None where they can."},
     {"cpu_plan", cpu_plan, METH_VARARGS, "How the CPU kernel computes a step, and its multiply-adds per column."},
-    {"hand_over_the_rest", hand_over_the_rest, METH_NOARGS, "Makes Python serve the calls that no kernel here serves."},
+    {"hand_over_the_rest", hand_over_the_rest, METH_O,
+     "Makes Python serve the calls that no kernel here serves, and those on cards of the given families."},
     {"cuda_plan", cuda_plan, METH_VARARGS, "How the CUDA kernels would be launched for a step on a kind of device."},
     {"names", names, METH_NOARGS, "The names of priors, interpolations and dtypes, and the operators registered here."},
     {nullptr, nullptr, 0, nullptr},

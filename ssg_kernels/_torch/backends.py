@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import os
 import warnings
 from types import ModuleType
@@ -12,6 +13,21 @@ import torch
 
 from ssg_kernels._names import BACKENDS
 from ssg_kernels._torch import extension
+
+# The backend that serves a family of GPUs, the major number of their compute capability, where both can: the one with
+# the smaller times by executed counts (docs/triton.md). Nobody has measured yet; newer families go with the last one.
+FIRST = {8: "cuda", 9: "cuda", 10: "cuda", 12: "cuda"}
+
+
+def first(family: int) -> str:
+    """ "cuda" or "triton": which of them serves a family of GPUs where both can."""
+    return FIRST[max((known for known in FIRST if known <= family), default=min(FIRST))]
+
+
+def families_of_triton() -> list[int]:
+    """The families whose tensors the compiled kernels leave to Triton."""
+    usable = torch.version.hip is None and importlib.util.find_spec("triton") is not None
+    return [family for family in range(8, 32) if usable and first(family) == "triton"]
 
 
 def forced() -> str | None:
@@ -33,6 +49,8 @@ def unavailable(name: str, device: torch.device) -> str | None:
 def resolve(device: torch.device) -> str:
     """ "triton" or "reference": the backend that computes on `device` where no compiled kernel does.
 
+    "cuda" if Triton came first on this card and turned out to be unusable: the operator then serves the call itself.
+
     Raises ValueError where SSG_KERNELS_BACKEND names no backend, or one that cannot serve the device.
     """
     name = forced()
@@ -53,6 +71,9 @@ def _best(device: torch.device) -> str:
     reason = triton().unavailable(device)
     if reason is None:
         return "triton"
+    if device.type == "cuda" and extension.cuda_error(device) is None:
+        extension.take_the_rest()
+        return "cuda"
     _warn_of_the_reference(device.type, reason)
     return "reference"
 

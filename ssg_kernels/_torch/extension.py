@@ -6,6 +6,7 @@ The module `_C` brings `libssg_kernels`, which registers the operators and their
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 
 import torch
 
@@ -23,10 +24,13 @@ def is_loaded() -> bool:
     return error is None
 
 
-def take_the_rest() -> None:
-    """Makes the compiled kernels hand the calls that they do not serve to the operators `schema.fallback_name`."""
+def take_the_rest(families: Sequence[int] = ()) -> None:
+    """Makes the compiled kernels hand the calls that they do not serve to the operators `schema.fallback_name`.
+
+    They also hand over calls on cards of these families, where SSG_KERNELS_BACKEND is not set.
+    """
     if is_loaded():
-        importlib.import_module("ssg_kernels._C").hand_over_the_rest()
+        importlib.import_module("ssg_kernels._C").hand_over_the_rest(families)
 
 
 def cuda_error(device: torch.device) -> str | None:

@@ -24,7 +24,11 @@ def guided(operator: str, *arguments: object, out: Tensor | None = None) -> Tens
     _checks.guided(call)
     if out is not None:
         _checks.output_memory(call, out)
-    if backends.resolve(call.logits.device) == "triton":
+    backend = backends.resolve(call.logits.device)
+    if backend == "cuda":
+        given = {} if out is None else {"out": out}
+        return getattr(torch.ops.ssg, operator)(*arguments, **given)
+    if backend == "triton":
         return backends.triton().guided(call)
     result = reference.compute(call)
     return result.contiguous() if out is None else out.copy_(result)
@@ -37,7 +41,10 @@ def prior_linear(
     *given, transpose = others
     options = Options(*given)
     _checks.prior_linear(x, scale, size, prev_size, options, transpose)
-    if backends.resolve(x.device) == "triton":
+    backend = backends.resolve(x.device)
+    if backend == "cuda":
+        return torch.ops.ssg._prior_linear(x, scale, size, prev_size, *others)
+    if backend == "triton":
         return backends.triton().prior_linear(x, scale, size, prev_size, options, transpose)
     return reference_prior_linear(x, scale, size, prev_size, options, transpose)
 
@@ -71,7 +78,11 @@ def _sampled(
     name: str, logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor, top_p: Strength
 ) -> Tensor:
     _checks.sample(name, logits, uniform, scale, top_k, top_p)
-    draw = backends.triton().sample if backends.resolve(logits.device) == "triton" else reference.draw
+    backend = backends.resolve(logits.device)
+    if backend == "cuda":
+        given = (top_k, top_p) if name == "sample" else (scale, top_k, top_p)
+        return getattr(torch.ops.ssg, name)(logits, uniform, *given)
+    draw = backends.triton().sample if backend == "triton" else reference.draw
     return reference.refuse_empty_rows(draw(logits, uniform, scale, top_k, top_p), logits, scale)
 
 
@@ -101,7 +112,7 @@ def _register() -> None:
     for qualname, kernel in kernels.items():
         library.implement(qualname, kernel, "CompositeExplicitAutograd")
         library.implement(schema.fallback_name(qualname), _with_error(kernel), "CompositeExplicitAutograd")
-    extension.take_the_rest()
+    extension.take_the_rest(backends.families_of_triton())
 
 
 _register()

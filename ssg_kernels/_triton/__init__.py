@@ -31,12 +31,13 @@ def _unavailable(device_type: str, interpreted: bool) -> str | None:
     if device_type == "cpu" and not interpreted:
         return "Triton serves CPU tensors only in its interpreter, under TRITON_INTERPRET=1"
     if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
+        return "triton is not installed: pip install triton"
     if device_type == "cuda":
         try:
             importlib.import_module("triton").runtime.driver.active.get_current_target()
         except Exception as reason:  # a missing or unsuitable driver may raise anything
-            return f"triton finds no usable GPU driver: {reason}"
+            advice = ": install one, or name it with CC" if "compiler" in str(reason).lower() else ""
+            return f"triton finds no usable GPU driver: {reason}{advice}"
     return None
 
 

@@ -66,8 +66,8 @@ def _guide(
         if SOURCES == 2:
             merged = (1 + t) * conditional - t * tl.load(current + half, mask=mask, other=0.0).to(COMPUTE)
         result = (1 + beta) * merged + (-weight) * prior
-        # Samplers mask tokens with -inf. Masked tokens stay masked. The minimum is -inf. With it, Triton compares in the
-        # prior's layout; else it would compare where the logits were loaded, and move a byte for each comparison.
+        # Samplers mask tokens with -inf. Masked tokens stay masked. The minimum is -inf. With it, Triton compares where
+        # the prior lies. Else it would compare where the logits were loaded, and move the results.
         result = tl.where(conditional == tl.minimum(prior, float("-inf")), float("-inf"), result)
     tl.store(out + tokens * out_token, result.to(out.dtype.element_ty), mask=mask)
 
@@ -132,8 +132,14 @@ def _rescaled(
         x += token
         largest = tl.maximum(largest, tl.where(size < float("inf"), size, 0.0))
     exponent = tl.minimum(127 + 8 + 127 - (largest.to(tl.int32, bitcast=True) >> 23), 250)
-    lost = tl.max(_excess(squares, mask), 0) >= 0x40000000
-    return tl.where(lost, (exponent << 23).to(tl.float32, bitcast=True), scale)
+    # One column after the other. A reduction along the rows would give the scale the layout of the products; all that
+    # meets the scale would follow, and each warp would split all logits.
+    excess, column = _excess(squares, mask), tl.arange(0, BLOCK_V)
+    lost = tl.zeros((BLOCK_V,), tl.int32)
+    for v in range(BLOCK_V):
+        is_lost = tl.max(tl.where((column == v)[None, :], excess, 0)) >= 0x40000000
+        lost = tl.where(column == v, is_lost.to(tl.int32), lost)
+    return tl.where(lost > 0, (exponent << 23).to(tl.float32, bitcast=True), scale)
 
 
 @triton.jit
@@ -275,7 +281,7 @@ def dense_halves_kernel(
             PREV_H, PREV_W, PREV_SOURCES, PRECISION, QUARTER, BLOCK_M, BLOCK_K, BLOCK_V,
         )  # fmt: skip
         attempt += 2
-        if PRECISION == "f16x3":
+        if PRECISION == "f16x3":  # noqa: SIM102, which Triton decides when it compiles
             if attempt == 2:
                 squares = ee * ee + eo * eo + oe * oe + oo * oo
                 if _is_lost(squares, columns < vocabulary):
@@ -396,7 +402,7 @@ def separable_kernel(
             BLOCK_R, BLOCK_C, BLOCK_I, BLOCK_J, BLOCK_V,
         )  # fmt: skip
         attempt += 2
-        if PRECISION == "f16x3":
+        if PRECISION == "f16x3":  # noqa: SIM102, which Triton decides when it compiles
             if attempt == 2:
                 squares = tl.sum(tl.reshape(prior * prior, (BLOCK_C, BLOCK_R, BLOCK_V)), 1)
                 if _is_lost(squares, columns < vocabulary):

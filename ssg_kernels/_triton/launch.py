@@ -170,6 +170,15 @@ class _Launch:
             self._run(*arguments)
 
     def _run(self, *arguments: Any) -> None:
+        try:
+            self._compile_or_launch(*arguments)
+        except Exception as reason:  # of the compilers that Triton starts, and of the driver
+            raise RuntimeError(
+                f"ssg_kernels: Triton could not compile or launch {self.kernel.__name__}: {reason}. "
+                "SSG_KERNELS_BACKEND=cuda, or reference, computes without Triton"
+            ) from reason
+
+    def _compile_or_launch(self, *arguments: Any) -> None:
         if self.launch is not None:
             self.launch(*arguments, *self.constants)
             return

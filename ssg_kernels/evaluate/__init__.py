@@ -4,7 +4,7 @@ A recipe is a model together with the protocol by which it is sampled. To evalua
 `Recipe`.
 """
 
-from ssg_kernels.evaluate.recipe import EvaluateError, PaperRow, Recipe, Samples, Source
+from ssg_kernels.evaluate.recipe import EvaluateError, PaperRow, Recipe, Samples, Source, chunk_seed
 from ssg_kernels.evaluate.setting import Setting
 
-__all__ = ["EvaluateError", "PaperRow", "Recipe", "Samples", "Setting", "Source"]
+__all__ = ["EvaluateError", "PaperRow", "Recipe", "Samples", "Setting", "Source", "chunk_seed"]

@@ -99,7 +99,7 @@ class Recipe(ABC):
     metrics: ClassVar[tuple[str, ...]] = ("fid", "kid", "is", "precision", "recall")
     manifold: ClassVar[int | None] = None  # images on each side that precision and recall compare; None: all
 
-    model: str = ""  # which of its models `load` found, where the paper has rows for several
+    model_name: str = ""  # which of its models `load` found, where the paper has rows for several
 
     @abstractmethod
     def load(self, source: Source) -> None:

@@ -84,8 +84,11 @@ def _statistics(path: Path, mean: np.ndarray, covariance: np.ndarray) -> Statist
 
 
 def _npz(path: Path) -> Iterator[Tensor]:
-    with np.load(path) as file:
-        images = file["arr_0"]
+    try:
+        with np.load(path) as file:
+            images = file["arr_0"]
+    except (OSError, ValueError, zipfile.BadZipFile) as reason:
+        raise EvaluateError(f"--reference {path}: arr_0 cannot be read: {reason}") from reason
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
         raise EvaluateError(
             f"--reference {path}: arr_0 must be images (N, H, W, 3), uint8, got {images.shape}, {images.dtype}"

@@ -85,7 +85,7 @@ def run(given: dict[str, Any], command: Sequence[str]) -> int:
             return 0
         results: dict[str, Any] = {
             "recipe": recipe.name,
-            "model": recipe.model,
+            "model": recipe.model_name,
             "rows": rows,
             "images": evaluation.images,
             "seeds": evaluation.seeds,

@@ -60,7 +60,7 @@ def paper_row(recipe: Recipe, setting: Mapping[str, Any]) -> PaperRow | None:
     protocol = {"temperature": 1.0, **recipe.options}
     if any(setting[name] != value for name, value in protocol.items()):
         return None
-    fitting = [row for row in recipe.paper if row.is_of({"model": recipe.model, **setting})]
+    fitting = [row for row in recipe.paper if row.is_of({"model": recipe.model_name, **setting})]
     return max(fitting, key=lambda row: len(row.conditions), default=None)
 
 

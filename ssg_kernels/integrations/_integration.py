@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -102,6 +103,7 @@ class Integration(Attach):
     def recognise(self, model: Any, method: str | None) -> Context:
         """A context, not to be entered. Raises ValueError where the model is not of this integration's kind."""
         context = self.context(model, Guidance(0.0, "linear", "dse", "bilinear", False, "after"), method)
+        context.entered = True
         context.recognise()
         return context
 
@@ -129,6 +131,8 @@ class Context(AbstractContextManager[Any]):
             target.need_method(path)
         for path in kind.needs:
             target.need(path)
+        self.entered = False
+        """Whether it was entered. One that never was has guided nothing, and says so."""
 
     def __repr__(self) -> str:
         name = type(self._target.model).__name__
@@ -153,6 +157,7 @@ class Context(AbstractContextManager[Any]):
         return {install: hook for place, hook in hooks.items() for install in place.find(self._target)}
 
     def __enter__(self) -> Any:
+        self.entered = True
         target = self._target
         methods = [target.need_method(path) for path in target.methods]
         hooks = self._find(self._guidance.cfg_order)
@@ -170,6 +175,15 @@ class Context(AbstractContextManager[Any]):
                 stack.enter_context(watched(stack.enter_context(install()), seen.watch))
             self._hooks, self._seen, self._stack = hooks, seen, stack.pop_all()
         return target.model
+
+    def __del__(self) -> None:
+        if not getattr(self, "entered", True) and not sys.is_finalizing():
+            warnings.warn(
+                f"{self!r} was never entered, so it guided nothing: call the sampling method inside "
+                "`with attach(...):`",
+                GuidanceWarning,
+                stacklevel=2,
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

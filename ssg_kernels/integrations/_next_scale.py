@@ -67,7 +67,7 @@ class NextScale(GuidedCall):
 
     def begin(self, ssgs: Sequence[SSG]) -> None:
         self.ssgs, self.due, self.drawn = ssgs, [], []
-        self.made = self.sampled = self.foreign = 0
+        self.made = self.sampled = self.foreign = self.missed = 0
 
     def sizes(self) -> Sequence[Any]:
         """The scales of this call."""
@@ -93,6 +93,7 @@ class NextScale(GuidedCall):
 
     def make(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         # What the maker itself samples is not of this scale.
+        self.missed += bool(self.due)
         self.due, self.drawn = [], []
         logits = maker(*args, **kwargs)
         self.made += 1
@@ -164,11 +165,17 @@ class NextScale(GuidedCall):
     def problem(self) -> str | None:
         # A first scale that nothing followed is a generation that stopped there.
         is_one = len(self.ssgs[0].sizes) == 1 or (self.made <= 1 and self.guided and not self.foreign)
-        if is_one or self.guided > len(self.ssgs):
+        missed = self.missed + bool(self.due)
+        if is_one or (self.guided > len(self.ssgs) and not missed):
             return None
+        unguided = (
+            f"ran unguided at {missed} of {self.made} scales"
+            if self.guided > len(self.ssgs)
+            else "ran unguided"
+        )
         then = f", and {self.sampler} should sample them (calls: {self.sampled})" if self.sampler else ""
         return (
-            f"{type(self.model).__name__}.{self.method} ran unguided: "
+            f"{type(self.model).__name__}.{self.method} {unguided}: "
             f"{self.maker} should make the logits of each scale (calls: {self.made}){then}. "
             "Pass method= to `attach` if this model samples through another method"
         )
@@ -185,6 +192,7 @@ class NextScale(GuidedCall):
 
     def shift_halves(self, maker: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Add to both halves what guidance adds to the merged logits. cfg hands it on, since its weights sum to 1."""
+        self.missed += bool(self.due)
         self.due = []
         logits = maker(*args, **kwargs)
         self.made += 1

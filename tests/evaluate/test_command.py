@@ -6,7 +6,9 @@ import csv
 import errno
 import json
 import os
+import re
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import toy_recipe
+from support import standins, toy_recipe
 
 from ssg_kernels.__main__ import main
-from ssg_kernels.evaluate import pictures
+from ssg_kernels.evaluate import outputs, pictures
 from ssg_kernels.evaluate.folder import write
 from ssg_kernels.evaluate.recipes import NAMES
 
@@ -279,6 +281,35 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n{name}: " in f"\n{out}"
     assert "Table 1: VAR-d16: fid 3.42, is 275.6" in out
     assert "Table 4: HART-0.7B + SSG: fid 7.28, clip_score 0.2834" in out
+
+
+def test_the_recipe_in_the_documentation(
+    evaluate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Model(standins.Var):
+        def sample(self, labels: list[int], seed: int, cfg: float, top_k: int) -> torch.Tensor:
+            made = self.autoregressive_infer_cfg(len(labels), labels, g_seed=seed, cfg=cfg, top_k=top_k)
+            return made[:, :27].flatten(1)[:, :147].sigmoid().view(-1, 3, 7, 7)
+
+    project = types.ModuleType("my_project")
+    project.load_model = lambda path: Model()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_project", project)
+    monkeypatch.setattr(outputs, "inception", lambda device: toy_recipe.network)
+    page = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    (tmp_path / "my_model.py").write_text(code)
+    reference = toy_recipe.Toy().reference()
+    np.savez(tmp_path / "reference.npz", arr_0=torch.cat(list(reference)).permute(0, 2, 3, 1).numpy())
+    given = ["--weights", tmp_path, "--reference", tmp_path / "reference.npz", "--set", "top_k=9"]
+    kept: dict[str, np.ndarray] = {}
+    for images in (60, 70):
+        out = tmp_path / f"out{images}"
+        run = [*given, "--images", images, "--beta", 0, 2, "--keep", "npz"]
+        assert evaluate(*run, out=out, recipe=str(tmp_path / "my_model.py")) == 0
+        for name in ("beta=0", "beta=2"):
+            made = np.load(out / "samples" / name / "seed0.npz")["arr_0"]
+            assert (made[:60] == kept.setdefault(name, made)[:60]).all()
+    assert (kept["beta=0"] != kept["beta=2"]).any()
 
 
 def test_curves_start_without_guidance() -> None:

@@ -243,8 +243,13 @@ class TestReferences:
         (tmp_path / "empty").mkdir()
         (tmp_path / "broken").mkdir()
         (tmp_path / "broken" / "image.png").write_text("text")
+        np.savez(tmp_path / "damaged.npz", arr_0=np.zeros((4, 8, 8, 3), np.uint8))
+        content = bytearray((tmp_path / "damaged.npz").read_bytes())
+        content[300] ^= 1
+        (tmp_path / "damaged.npz").write_bytes(content)
         for name, sentence in (
             ("text.npz", "is no npz file"), ("empty", "holds no image"), ("broken", "image.png cannot be read"),
+            ("damaged.npz", "arr_0 cannot be read: Bad CRC-32"),
         ):  # fmt: skip
             with pytest.raises(EvaluateError, match=sentence):
                 self.load(tmp_path / name)

@@ -13,7 +13,7 @@ from support import infinity_kin
 from support.generation_checks import CHECKS, Sampler, check_guided, guided_scales, run
 from torch import Tensor
 
-from ssg_kernels.integrations import infinitystar
+from ssg_kernels.integrations import GuidanceWarning, infinitystar
 
 CLIP = ((1, 1), (2, 2), (2, 3), (4, 5))
 
@@ -96,3 +96,33 @@ def test_none_of_its_scales_need_cfg() -> None:
     sampler = an_infinitystar(cfgs=cfgs)
     assert run(sampler, beta=0.75)[1][0].raw.shape[0] == sampler.batch
     check_guided(lambda: sampler)
+
+
+def test_a_loop_that_makes_its_logits_otherwise_is_told() -> None:
+    sampler = an_infinitystar()
+    other = infinity_kin.Infinitystar(seed=1)
+    # Its loop is the other model's, and so are the logits.
+    sampler.model.loop = other.loop
+    with (
+        pytest.warns(
+            GuidanceWarning,
+            match=r"get_logits_during_infer should make the logits of each scale \(calls: 0\)\. ",
+        ),
+        infinitystar.attach(sampler.model, 0.75),
+    ):
+        sampler.generate(sampler.model, 2, 0)
+
+
+def test_either_loop_is_expected() -> None:
+    sampler = an_infinitystar()
+    assert infinitystar.attach(sampler.model, 0.5).methods == (
+        "ar_infer_infinity_elegant",
+        "ar_infer_infinity_star_interact",
+    )
+    with (
+        pytest.warns(
+            GuidanceWarning, match="ar_infer_infinity_elegant or .*ar_infer_infinity_star_interact was not"
+        ),
+        infinitystar.attach(sampler.model, 0.5),
+    ):
+        pass

@@ -13,6 +13,7 @@ import pytest
 import torch
 from support import derived, standins
 
+import ssg_kernels
 from ssg_kernels.integrations import GuidanceWarning, hmar, infinity, switti, var, vq_diffusion
 
 
@@ -88,6 +89,41 @@ def test_a_call_that_guides_nothing(kind: Any, cfg_order: str, made: int, sample
     ):
         generate(model)
         generate(model)
+
+
+def test_scales_that_were_made_and_not_guided_are_told() -> None:
+    class InlineAtTheEnd(derived.Inline):
+        def choose(self, logits: Any, rng: Any) -> Any:
+            return (
+                super().choose(logits, rng)
+                if logits.shape[1] == 25
+                else derived.Derived.choose(self, logits, rng)
+            )
+
+    with (
+        told("InlineAtTheEnd.autoregressive_infer_cfg ran unguided at 1 of 4 scales", "(calls: 3)"),
+        var.attach(InlineAtTheEnd(), 0.5) as model,
+    ):
+        generate(model)
+
+
+def test_a_context_that_nobody_enters() -> None:
+    for attach in (var.attach, ssg_kernels.attach):
+        with pytest.warns(
+            GuidanceWarning,
+            match=r"var.attach\(Var.autoregressive_infer_cfg\) was never entered, so it guided",
+        ) as caught:
+            attach(standins.Var(), 0.5)
+        assert len(caught) == 1
+
+
+def test_a_model_that_was_refused_is_told_once(silent: None) -> None:
+    model = standins.Var()
+    for attach in (var.attach, ssg_kernels.attach):
+        with pytest.raises(ValueError, match="Linear has no"):
+            attach(torch.nn.Linear(1, 1), 0.5)
+        with var.attach(model, 0.5), pytest.raises(ValueError, match="attached already"):
+            attach(generate(model) is None or model, 0.5)
 
 
 def test_both_halves_are_guided_whoever_samples(silent: None) -> None:

@@ -105,9 +105,7 @@ def a_skipvar(cfg: float = 3.0) -> Sampler:
 
 
 def a_drafter() -> Sampler:
-    sampler = a_sampler(code.attach, var_kin.Code(), "autoregressive_infer_cfg_draft")
-    sampler.sizes, sampler.K = sampler.sizes[:3], 4
-    return sampler
+    return a_sampler(code.attach, var_kin.Code(), "autoregressive_infer_cfg_draft").stopping(3)
 
 
 SAMPLERS: dict[str, Callable[[], Sampler]] = {

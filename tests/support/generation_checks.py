@@ -6,6 +6,7 @@ Recorders below the integration see the raw logits that the model made, and what
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -85,10 +86,17 @@ class Sampler:
             self.owner = self.model
         self.K = self.K or len(self.sizes)
         self.numbers = self.numbers or range(len(self.sizes))
-        self.repeats = self.repeats or [1] * len(self.sizes)
         self.batches = self.batches or (self.batch, self.batch + 1)
-        self.scales = [k for k, times in enumerate(self.repeats) for _ in range(times)]
+
+    @property
+    def scales(self) -> list[int]:
         """The scale of each prediction."""
+        repeats = self.repeats or [1] * len(self.sizes)
+        return [k for k, times in enumerate(repeats) for _ in range(times)]
+
+    def stopping(self, count: int) -> Sampler:
+        """The same where the generation stops after so many scales."""
+        return dataclasses.replace(self, sizes=self.sizes[:count], K=self.K, repeats=())
 
     @property
     def names(self) -> dict[str, Any]:
@@ -325,7 +333,7 @@ def same(a: tuple[Tensor, list[Scale]], b: tuple[Tensor, list[Scale]]) -> bool:
 
 
 def check_is_itself_again(sampler: Sampler) -> None:
-    """beta 0 changes no bit, and nothing is left of the context, after an error either."""
+    """beta 0 changes no bit; nothing is left of the context, after errors too."""
     before = (
         dict(vars(sampler.model)),
         dict(vars(sampler.owner)),
@@ -335,10 +343,7 @@ def check_is_itself_again(sampler: Sampler) -> None:
     plain = run(sampler)
     for cfg_order in ORDERS:
         assert same(plain, run(sampler, beta=0.0, cfg_order=cfg_order))
-        guided = run(sampler, beta=BETA, cfg_order=cfg_order)
-        assert not same(plain, guided)
-        firsts = [guided_scales(sampler, scales)[0] for _, scales in (plain, guided)]
-        assert same((plain[0], firsts[:1]), (plain[0], firsts[1:])), "the first scale was guided"
+        assert not same(plain, run(sampler, beta=BETA, cfg_order=cfg_order))
         # Without recorders, which would put everything back themselves.
         with sampler.attach(sampler.model, BETA, cfg_order=cfg_order):
             sampler.generate(sampler.model, sampler.batch, 0)
@@ -349,6 +354,17 @@ def check_is_itself_again(sampler: Sampler) -> None:
     assert [list(x) for x in before[:3]] == [list(x) for x in after[:3]]
     assert all(before[2][name] is after[2][name] for name in before[2])
     assert before[3] is after[3]
+
+
+def check_first_scale(sampler: Sampler, is_guided: bool = False) -> None:
+    """It is not guided: what the sampler is handed is the same to the bit. A refiner's first scale is guided."""
+    first, *others = (
+        guided_scales(sampler, run(sampler, **settings)[1])[:1]
+        for settings in ({}, *({"beta": BETA, "cfg_order": cfg_order} for cfg_order in ORDERS))
+    )
+    for other in others:
+        is_plain = same((first[0].raw, first), (other[0].raw, other))
+        assert is_plain is not is_guided, "the first scale was guided, or should have been"
 
 
 def check_generations(sampler: Sampler) -> None:
@@ -447,6 +463,7 @@ def check_everything(sampler: Sampler, settings: Sequence[dict[str, Any]] = SETT
         check_before(sampler, **chosen)
     check_after(sampler, batch=sampler.batches[-1])
     check_is_itself_again(sampler)
+    check_first_scale(sampler)
     check_generations(sampler)
     check_attached_twice(sampler)
     attach_checks.check_is_found(sampler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from support.generation_checks import (
     assert_close,
     check_attached_twice,
     check_generations,
+    check_first_scale,
     check_is_itself_again,
     check_two_models,
     multipliers,
@@ -75,13 +77,11 @@ def check_refiner(make: Callable[[], Refiner]) -> None:
     for settings in (*SETTINGS, numbers):
         for cfg_order in ("after", "before"):
             check_guided_from_the_entry_on(refiner, cfg_order, **settings)
-    check_is_itself_again(refiner.sampler)
+    passes = dataclasses.replace(refiner.sampler, sizes=refiner.sampler.sizes[refiner.entry :], repeats=())
+    check_is_itself_again(passes)
+    check_first_scale(passes, is_guided=True)
     check_attached_twice(refiner.sampler)
     check_is_found(refiner.sampler)
-    if len(refiner.sampler.sizes) - refiner.entry > 1:
+    if len(passes.sizes) > 1:
         check_two_models(refiner.sampler, make().sampler)
-    passes = refiner.sampler.sizes[refiner.entry :]
-    every, refiner.sampler.sizes = refiner.sampler.sizes, passes
-    if len(passes) > 1:
-        check_generations(refiner.sampler)
-    refiner.sampler.sizes = every
+        check_generations(passes)

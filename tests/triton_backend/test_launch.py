@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import triton
 from support.triton_compiling import driver
 from torch import Tensor
 
 import ssg_kernels
 from ssg_kernels import _triton
 from ssg_kernels._call import GuidedCall, Options
-from ssg_kernels._torch import backends
+from ssg_kernels._torch import backends, extension
 from ssg_kernels._triton import launch
 
 OPTIONS = Options("dse", "bilinear", False)
@@ -206,13 +207,63 @@ def test_why_it_cannot_serve(found: pytest.MonkeyPatch) -> None:
         assert _triton.unavailable(cuda).startswith("triton finds no usable GPU driver: ")
     _triton._unavailable.cache_clear()
     found.setattr(importlib.util, "find_spec", lambda name: None)
-    assert _triton.unavailable(cuda) == "triton is not installed"
+    assert _triton.unavailable(cuda) == "triton is not installed: pip install triton"
     # No other backend could serve these tensors. A warning says so once, and the reference computes.
     with pytest.warns(
-        UserWarning, match=r"no kernel for these cuda tensors \(triton is not installed\): the reference"
+        UserWarning,
+        match=r"no kernel for these cuda tensors \(triton is not installed: pip install triton\): the reference",
     ):
         assert backends.resolve(cuda) == "reference"
     assert backends.resolve(cuda) == "reference"
+
+
+def test_no_compiler(found: pytest.MonkeyPatch) -> None:
+    """Triton builds a helper for its launches with a C compiler when its driver is first used."""
+
+    class Driver:
+        def get_current_target(self) -> None:
+            raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+
+    found.setattr(triton.runtime.driver, "_active", Driver())
+    reason = _triton.unavailable(torch.device("cuda"))
+    assert reason.startswith("triton finds no usable GPU driver: Failed to find C compiler.")
+    assert reason.endswith(": install one, or name it with CC")
+
+
+def test_a_failed_launch_says_how_to_go_on() -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
+
+    launch._launches.clear()
+    logits, prev_logits = torch.randn(1, 16, 40), torch.randn(1, 9, 40)
+    with driver("sm_90", fail):
+        for _ in range(2):  # when it is compiled, and later
+            with pytest.raises(
+                RuntimeError,
+                match=r"^ssg_kernels: Triton could not compile or launch \w+_kernel: Triton Error .*encountered\. "
+                r"SSG_KERNELS_BACKEND=cuda, or reference, computes without Triton$",
+            ):
+                guide(logits, prev_logits, 0.5)
+    launch._launches.clear()
+
+
+def test_which_backend_comes_first(found: pytest.MonkeyPatch) -> None:
+    found.setattr(backends, "FIRST", {8: "triton", 9: "cuda", 12: "triton"})
+    assert [backends.first(family) for family in (7, 8, 9, 10, 11, 12, 13)] == [
+        "triton", "triton", "cuda", "cuda", "cuda", "triton", "triton",
+    ]  # fmt: skip
+    assert backends.families_of_triton() == [8, *range(12, 32)]
+    found.setattr(importlib.util, "find_spec", lambda name: None)
+    assert backends.families_of_triton() == []
+
+
+def test_the_cuda_kernels_serve_where_triton_was_first_and_fails(found: pytest.MonkeyPatch) -> None:
+    left = []
+    found.setattr(extension, "cuda_error", lambda device: None)
+    found.setattr(extension, "take_the_rest", lambda families=(): left.append(families))
+    found.setattr(importlib.util, "find_spec", lambda name: None)
+    assert backends.resolve(torch.device("cuda")) == "cuda"
+    assert left == [()]
 
 
 def test_forced_where_it_cannot_serve(found: pytest.MonkeyPatch) -> None:

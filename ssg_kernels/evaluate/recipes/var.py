@@ -92,7 +92,7 @@ class Var(upstream.UpstreamRecipe):
             network.eval().requires_grad_(False)
         self.var.rng = torch.Generator(device=self.device)
         self.classes = classes
-        self.model = f"VAR-d{depth}"
+        self.model_name = f"VAR-d{depth}"
 
     def guided(self) -> Any:
         return self.var

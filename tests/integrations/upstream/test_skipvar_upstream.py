@@ -60,8 +60,7 @@ def a_skipvar(upstream: Any, skip: int, uncond: int = 0, layers: Any = (0,)) -> 
         return merge(scale, torch.cat([raw[:1], raw[-1:]]), 1)
 
     sampler.merge = merged
-    sampler.sizes, sampler.K = sampler.sizes[: SCALES - skip], SCALES
-    return sampler
+    return sampler.stopping(SCALES - skip)
 
 
 def test_scales_that_are_left_out(upstream: Any) -> None:

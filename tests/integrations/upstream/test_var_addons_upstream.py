@@ -170,11 +170,9 @@ DRAWS = {"top_k": [20] * K, "top_p": 0.96, "temp": [1.0] * K}
 
 def a_drafter(models: Any, exit_num: int = 8, seed: int = 0) -> Sampler:
     model = a_model(models, "VAR", VAR_256, seed)
-    sampler = a_sampler(
+    return a_sampler(
         code.attach, models.var, model, "autoregressive_infer_cfg_draft", exit_num=exit_num, **DRAWS
-    )
-    sampler.sizes, sampler.K = sampler.sizes[:exit_num], K
-    return sampler
+    ).stopping(exit_num)
 
 
 def a_refiner(models: Any, entry: int = 8, seed: int = 0) -> Refiner:
