@@ -120,26 +120,33 @@ def check(case: Case, logits: Tensor, prev_logits: Tensor, out: Tensor) -> float
     return error
 
 
+# Tokens of the strips of a block of the MMA engine that are executed, at most. What a block does once counts for each.
+_TOKENS = 64 * 256
+
+
 def count_cuda(case: Case, target: str) -> dict[str, Any]:
-    """A strip of columns in all its splits, planned as the whole step is."""
+    """Some strips of columns in all their splits, planned as the whole step is."""
     sides = ((case.size,) * 2, (case.prev_size,) * 2)
     plan = cuda.plan(*sides, case.batch, case.vocabulary, case.dtype, sources=case.halves, target=target)
-    width = min(plan.columns, case.vocabulary)
-    logits, prev_logits, out = strip(case, width, 0)
-    columns = slice(0, width)
+    strips = -(-case.vocabulary // plan.columns)
+    items = strips * plan.splits * case.batch
+    each = -(-items // plan.blocks)
+    executed_strips = min(each, strips, _TOKENS // case.tokens)
+    width = min(executed_strips * plan.columns, case.vocabulary)
+    logits, prev_logits, out = (x[..., :width] for x in strip(case, width, 0))
 
     counts = Counts()
-    strips = -(-case.vocabulary // plan.columns)
+    chosen = plan.with_blocks(plan.splits)
     executed = cuda.guided(
-        logits, prev_logits, out, case.strengths, sources=case.halves, target=target, columns=columns, counts=counts,
-        blocks=[strips * split for split in range(plan.splits)], choose=lambda call: plan, size=sides[0],
-        prev_size=sides[1],
+        logits, prev_logits, out, case.strengths, sources=case.halves, target=target, counts=counts,
+        choose=lambda call: chosen, size=sides[0], prev_size=sides[1],
     )  # fmt: skip
-    error = check(case, logits[..., columns], prev_logits[..., columns], out[..., columns])
+    error = check(case, logits, prev_logits, out)
     made = resources.of_ptx(cuda.ptx("guided.cu", target), executed.kernel.name)
     launch = Launched(
-        executed.blocks, executed.threads, executed.shared_bytes, made,
+        plan.blocks, executed.threads, executed.shared_bytes, made,
         case.tokens * case.batch * case.vocabulary, case.bytes, case.bytes_of_map, False,
+        items / plan.blocks / executed_strips,
     )  # fmt: skip
     return _row(
         case, counts, launch, target, error, str(plan).partition(";")[0], ("current", "previous", "out")

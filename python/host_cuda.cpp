@@ -31,11 +31,11 @@ constexpr Named<Engine> kEngineNames[] = {{"fma", Engine::fma}, {"mma", Engine::
 constexpr Names<Engine> kEngines = kEngineNames;
 
 // The tile with these properties. Throws std::invalid_argument where the table has none.
-Tile tile_of(const std::string& engine, int thread_columns, int chunks) {
+Tile tile_of(const std::string& engine, int thread_columns, int in) {
   const Engine wanted = parse("engine", kEngines, engine);
   if (wanted == Engine::direct) return {};
   for (const Tile& tile : cuda::kTiles)
-    if (tile.engine == wanted && tile.thread_columns == thread_columns && tile.chunks == chunks) return tile;
+    if (tile.engine == wanted && tile.thread_columns == thread_columns && tile.in == in) return tile;
   throw std::invalid_argument("there is no such tile");
 }
 
@@ -96,12 +96,12 @@ std::vector<float> run_fault(const std::string& fault, bool reverse) {
     } else if (fault == "part of a block") {
       if (thread < 32) cuda::barrier();
     } else if (fault == "part of a warp") {
-      if (thread % 32 < 7) cuda::mma_16x8x4(sums, 0, 0, 0);
+      if (thread % 32 < 7) cuda::mma_16x8x8(sums, 0, 0, 0);
     } else if (fault == "different instructions") {
       if (thread % 32 < 7)
-        cuda::mma_16x8x4(sums, 0, 0, 0);
+        cuda::mma_16x8x8(sums, 0, 0, 0);
       else
-        cuda::mma_16x8x8(sums, 0, 0, 0, 0, 0, 0);
+        cuda::mma_16x8x16(sums, {}, 0, 0);
     } else {
       throw py::value_error("unknown fault '" + fault + "'");
     }
@@ -110,22 +110,28 @@ std::vector<float> run_fault(const std::string& fault, bool reverse) {
   return out;
 }
 
-// The product of a (16 x depth) and b (depth x 8), computed by one warp on the emulated tensor cores.
+// The product of a (16 x depth) and b (depth x 8), rounded to float16, computed by one warp on the emulated tensor cores.
 std::vector<float> run_mma(const std::vector<float>& a, const std::vector<float>& b, int depth) {
-  if ((depth != 4 && depth != 8) || a.size() != static_cast<size_t>(16 * depth) ||
+  if ((depth != 8 && depth != 16) || a.size() != static_cast<size_t>(16 * depth) ||
       b.size() != static_cast<size_t>(8 * depth))
-    throw py::value_error("a is 16 x depth, b is depth x 8, depth is 4 or 8");
+    throw py::value_error("a is 16 x depth, b is depth x 8, depth is 8 or 16");
   std::vector<float> c(16 * 8);
   cuda::host::run_block(0, 1, 32, 0, cuda::host::Order::forward, [&] {
     const int g = cuda::thread_index() / 4;
     const int l = cuda::thread_index() % 4;
-    const auto at = [&](int row, int k) { return a[static_cast<size_t>(row * depth + k)]; };
-    const auto bt = [&](int k, int column) { return b[static_cast<size_t>(k * 8 + column)]; };
+    const auto at = [&](int row, int k) {
+      const float* from = a.data() + row * depth + k;
+      return cuda::pack_float16(from[0], from[1]);
+    };
+    const auto bt = [&](int k, int column) {
+      return cuda::pack_float16(b[static_cast<size_t>(k * 8 + column)], b[static_cast<size_t>(k * 8 + 8 + column)]);
+    };
     float sums[4] = {};
-    if (depth == 8)
-      cuda::mma_16x8x8(sums, at(g, l), at(g + 8, l), at(g, l + 4), at(g + 8, l + 4), bt(l, g), bt(l + 4, g));
+    if (depth == 16)
+      cuda::mma_16x8x16(sums, {{at(g, 2 * l), at(g + 8, 2 * l), at(g, 2 * l + 8), at(g + 8, 2 * l + 8)}}, bt(2 * l, g),
+                        bt(2 * l + 8, g));
     else
-      cuda::mma_16x8x4(sums, at(g, l), at(g + 8, l), bt(l, g));
+      cuda::mma_16x8x8(sums, at(g, 2 * l), at(g + 8, 2 * l), bt(2 * l, g));
     for (int i = 0; i < 4; ++i) c[static_cast<size_t>((g + i / 2 * 8) * 8 + 2 * l + i % 2)] = sums[i];
   });
   return c;
@@ -136,13 +142,13 @@ std::vector<float> run_mma(const std::vector<float>& a, const std::vector<float>
 void bind_cuda(py::module_& module) {
   py::list tiles;
   for (const Tile& tile : cuda::kTiles)
-    tiles.append(py::make_tuple(name_of(kEngines, tile.engine), tile.thread_columns, tile.chunks, tile.has_float64));
+    tiles.append(py::make_tuple(name_of(kEngines, tile.engine), tile.thread_columns, tile.in, tile.has_float64));
   module.attr("cuda_tiles") = py::tuple(tiles);
 
   py::class_<LaunchPlan>(module, "CudaPlan")
       .def_property_readonly("engine", [](const LaunchPlan& plan) { return name_of(kEngines, plan.tile.engine); })
       .def_property_readonly("thread_columns", [](const LaunchPlan& plan) { return plan.tile.thread_columns; })
-      .def_property_readonly("chunks", [](const LaunchPlan& plan) { return plan.tile.chunks; })
+      .def_property_readonly("made_for", [](const LaunchPlan& plan) { return plan.tile.in; })
       .def_readonly("column_warps", &LaunchPlan::column_warps)
       .def_property_readonly("columns", &LaunchPlan::columns)
       .def_readonly("warps", &LaunchPlan::warps)
@@ -154,6 +160,13 @@ void bind_cuda(py::module_& module) {
       .def_readonly("cycles", &LaunchPlan::cycles)
       .def_readonly("arithmetic", &LaunchPlan::arithmetic)
       .def_readonly("traffic", &LaunchPlan::traffic)
+      .def(
+          "with_blocks",
+          [](LaunchPlan plan, int64_t blocks) {
+            plan.blocks = blocks;
+            return plan;
+          },
+          py::arg("blocks"), "The same with that many blocks, of which each does more: for the MMA engine.")
       .def("describe", &LaunchPlan::describe)
       .def("__str__", &LaunchPlan::describe);
 
@@ -170,9 +183,9 @@ void bind_cuda(py::module_& module) {
       .def(
           "plan_with",
           [](const Call& call, const std::string& engine, int thread_columns, int column_warps, int warps,
-             int group_pairs, int splits, int chunks) {
+             int group_pairs, int splits, int made_for) {
             LaunchPlan choices;
-            choices.tile = tile_of(engine, thread_columns, chunks);
+            choices.tile = tile_of(engine, thread_columns, made_for);
             choices.column_warps = column_warps;
             choices.warps = warps;
             choices.group_pairs = group_pairs;
@@ -180,7 +193,7 @@ void bind_cuda(py::module_& module) {
             return cuda::plan_launch(call.step, call.call, call.machine, choices);
           },
           py::arg("engine"), py::arg("thread_columns") = 2, py::arg("column_warps") = 1, py::arg("warps") = 4,
-          py::arg("group_pairs") = 1, py::arg("splits") = 1, py::arg("chunks") = 1)
+          py::arg("group_pairs") = 1, py::arg("splits") = 1, py::arg("made_for") = 0)
       .def(
           "run",
           [](const Call& call, const LaunchPlan& plan, bool reverse) {

@@ -47,7 +47,7 @@ py::dict guided_launch(const host_cuda::Call& made, const cuda::LaunchPlan& plan
   cuda::with_storage(made.call.scalar, [&](auto storage) {
     using S = decltype(storage);
     using T = typename cuda::Storage<S>::Compute;
-    const cuda::Packed<T> packed = cuda::pack<T>(made.step, plan.tile.engine, plan.group_pairs);
+    const cuda::Packed<T> packed = cuda::pack<T>(made.step, plan);
     const auto* data = reinterpret_cast<const T*>(coefficients_at);
     const py::bytes coefficients(reinterpret_cast<const char*>(packed.values.data()), packed.values.size() * sizeof(T));
     if (plan.is_direct()) {
@@ -58,11 +58,16 @@ py::dict guided_launch(const host_cuda::Call& made, const cuda::LaunchPlan& plan
                          tokens < (1 << 20) ? tokens : 1 << 20, 256, 0, coefficients);
       return;
     }
-    cuda::Params params = cuda::params_of(made.step, plan, made.call);
-    cuda::set_coefficients(params, packed, data);
-    cuda::with_kernel_of<S>(plan.tile, [&](auto kernel) {
-      launch = launch_of("guided_logits_kernel", demangled(typeid(typename decltype(kernel)::Type).name()),
-                         bytes_of(params), plan.blocks, plan.warps * 32, plan.shared_bytes, coefficients);
+    cuda::with_kernel_of<S>(plan.tile, made.call.sources, [&](auto kernel) {
+      using K = typename decltype(kernel)::Type;
+      typename K::Parameters params;
+      if constexpr (std::is_same_v<typename K::Parameters, cuda::Params>)
+        params = cuda::params_of(made.step, plan, made.call);
+      else
+        params = cuda::tensor_params_of(made.step, plan, made.call);
+      cuda::set_coefficients(params, packed, data);
+      launch = launch_of("guided_logits_kernel", demangled(typeid(K).name()), bytes_of(params), plan.blocks,
+                         plan.warps * 32, plan.shared_bytes, coefficients);
     });
   });
   return launch;
@@ -72,9 +77,17 @@ py::dict sample_launch(const cuda::SampleCall& call) {
   const cuda::SamplePlan plan = cuda::plan_sample(call);
   py::dict launch;
   cuda::with_storage(call.scalar, [&](auto storage) {
-    launch =
-        launch_of(plan.shared_bytes == 0 ? "sample_few_kernel" : "sample_kernel", demangled(typeid(storage).name()),
-                  bytes_of(plan.params), plan.blocks, plan.threads, plan.shared_bytes, py::bytes());
+    const std::string name = demangled(typeid(storage).name());
+    const auto launched = [&](const char* function, const std::string& argument) {
+      launch = launch_of(function, argument, bytes_of(plan.params), plan.blocks, plan.threads, plan.shared_bytes,
+                         py::bytes());
+    };
+    switch (plan.form) {
+      case cuda::SampleForm::two: return launched("sample_few_kernel", name + ", 2");
+      case cuda::SampleForm::few: return launched("sample_few_kernel", name + ", " + std::to_string(cuda::kFewColumns));
+      case cuda::SampleForm::block: return launched("sample_block_kernel", name);
+      default: return launched("sample_long_kernel", name);
+    }
   });
   return launch;
 }

@@ -45,7 +45,8 @@ def names_of(operand: Operand) -> list[str]:
 
 
 def results(instruction: Instruction) -> list[str]:
-    if instruction.name in _WITHOUT_RESULT or not instruction.operands:
+    votes = instruction.opcode.startswith("bar.red")
+    if (instruction.name in _WITHOUT_RESULT and not votes) or not instruction.operands:
         return []
     if instruction.name == "wgmma" and not instruction.opcode.startswith("wgmma.mma_async"):
         return []

@@ -23,6 +23,7 @@ class Launched:
     bytes: int  # that cannot be avoided: each logit read once, each output written once
     bytes_of_map: int  # the part of them that is the previous scale's
     uses_wide_products: bool
+    rounds: float = 1.0  # what a block does, over what an executed one did
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ class Times:
 def times(counts: Counts, launch: Launched, card: Card, logits_sectors: int = 0) -> Times:
     """The fullest multiprocessor decides, but for memory and its cache, which all share."""
     on_fullest = -(-launch.blocks // card.multiprocessors)
-    share = on_fullest / counts.blocks  # of the executed blocks' counts, on that multiprocessor
+    share = (
+        on_fullest * launch.rounds / counts.blocks
+    )  # of the executed blocks' counts, on that multiprocessor
     cycles = 1e6 / card.clock * share
     products = card.wide_products if launch.uses_wide_products else card.products
     at_once = min(
@@ -59,9 +62,10 @@ def times(counts: Counts, launch: Launched, card: Card, logits_sectors: int = 0)
     )
     # A block that is alone waits for its map; with another one beside it, that one works meanwhile.
     waits = launch.bytes_of_map / card.copy * 1e6 if at_once == 1 else 0.0
+    whole = launch.blocks * launch.rounds / counts.blocks
     return Times(
         memory=launch.bytes / card.copy * 1e6,
-        cache=32 * logits_sectors * launch.blocks / counts.blocks / card.cache * 1e6,
+        cache=32 * logits_sectors * whole / card.cache * 1e6,
         issue=counts.issued / rates.ISSUE * cycles,
         shared=counts.wavefronts / rates.WAVEFRONTS * cycles,
         matrix=sum(n / products[kind] for kind, n in counts.products.items()) * cycles,
@@ -73,9 +77,9 @@ def times(counts: Counts, launch: Launched, card: Card, logits_sectors: int = 0)
 def row(counts: Counts, launch: Launched, card: Card, logits_sectors: int) -> dict[str, Any]:
     """What `bench.counted` writes of a launch."""
     found, made = times(counts, launch, card, logits_sectors), launch.resources
-    executed = launch.outputs * counts.blocks / launch.blocks
+    executed = launch.outputs * counts.blocks / launch.blocks / launch.rounds
     per = 32 / executed
-    fewest_sectors = launch.bytes * counts.blocks / launch.blocks / 32
+    fewest_sectors = launch.bytes * counts.blocks / launch.blocks / launch.rounds / 32
     classes = {name: round(count * per, 2) for name, count in sorted(counts.instructions.items())}
     return {
         "instructions_per_output": round(counts.issued * per, 2),

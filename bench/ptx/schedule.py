@@ -9,9 +9,9 @@ import numpy as np
 
 from bench.ptx import access, choices, matrix, warp
 from bench.ptx.access import Copies
-from bench.ptx.defined import demand, follow, perhaps_undefined
+from bench.ptx.defined import demand, follow, names_of, perhaps_undefined
 from bench.ptx.faults import Fault
-from bench.ptx.machine import Active, Machine, unknown
+from bench.ptx.machine import Active, Machine, call, unknown
 from bench.ptx.memory import Space
 from bench.ptx.parse import BITS, Block, Immediate, Instruction, Kernel, waits_for
 from bench.ptx.undecided import Undecided
@@ -45,6 +45,7 @@ class Execution:
         self.at = np.zeros(machine.lanes, np.int32)  # the block that each lane stands before
         self.done = len(self.kernel.blocks)  # where a lane is that has returned
         self.waits = np.zeros(machine.lanes, bool)  # at a barrier
+        self.votes = np.zeros(machine.lanes, bool)  # what they said there
 
     # ---- instructions
 
@@ -165,18 +166,31 @@ class Execution:
             self.at[mask] = after
 
     def _arrive(self, instruction: Instruction, active: Active) -> None:
-        number, *count = instruction.operands
-        if instruction.opcode not in ("bar.sync", "barrier.sync.aligned", "barrier.sync") or count:
+        votes = instruction.opcode == "bar.red.or.pred"
+        to, number, *rest = (
+            instruction.operands if votes else (instruction.operands[0], *instruction.operands)
+        )
+        if not votes and instruction.opcode not in ("bar.sync", "barrier.sync.aligned", "barrier.sync"):
             raise unknown(instruction)
-        if not isinstance(number, Immediate) or number.value != 0:
-            raise unknown(instruction)  # there is one barrier, for all threads
+        # There is one barrier, for all threads, and a vote has no predicate of its own.
+        if not isinstance(number, Immediate) or number.value != 0 or len(rest) != int(votes):
+            raise unknown(instruction)
         comes = self._guarded(instruction, active)
+        if votes:
+            value = self.machine.source(rest[0], "pred")
+            demand(self.machine, names_of(rest[0]), active)
+            self.votes[active.index] = np.broadcast_to(np.asarray(call(value)), self.machine.lanes)[
+                active.index
+            ]
         self.at[active.mask & ~comes] += 1
         self.waits |= comes
         machine = self.machine
         ready = self.waits.reshape(machine.block_count, -1).all(axis=1)
         if ready.any():
             lanes = np.repeat(ready, machine.threads)
+            if votes:
+                any_of = self.votes.reshape(machine.block_count, -1).any(axis=1)
+                machine.sink(to, "pred")(Active(lanes), np.repeat(any_of, machine.threads))
             self.at[lanes] += 1
             self.waits &= ~lanes
             machine.races.epoch[ready] += 1

@@ -7,12 +7,14 @@
 #if defined(__CUDACC__)
 #define SSG_DEVICE __device__ __forceinline__
 #define SSG_INLINE SSG_DEVICE
+#define SSG_INLINE_ANYWHERE __host__ SSG_DEVICE
 #define SSG_PRAGMA(text) _Pragma(#text)
 #define SSG_UNROLL _Pragma("unroll")
 #define SSG_UNROLL_BY(n) SSG_PRAGMA(unroll n)
 #else
 #define SSG_DEVICE inline
 #define SSG_INLINE inline
+#define SSG_INLINE_ANYWHERE inline
 #define SSG_UNROLL
 #define SSG_UNROLL_BY(n)
 #endif
@@ -52,6 +54,12 @@ SSG_DEVICE unsigned char* shared_memory() {
   return memory;
 }
 
+// x, of which nothing is computed earlier than here: for code that is rarely reached.
+SSG_DEVICE int here(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // Memory
 
 template <class V>
@@ -71,6 +79,13 @@ SSG_DEVICE V load_cached(const V* from) {
   V value;
   memcpy(&value, &bits, sizeof(V));
   return value;
+}
+
+// Constant data in global memory, which stay in the cache. Unlike load_cached this needs no address of its own for
+// each of several loads.
+template <class V>
+SSG_DEVICE const V* constants(const void* data) {
+  return static_cast<const V*>(__cvta_global_to_generic(__cvta_generic_to_global(data)));
 }
 
 // Loads logits that are read only once: 16 bytes or one element.
@@ -123,12 +138,34 @@ SSG_DEVICE void from_float(BFloat16& to, float x) { asm("cvt.rn.bf16.f32 %0, %1;
 SSG_DEVICE void from_float(Float16& to, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
 
 SSG_DEVICE uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b); }
+SSG_DEVICE uint32_t multiply_high_add(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t sum;
+  asm("mad.hi.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  return sum;
+}
+SSG_DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) { return __umul64hi(a, b); }
+
+// Cut towards zero. A number beyond the integers becomes the nearest one.
+SSG_DEVICE int32_t truncated(float x) { return __float2int_rz(x); }
+SSG_DEVICE int32_t truncated(double x) { return __double2int_rz(x); }
 
 SSG_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
 SSG_DEVICE float float_of(uint32_t x) { return __uint_as_float(x); }
 SSG_DEVICE double double_of(uint64_t x) { return __longlong_as_double(static_cast<long long>(x)); }
+SSG_DEVICE uint64_t bits_of(double x) { return static_cast<uint64_t>(__double_as_longlong(x)); }
+
+// The larger number, or the positive NaN if one is NaN.
+SSG_DEVICE float larger(float a, float b) {
+  float c;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+}
+SSG_DEVICE double larger(double a, double b) {
+  return a != a || b != b ? double_of(0x7fffffffffffffff) : (a > b ? a : b);
+}
 
 // The value of another lane. All lanes of the warp must call it.
+SSG_DEVICE uint32_t shuffle(uint32_t x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 SSG_DEVICE uint64_t shuffle(uint64_t x, int lane) {
   return __shfl_sync(0xffffffffu, static_cast<unsigned long long>(x), lane);
 }
@@ -142,25 +179,153 @@ SSG_DEVICE void add_shared(uint64_t* to, uint64_t x) {
   if (high != 0) atomicAdd(half + 1, high);
 }
 
+// Adds the value of the lane that lies `distance` before, if there is one. All lanes of the warp must call it.
+SSG_DEVICE void add_lane_before(uint32_t& x, int distance) {
+  asm volatile(
+      "{ .reg .pred inside;\n.reg .u32 other;\nshfl.sync.up.b32 other|inside, %0, %1, 0, -1;\n"
+      "@inside add.u32 %0, %0, other; }"
+      : "+r"(x)
+      : "r"(distance));
+}
+SSG_DEVICE void add_lane_before(uint64_t& x, int distance) {
+  asm volatile(
+      "{ .reg .pred inside;\n.reg .u32 low, high, other_low, other_high;\n.reg .u64 other;\n"
+      "mov.b64 {low, high}, %0;\nshfl.sync.up.b32 other_low|inside, low, %1, 0, -1;\n"
+      "shfl.sync.up.b32 other_high|inside, high, %1, 0, -1;\nmov.b64 other, {other_low, other_high};\n"
+      "@inside add.u64 %0, %0, other; }"
+      : "+l"(x)
+      : "r"(distance));
+}
+
+// An address in shared memory. The functions that take one do nothing unless low <= x <= high, without a branch.
+using SharedAddress = uint32_t;
+SSG_DEVICE SharedAddress shared_address(const void* at) { return static_cast<uint32_t>(__cvta_generic_to_shared(at)); }
+SSG_DEVICE void count_shared_if(uint32_t x, uint32_t high, SharedAddress to) {
+  asm volatile("{ .reg .pred inside;\nsetp.le.u32 inside, %0, %1;\n@inside red.shared.add.u32 [%2], 1; }" ::"r"(x),
+               "r"(high), "r"(to)
+               : "memory");
+}
+SSG_DEVICE void count_if(uint32_t x, uint32_t high, uint32_t& count) {
+  asm("{ .reg .pred inside;\nsetp.le.u32 inside, %1, %2;\n@inside add.u32 %0, %0, 1; }"
+      : "+r"(count)
+      : "r"(x), "r"(high));
+}
+// Adds to two counters of 32 bits.
+SSG_DEVICE void add_shared_if(uint32_t x, uint32_t low, SharedAddress to, uint32_t first, uint32_t second) {
+  asm volatile(
+      "{ .reg .pred inside;\nsetp.ge.u32 inside, %0, %1;\n@inside red.shared.add.u32 [%2], %3;\n"
+      "@inside red.shared.add.u32 [%2+4], %4; }" ::"r"(x),
+      "r"(low), "r"(to), "r"(first), "r"(second)
+      : "memory");
+}
+// Stores and steps to the next place.
+SSG_DEVICE void append_shared_if(uint32_t x, uint32_t high, SharedAddress& to, uint16_t value) {
+  asm volatile(
+      "{ .reg .pred inside;\nsetp.le.u32 inside, %1, %2;\n@inside st.shared.u16 [%0], %3;\n@inside add.u32 %0, %0, "
+      "2; }"
+      : "+r"(to)
+      : "r"(x), "r"(high), "h"(value)
+      : "memory");
+}
+// Adds one, and returns what was there before.
+SSG_DEVICE uint32_t claim_shared(uint64_t* to) { return atomicAdd(reinterpret_cast<uint32_t*>(to), 1u); }
+
 // Brings the lanes of a warp together again, as the instructions below require.
 SSG_DEVICE void converge() { __syncwarp(); }
 
-// c += a b on the tensor cores, with a 16 x 8 (row g: a[0], a[2], row g + 8: a[1], a[3]; columns l and l + 4), b 8 x 8
-// (rows l and l + 4, column g), c 16 x 8 (rows g and g + 8, columns 2 l and 2 l + 1), where g = lane / 4, l = lane % 4.
-// Operands are tf32: the low 13 bits do not count. Layout: PTX ISA, "Matrix Fragments for mma.m16n8k8" and m16n8k4; the
-// same as MMA_Traits<SM80_16x8x8_F32TF32TF32F32_TN> in CUTLASS's cute/atom/mma_traits_sm80.hpp.
-SSG_DEVICE void mma_16x8x8(float (&c)[4], float a0, float a1, float a2, float a3, float b0, float b1) {
+// Shared memory by its address there. Unlike pointers such addresses take 32 bits.
+SSG_DEVICE uint32_t shared_base() { return static_cast<uint32_t>(__cvta_generic_to_shared(shared_memory())); }
+// N words of 32 bits: 4, 8 or 16 bytes.
+template <int N>
+SSG_DEVICE void write_shared(uint32_t at, const uint32_t (&x)[N]) {
+  Vec<uint32_t, N> value;
+  memcpy(&value, x, sizeof(value));
+  *static_cast<Vec<uint32_t, N>*>(__cvta_shared_to_generic(at)) = value;
+}
+
+// Words of logits that are read only once, and words of the result.
+template <int N>
+SSG_DEVICE void load_words(uint32_t (&x)[N], const void* from) {
+  static_assert(N == 1 || N == 2 || N == 4);
+  if constexpr (N == 1)
+    asm volatile("ld.global.L1::no_allocate.u32 %0, [%1];" : "=r"(x[0]) : "l"(from));
+  else if constexpr (N == 2)
+    asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(x[0]), "=r"(x[1]) : "l"(from));
+  else
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "l"(from));
+}
+template <int N>
+SSG_DEVICE void store_words(void* to, const uint32_t (&x)[N]) {
+  static_assert(N == 1 || N == 2 || N == 4);
+  if constexpr (N == 1)
+    asm volatile("st.global.u32 [%0], %1;" ::"l"(to), "r"(x[0]) : "memory");
+  else if constexpr (N == 2)
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(x[0]), "r"(x[1]) : "memory");
+  else
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
+
+// Two values in a word, the first one in the low half.
+SSG_DEVICE void unpack_float16(float& a, float& b, uint32_t word) {
+  asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }"
+      : "=f"(a), "=f"(b)
+      : "r"(word));
+}
+SSG_DEVICE uint32_t pack_float16(float a, float b) {
+  uint32_t word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(b), "f"(a));
+  return word;
+}
+SSG_DEVICE uint32_t pack_bfloat16(float a, float b) {
+  uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(b), "f"(a));
+  return word;
+}
+
+// A barrier that tells all threads whether any of them came with a true condition.
+SSG_DEVICE bool barrier_or(bool condition) {
+  uint32_t any;
+  asm volatile("{ .reg .pred p, q; setp.ne.u32 p, %1, 0; bar.red.or.pred q, 0, p; selp.u32 %0, 1, 0, q; }"
+               : "=r"(any)
+               : "r"(static_cast<uint32_t>(condition))
+               : "memory");
+  return any != 0;
+}
+
+// Matrices of 8 x 8 halves, transposed: lanes 8 m to 8 m + 7 give the addresses of the rows of matrix m, a k each, of
+// which a lane gets k = 2 (lane % 4) and the next, at column lane / 4: the layout of b below.
+SSG_DEVICE void load_matrices(uint32_t at, uint32_t (&r)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(at)
+               : "memory");
+}
+SSG_DEVICE void load_matrices(uint32_t at, uint32_t (&r)[2]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(r[0]), "=r"(r[1])
+               : "r"(at)
+               : "memory");
+}
+
+// c += a b on the tensor cores, in float16 with float32 sums; two halves a word. With g = lane / 4 and l = lane % 4:
+// a is 16 x 16 (a[0]: row g, columns 2 l and 2 l + 1; a[1]: row g + 8; a[2], a[3]: the same at columns + 8), b is
+// 16 x 8 (b0: rows 2 l and 2 l + 1, column g; b1: rows + 8), c is 16 x 8 (c[0], c[1]: row g, columns 2 l and 2 l + 1;
+// c[2], c[3]: row g + 8). Layout: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".
+SSG_DEVICE void mma_16x8x16(float (&c)[4], const Vec<uint32_t, 4>& a, uint32_t b0, uint32_t b1) {
   asm volatile(  // or a compiler could move it into a branch that only some lanes take
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(bits_of(a0)), "r"(bits_of(a1)), "r"(bits_of(a2)), "r"(bits_of(a3)), "r"(bits_of(b0)), "r"(bits_of(b1)));
+      : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b0), "r"(b1));
 }
-// The same with four k: column l of a, row l of b.
-SSG_DEVICE void mma_16x8x4(float (&c)[4], float a0, float a1, float b0) {
-  asm volatile("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+// The same with eight k: a[0], a[1] and b0.
+SSG_DEVICE void mma_16x8x8(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b0) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(bits_of(a0)), "r"(bits_of(a1)), "r"(bits_of(b0)));
+               : "r"(a0), "r"(a1), "r"(b0));
 }
 
 }  // namespace ssg::cuda

@@ -8,6 +8,7 @@
 
 #include "engines.h"
 #include "guided.h"
+#include "tensor.h"
 #include "tiles.h"
 
 namespace ssg::cuda {
@@ -26,40 +27,40 @@ struct Kernel {
   using Type = K;
 };
 
-template <class S, size_t I>
+template <class S, int Parts, size_t I>
 auto kernel_of_tile() {
   constexpr Tile tile = kTiles[I];
-  if constexpr (tile.engine == Engine::fma) {
-    using Both = Fma<typename Storage<S>::Compute, tile.thread_columns>;
-    return Kernel<Guided<S, Both, Both>>{};
-  } else {
-    using First = Mma<tile.thread_columns, tile.first_maps, 1>;
-    using Second = Mma<tile.thread_columns, tile.second_maps, tile.chunks>;
-    return Kernel<Guided<S, First, Second>>{};
-  }
+  if constexpr (tile.engine == Engine::fma)
+    return Kernel<Guided<S, Fma<typename Storage<S>::Compute, tile.thread_columns>>>{};
+  else
+    return Kernel<Tensor<S, Parts, Shape<tile.in, tile.out, tile.thread_columns / 2>>>{};
 }
 
 // If the tile is the one at I, calls f with its Kernel and returns true.
-template <class S, size_t I, class F>
+template <class S, int Parts, size_t I, class F>
 bool call_if_at(const Tile& tile, F&& f) {
-  if constexpr (sizeof(S) < 8 || kTiles[I].has_float64) {
+  if constexpr (exists(kTiles[I], sizeof(S), Parts)) {
     if (!(tile == kTiles[I])) return false;
-    f(kernel_of_tile<S, I>());
+    f(kernel_of_tile<S, Parts, I>());
     return true;
   } else {
     return false;
   }
 }
 
-template <class S, class F, size_t... I>
+template <class S, int Parts, class F, size_t... I>
 void with_kernel_of(const Tile& tile, F&& f, std::index_sequence<I...>) {
-  if (!(call_if_at<S, I>(tile, f) || ...)) throw std::logic_error("no kernel for this plan");
+  if (!(call_if_at<S, Parts, I>(tile, f) || ...)) throw std::logic_error("no kernel for this plan");
 }
 
-// Calls f with the Kernel of a tile for logits that are stored as S.
+// Calls f with the Kernel of a tile for `sources` logits that are stored as S.
 template <class S, class F>
-void with_kernel_of(const Tile& tile, F&& f) {
-  with_kernel_of<S>(tile, f, std::make_index_sequence<std::size(kTiles)>{});
+void with_kernel_of(const Tile& tile, int64_t sources, F&& f) {
+  constexpr auto all = std::make_index_sequence<std::size(kTiles)>{};
+  if (tile.engine == Engine::mma && parts_of(sizeof(S), sources) == 1)
+    with_kernel_of<S, 1>(tile, f, all);
+  else
+    with_kernel_of<S, 2>(tile, f, all);
 }
 
 // Calls f with a value of the type that logits are stored as.

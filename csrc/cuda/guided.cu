@@ -10,7 +10,8 @@ namespace ssg::cuda {
 namespace {
 
 template <class Kernel>
-__global__ void __launch_bounds__(32 * kMostWarps, 1) guided_logits_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(Kernel::threads_at_most, Kernel::blocks_at_once)
+    guided_logits_kernel(const __grid_constant__ typename Kernel::Parameters params) {
   Kernel::run(params);
 }
 
@@ -21,14 +22,14 @@ __global__ void __launch_bounds__(256, 2) guided_logits_direct_kernel(const __gr
 
 }  // namespace
 
-const void* kernel_of(Scalar scalar, const LaunchPlan& plan) {
+const void* kernel_of(Scalar scalar, int64_t sources, const LaunchPlan& plan) {
   const void* found = nullptr;
   with_storage(scalar, [&](auto storage) {
     using S = decltype(storage);
     if (plan.is_direct())
       found = reinterpret_cast<const void*>(&guided_logits_direct_kernel<S>);
     else
-      with_kernel_of<S>(plan.tile, [&](auto kernel) {
+      with_kernel_of<S>(plan.tile, sources, [&](auto kernel) {
         found = reinterpret_cast<const void*>(&guided_logits_kernel<typename decltype(kernel)::Type>);
       });
   });

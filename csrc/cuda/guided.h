@@ -6,28 +6,26 @@
 #pragma once
 
 #include "device.h"
+#include "divide.h"
 #include "engines.h"
 #include "params.h"
 #include "strength.h"
 
 namespace ssg::cuda {
 
-SSG_DEVICE int divide(int n, const Divisor& by) {
-  return by.divisor == 1 ? n : static_cast<int>(multiply_high(static_cast<uint32_t>(n), by.factor));
-}
-
-// S: what logits are stored as. First, Second: the engines of the two contractions.
-template <class S, class First, class Second>
+// S: what logits are stored as. Product: the engine of the two contractions.
+template <class S, class Product>
 struct Guided {
-  using T = typename First::Type;
-  static constexpr int columns = First::columns;
-  static_assert(First::columns == Second::columns);
+  using T = typename Product::Type;
+  using Parameters = Params;
+  static constexpr int columns = Product::columns;
+  static constexpr int threads_at_most = 32 * kMostWarps;
+  static constexpr int blocks_at_once = 1;
   static constexpr int per_chunk = 16 / static_cast<int>(sizeof(S));  // elements of a 16-byte access
   static constexpr int chunk_log = sizeof(S) == 8 ? 1 : sizeof(S) == 4 ? 2 : 3;
   using Chunk = Vec<S, per_chunk>;
 
   const Params& p;
-  Swizzle swizzle;
   T* map;
   T* slots;
   T* coefficients;
@@ -47,7 +45,6 @@ struct Guided {
   static SSG_DEVICE void run(const Params& p) {
     unsigned char* memory = shared_memory();
     Guided block{p,
-                 {p.swizzle_shift, p.swizzle_mask},
                  reinterpret_cast<T*>(memory),
                  reinterpret_cast<T*>(memory + p.slots_at),
                  reinterpret_cast<T*>(memory + p.coefficients_at),
@@ -86,7 +83,7 @@ struct Guided {
       if (group + 1 < last) fetch(group + 1, (group + 1 - first) % 2);
       if (group < first) {
         load_map();
-        if (First::shared_coefficients) load_coefficients();
+        if (Product::shared_coefficients) load_coefficients();
       } else {
         write_rows(group, (group - first) % 2);
       }
@@ -134,7 +131,7 @@ struct Guided {
 
   // ---- the two contractions, guided_contract.h
 
-  using Products = typename First::Result;
+  using Products = typename Product::Result;
 
   SSG_DEVICE void fill_slots(int group) const;
   SSG_DEVICE void put_slot(int pair, int term, int j, int v, const Products& even, const Products& odd, int m,

@@ -5,12 +5,12 @@
 
 namespace ssg::cuda {
 
-template <class S, class First, class Second>
-SSG_DEVICE void Guided<S, First, Second>::fill_slots(int group) const {
+template <class S, class Product>
+SSG_DEVICE void Guided<S, Product>::fill_slots(int group) const {
   const int in_h = p.in_h.even + p.in_h.odd;
   const int in_w = p.in_w.even + p.in_w.odd;
   const int rows = group_pairs(group) * p.terms;
-  const Lane own = First::lane(lane, p.lanes_h);
+  const Lane own = Product::lane(lane, p.lanes_h);
   const int v = (warp & ((1 << p.column_warps_log) - 1)) * 8 * columns + own.column;
   Coefficients h = p.h;
   h.data = static_cast<const T*>(p.h.data) + group * p.h.group;
@@ -20,18 +20,18 @@ SSG_DEVICE void Guided<S, First, Second>::fill_slots(int group) const {
     const int map_tile = divide(item, p.by_row_tiles);
     const int row_tile = item - map_tile * p.row_tiles;
     const int j = map_tile * own.tile_maps + own.map;
-    const T* data[First::maps];
+    const T* data[Product::maps];
     SSG_UNROLL
-    for (int m = 0; m < First::maps; ++m) data[m] = map + (j + m < in_w ? j + m : in_w - 1) * in_h * p.columns;
-    const auto source = First::source(h, shared, row_tile, own, lane);
-    const auto even = First::multiply(data, 0, p.in_h.even, p.columns, source, v, swizzle, lane);
+    for (int m = 0; m < Product::maps; ++m) data[m] = map + (j + m < in_w ? j + m : in_w - 1) * in_h * p.columns;
+    const auto source = Product::source(h, shared, row_tile, own);
+    const auto even = Product::multiply(data, 0, p.in_h.even, p.columns, source, v);
     const auto odd =
-        First::multiply(data, p.in_h.even, p.in_h.odd, p.columns, First::odd(source, h, p.in_h.even), v, swizzle, lane);
+        Product::multiply(data, p.in_h.even, p.in_h.odd, p.columns, Product::odd(source, h, p.in_h.even), v);
     SSG_UNROLL
-    for (int m = 0; m < First::maps; ++m) {
+    for (int m = 0; m < Product::maps; ++m) {
       SSG_UNROLL
-      for (int r = 0; r < First::rows; ++r) {
-        const int row = row_tile * own.tile_rows + First::row(own, r);
+      for (int r = 0; r < Product::rows; ++r) {
+        const int row = row_tile * own.tile_rows + Product::row(own, r);
         const int pair = divide(row, p.by_terms);
         if (row < rows && j + m < in_w) put_slot(pair, row - pair * p.terms, j + m, v, even, odd, m, r);
       }
@@ -39,13 +39,13 @@ SSG_DEVICE void Guided<S, First, Second>::fill_slots(int group) const {
   }
 }
 
-template <class S, class First, class Second>
-SSG_DEVICE void Guided<S, First, Second>::put_slot(int pair, int term, int j, int v, const Products& even,
-                                                   const Products& odd, int m, int r) const {
+template <class S, class Product>
+SSG_DEVICE void Guided<S, Product>::put_slot(int pair, int term, int j, int v, const Products& even,
+                                             const Products& odd, int m, int r) const {
   const int slot =
       j < p.in_w.even ? term * p.in_w.even + j : p.terms * p.in_w.even + term * p.in_w.odd + j - p.in_w.even;
   const int row_stride = p.terms * (p.in_w.even + p.in_w.odd) * p.columns;
-  T* to = slots + pair * p.sides_h * row_stride + slot * p.columns + swizzle(slot, v);
+  T* to = slots + pair * p.sides_h * row_stride + slot * p.columns + v;
   Vec<T, columns> sum;
   Vec<T, columns> difference;
   SSG_UNROLL
@@ -59,13 +59,13 @@ SSG_DEVICE void Guided<S, First, Second>::put_slot(int pair, int term, int j, in
   if (p.sides_h == 2) store_shared(reinterpret_cast<Vec<T, columns>*>(to + row_stride), difference);
 }
 
-template <class S, class First, class Second>
-SSG_DEVICE void Guided<S, First, Second>::write_rows(int group, int buffer) const {
+template <class S, class Product>
+SSG_DEVICE void Guided<S, Product>::write_rows(int group, int buffer) const {
   const int rows = p.one_row ? 1 : group_pairs(group) * p.sides_h;
   const int slots_even = p.terms * p.in_w.even;
   const int slots_odd = p.terms * p.in_w.odd;
   const T* from = p.one_row ? map : slots;
-  const Lane own = Second::lane(lane, p.lanes_w);
+  const Lane own = Product::lane(lane, p.lanes_w);
   const int v = (warp & ((1 << p.column_warps_log) - 1)) * 8 * columns + own.column;
   const int row_tiles = (rows + own.tile_maps - 1) >> own.tile_maps_log;
   SSG_UNROLL_BY(1)
@@ -73,22 +73,22 @@ SSG_DEVICE void Guided<S, First, Second>::write_rows(int group, int buffer) cons
     const int row_tile = divide(item, p.by_pair_tiles);
     const int pair_tile = item - row_tile * p.pair_tiles;
     const int local = row_tile * own.tile_maps + own.map;
-    const T* data[Second::maps];
+    const T* data[Product::maps];
     SSG_UNROLL
-    for (int m = 0; m < Second::maps; ++m)
+    for (int m = 0; m < Product::maps; ++m)
       data[m] = from + (local + m < rows ? local + m : 0) * (slots_even + slots_odd) * p.columns;
-    const auto source = Second::source(p.w, coefficients, pair_tile, own, lane);
-    const auto even = Second::multiply(data, 0, slots_even, p.columns, source, v, swizzle, lane);
-    const auto odd = Second::multiply(data, slots_even, slots_odd, p.columns, Second::odd(source, p.w, slots_even), v,
-                                      swizzle, lane);
+    const auto source = Product::source(p.w, coefficients, pair_tile, own);
+    const auto even = Product::multiply(data, 0, slots_even, p.columns, source, v);
+    const auto odd =
+        Product::multiply(data, slots_even, slots_odd, p.columns, Product::odd(source, p.w, slots_even), v);
     SSG_UNROLL
-    for (int m = 0; m < Second::maps; ++m) {
+    for (int m = 0; m < Product::maps; ++m) {
       const int row = local + m < rows ? output_row(group, local + m) : -1;
       if (row < 0 || v >= valid) continue;
       const Line line = line_of(row, local + m, buffer, v);
       SSG_UNROLL
-      for (int r = 0; r < Second::rows; ++r) {
-        const int pair = pair_tile * own.tile_rows + Second::row(own, r);
+      for (int r = 0; r < Product::rows; ++r) {
+        const int pair = pair_tile * own.tile_rows + Product::row(own, r);
         if (pair >= p.pairs_w) continue;
         Few sum;
         Few difference;

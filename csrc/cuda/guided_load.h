@@ -5,8 +5,8 @@
 
 namespace ssg::cuda {
 
-template <class S, class First, class Second>
-SSG_DEVICE void Guided<S, First, Second>::fetch(int group, int buffer) {
+template <class S, class Product>
+SSG_DEVICE void Guided<S, Product>::fetch(int group, int buffer) {
   if (p.call.current[0].data == nullptr) return;
   const int count = (group_pairs(group) * p.sides_h * p.out_w) << chunks_log();
   SSG_UNROLL_BY(1)
@@ -32,8 +32,8 @@ SSG_DEVICE void Guided<S, First, Second>::fetch(int group, int buffer) {
   copy_async_commit();
 }
 
-template <class S, class First, class Second>
-SSG_DEVICE void Guided<S, First, Second>::store_coarse(int i, int j, int offset, const Values& value) const {
+template <class S, class Product>
+SSG_DEVICE void Guided<S, Product>::store_coarse(int i, int j, int offset, const Values& value) const {
   constexpr int width = 16 / static_cast<int>(sizeof(T));
   T* to = map + (j * (p.in_h.even + p.in_h.odd) + i) * p.columns;
   SSG_UNROLL
@@ -41,12 +41,12 @@ SSG_DEVICE void Guided<S, First, Second>::store_coarse(int i, int j, int offset,
     Vec<T, width> part;
     SSG_UNROLL
     for (int k = 0; k < width; ++k) part.at[k] = value.at[e + k];
-    store_shared(reinterpret_cast<Vec<T, width>*>(to + swizzle(i, offset + e)), part);
+    store_shared(reinterpret_cast<Vec<T, width>*>(to + offset + e), part);
   }
 }
 
-template <class S, class First, class Second>
-SSG_DEVICE void Guided<S, First, Second>::butterfly(Values& a, Values& b) {
+template <class S, class Product>
+SSG_DEVICE void Guided<S, Product>::butterfly(Values& a, Values& b) {
   SSG_UNROLL
   for (int e = 0; e < per_chunk; ++e) {
     const T sum = a.at[e] + b.at[e];
@@ -55,8 +55,8 @@ SSG_DEVICE void Guided<S, First, Second>::butterfly(Values& a, Values& b) {
   }
 }
 
-template <class S, class First, class Second>
-SSG_DEVICE void Guided<S, First, Second>::load_map() const {
+template <class S, class Product>
+SSG_DEVICE void Guided<S, Product>::load_map() const {
   const int count = (p.in_h.even * p.in_w.even) << chunks_log();
   const int in_h = p.in_h.even + p.in_h.odd;
   const int in_w = p.in_w.even + p.in_w.odd;
@@ -125,15 +125,15 @@ SSG_DEVICE void Guided<S, First, Second>::load_map() const {
   }
 }
 
-template <class S, class First, class Second>
-SSG_DEVICE void Guided<S, First, Second>::load_coefficients() const {
+template <class S, class Product>
+SSG_DEVICE void Guided<S, Product>::load_coefficients() const {
   const int second = second_coefficients();
   copy_coefficients(coefficients, p.w, second);
   if (!p.one_row) copy_coefficients(coefficients + second, p.h, p.groups * p.h.group);
 }
 
-template <class S, class First, class Second>
-SSG_DEVICE void Guided<S, First, Second>::copy_coefficients(T* to, const Coefficients& from, int count) const {
+template <class S, class Product>
+SSG_DEVICE void Guided<S, Product>::copy_coefficients(T* to, const Coefficients& from, int count) const {
   constexpr int width = 16 / static_cast<int>(sizeof(T));
   using Part = Vec<T, width>;
   const T* data = static_cast<const T*>(from.data);

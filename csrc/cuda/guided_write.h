@@ -5,8 +5,8 @@
 
 namespace ssg::cuda {
 
-template <class S, class First, class Second>
-SSG_DEVICE void Guided<S, First, Second>::finish(const Line& line, int c, int v, Few& value) const {
+template <class S, class Product>
+SSG_DEVICE void Guided<S, Product>::finish(const Line& line, int c, int v, Few& value) const {
   if (p.call.current[0].data != nullptr) {
     const S* from = line.logits + (c << p.columns_log);
     const Stored logit = load_shared(reinterpret_cast<const Stored*>(from));

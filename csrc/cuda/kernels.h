@@ -5,8 +5,8 @@
 
 namespace ssg::cuda {
 
-// The __global__ function of a plan, for cudaLaunchKernel; its one argument is Params, or DirectParams for
-// Engine::direct.
-const void* kernel_of(Scalar scalar, const LaunchPlan& plan);
+// The __global__ function of a plan, for cudaLaunchKernel; its one argument is Params, TensorParams or
+// DirectParams, by the plan's engine.
+const void* kernel_of(Scalar scalar, int64_t sources, const LaunchPlan& plan);
 
 }  // namespace ssg::cuda

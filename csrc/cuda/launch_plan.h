@@ -22,7 +22,7 @@ Machine machine_of(int capability, int multiprocessors);
 
 // How a step is launched. A plan does not change once it is chosen.
 struct LaunchPlan {
-  // The choices.
+  // The choices. The MMA engine has 8 warps on the same columns, and groups of its own.
   Tile tile;
   int column_warps = 1;
   int warps = 8;
@@ -38,7 +38,7 @@ struct LaunchPlan {
   double traffic = 0.0;     // for its memory traffic
   double cycles = 0.0;      // in all
   bool is_direct() const { return tile.engine == Engine::direct; }
-  int columns() const { return 8 * tile.thread_columns * column_warps; }
+  int columns() const { return warp_columns(tile) * (tile.engine == Engine::mma ? 1 : column_warps); }
   std::string describe() const;
 };
 

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+
+#include "tensor_step.h"
 
 namespace ssg::cuda {
 
@@ -26,7 +29,7 @@ SharedMemory shared_memory_of(const Step& step, const GuidedCall& call, const La
   memory.slots_at = at;
   if (!step.one_row) at += rows * step.slots() * columns * bytes;
   memory.coefficients_at = at;
-  if (stages_coefficients(plan.tile.engine, plan.tile.thread_columns)) {
+  if (stages_coefficients(plan.tile.thread_columns)) {
     const auto padded = [](int64_t count) { return ceil_div(count, kFmaRows) * kFmaRows; };
     at += step.slots() * padded(step.w.pairs()) * bytes;
     if (!step.one_row) at += groups * step.h.in * padded(plan.group_pairs * step.term_count()) * bytes;
@@ -43,20 +46,20 @@ namespace {
 // Longer axes take the direct form, so that block indices and the products of Divisor stay below 2^31.
 constexpr int64_t kLongestAxis = 1 << 12;
 
-// Of one multiprocessor: bytes of device memory and float32 multiply-adds per cycle, cycles per tf32 m16n8k8
-// instruction.
+// Of one multiprocessor: bytes of device memory, float32 multiply-adds, and float16 multiply-adds of the tensor cores
+// per cycle.
 struct Figures {
   double bytes;
   double multiply_adds;
-  double mma;
+  double products;
 };
 
 Figures figures_of(const Machine& machine) {
   switch (machine.capability / 10) {
-    case 8: return machine.capability == 80 ? Figures{12.0, 64.0, 2.0} : Figures{4.5, 128.0, 8.0};
-    case 9: return {18.0, 128.0, 1.6};
-    case 10: return {28.0, 128.0, 2.0};
-    default: return {4.5, 128.0, 8.0};
+    case 8: return machine.capability == 80 ? Figures{10.5, 64.0, 1024.0} : Figures{4.0, 128.0, 512.0};
+    case 9: return {18.5, 128.0, 1270.0};
+    case 10: return {25.5, 128.0, 1270.0};
+    default: return {4.0, 128.0, 256.0};
   }
 }
 
@@ -65,11 +68,10 @@ int64_t warp_tiles(int64_t rows, int64_t maps, Cover cover) {
 }
 
 // How many quarter warps of the FMA engine lie along the rows of coefficients: as many as waste least.
-int best_lanes(const Tile& tile, int64_t rows, int64_t maps) {
+int best_lanes(int64_t rows, int64_t maps) {
   int best = 1;
   for (int lanes : {1, 2, 4})
-    if (warp_tiles(rows, maps, first_cover(tile, lanes)) < warp_tiles(rows, maps, first_cover(tile, best)))
-      best = lanes;
+    if (warp_tiles(rows, maps, cover_of(lanes)) < warp_tiles(rows, maps, cover_of(best))) best = lanes;
   return best;
 }
 
@@ -90,20 +92,7 @@ Sizes sizes_of(const Step& step, const LaunchPlan& plan) {
 double fma_cycles(const Tile& tile, const Figures& figures) {
   const double arithmetic = 128.0 * tile.thread_columns / figures.multiply_adds;
   const double shared = tile.thread_columns == 4 ? 4.0 : 3.0;
-  return std::max(arithmetic / 0.85, shared);
-}
-
-// The same for eight k of a tile of the MMA engine.
-double mma_cycles(const Tile& tile, const Cover& cover, const Figures& figures) {
-  const int chunks = cover.rows / kMmaRows;
-  const double mma = 3.0 * chunks * cover.maps * tile.thread_columns / 2 * figures.mma;
-  const double shared = 2.0 * cover.maps * tile.thread_columns + 4.0 * chunks;
-  return std::max(mma, shared);
-}
-
-// Steps of eight k over both halves of an axis; a step of four counts half.
-double mma_steps(const Axis& axis, int64_t terms) {
-  return static_cast<double>(ceil_div(terms * axis.in_even(), 4) + ceil_div(terms * axis.in_odd(), 4)) / 2;
+  return 2.2 * std::max(arithmetic / 0.85, shared);
 }
 
 // Cycles of one multiprocessor for the contractions of one block while `together` share it: the larger of arithmetic
@@ -121,16 +110,11 @@ double block_arithmetic(const Step& step, const LaunchPlan& plan, const Machine&
     const double throughput = static_cast<double>(tiles * plan.column_warps) * few;
     return std::max(throughput, static_cast<double>(rounds) * 8.0 / together) * tile_cycles;
   };
-  const Cover first = first_cover(tile, plan.lanes_h);
-  const Cover second = second_cover(tile, plan.lanes_w);
-  const bool fma = tile.engine == Engine::fma;
-  const double first_cycles = fma ? static_cast<double>(step.h.in) * fma_cycles(tile, figures)
-                                  : mma_steps(step.h, 1) * mma_cycles(tile, first, figures);
-  const double second_cycles = fma ? static_cast<double>(step.slots()) * fma_cycles(tile, figures)
-                                   : mma_steps(step.w, step.term_count()) * mma_cycles(tile, second, figures);
-  const int64_t first_tiles = step.one_row ? 0 : warp_tiles(sizes.first_rows, sizes.first_maps, first);
-  return groups * (stage(first_tiles, first_cycles) +
-                   stage(warp_tiles(sizes.second_rows, sizes.second_maps, second), second_cycles));
+  const double cycles = fma_cycles(tile, figures);
+  const int64_t first_tiles = step.one_row ? 0 : warp_tiles(sizes.first_rows, sizes.first_maps, cover_of(plan.lanes_h));
+  const int64_t second_tiles = warp_tiles(sizes.second_rows, sizes.second_maps, cover_of(plan.lanes_w));
+  return groups * (stage(first_tiles, static_cast<double>(step.h.in) * cycles) +
+                   stage(second_tiles, static_cast<double>(step.slots()) * cycles));
 }
 
 // Cycles of one multiprocessor that a block's memory traffic takes: the load of its map, and the stream of logits and
@@ -176,14 +160,92 @@ void predict(const Step& step, const GuidedCall& call, const Machine& machine, L
   plan.traffic = per_processor * (load + stream);
 }
 
+// What an item of the MMA engine, a strip in one of its splits, takes: warp instructions, multiply-adds on tensor cores,
+// passes through the banks of shared memory. The constants are those of the executed kernels (docs/cuda.md).
+struct TensorCounts {
+  double instructions = 0.0;
+  double products = 0.0;
+  double wavefronts = 0.0;
+};
+
+TensorCounts tensor_counts(const TensorSizes& sizes, const TensorLayout& layout, const LaunchPlan& plan, bool is_sized,
+                           int parts, const GuidedCall& call) {
+  const double tiles = plan.tile.thread_columns / 2.0;
+  const double groups = static_cast<double>(layout.groups) / plan.splits;
+  const double loose = is_sized ? 1.0 : 2.6;  // run-time sizes take more instructions for addresses and loops
+  const double sides = layout.parities;
+  TensorCounts counts;
+  const auto products = [&](double steps, double both) {  // `steps` of 16 k for all columns of the strip
+    counts.products += steps * tiles * (both + 1) * 2048;
+    counts.wavefronts += steps * tiles * both * 4;
+    return steps * tiles * (both + 1 + both / 2);
+  };
+  const double units = sizes.in_w * std::ceil(sizes.in_h / 8.0) * 8 * tiles / 32;
+  counts.instructions += 8 * 60 + units * loose * (parts == 2 ? 38 : 30) * (call.sources == 2 ? 1.5 : 1.0);
+  counts.wavefronts += units * parts * 4;
+  const double windows = sizes.windows ? 1.0 : 0.0;
+  const double sums = layout.first_tiles * sides + windows;  // tiles of 16 rows of slots
+  const double first = layout.coarse * groups;
+  counts.instructions += first * loose *
+                         (12 + sums * tiles * 5 + layout.first_tiles * (sides - 1) * tiles * 8 +
+                          4 * (sums + (layout.first_tiles - 1) * 2));
+  counts.instructions += products(first * (layout.first_tiles * sides * layout.first_steps + windows), parts);
+  counts.products += first * sums * tiles * 1024;
+  counts.wavefronts += first * sums * tiles * 8;
+  const double rows = static_cast<double>(sizes.out_h) / plan.splits;
+  const double second = rows * layout.second_tiles;
+  const double values = 16 * sides * 8 * tiles / 32;  // of a thread, for a row
+  const double bytes = static_cast<double>(item_bytes(call.scalar));
+  counts.instructions += products(second * sides * layout.second_steps, 2);
+  counts.instructions += second * loose * (20 + values * ((bytes == 4 ? 4.5 : 5.0) + (call.sources == 2 ? 5.0 : 0.0)));
+  return counts;
+}
+
+bool complete_tensor(const Step& step, const GuidedCall& call, const Machine& machine, LaunchPlan& plan) {
+  const int parts = parts_of(item_bytes(call.scalar), call.sources);
+  if (!exists(plan.tile, item_bytes(call.scalar), parts)) return false;
+  const std::optional<TensorStep> tensor = tensor_step(step, plan.tile);
+  if (!tensor) return false;
+  const TensorLayout layout = tensor_layout(tensor->sizes, parts, plan.tile.thread_columns / 2);
+  plan.warps = kMmaWarps;
+  plan.column_warps = 1;
+  plan.group_pairs = 8 * layout.row_blocks;
+  plan.shared_bytes = layout.bytes;
+  if (plan.shared_bytes > machine.shared_per_block || plan.splits > layout.groups) return false;
+  const bool is_sized = plan.tile.in != 0;
+  const int64_t by_registers = plan.tile.in > 32 ? 1 : 2;
+  plan.resident =
+      static_cast<int>(std::min(by_registers, machine.shared_per_multiprocessor / (plan.shared_bytes + 1024)));
+  const int64_t items = ceil_div(call.vocabulary, plan.columns()) * plan.splits * call.batch;
+  const int64_t at_once = static_cast<int64_t>(plan.resident) * machine.multiprocessors;
+  const int64_t per_block = ceil_div(items, at_once);
+  plan.blocks = ceil_div(items, per_block);
+  if (plan.blocks > INT32_MAX || items / per_block > INT32_MAX || per_block > INT32_MAX) return false;
+
+  const Figures figures = figures_of(machine);
+  const auto [load, stream] = traffic_of(step, call, plan, figures);
+  const TensorCounts counts = tensor_counts(tensor->sizes, layout, plan, is_sized, parts, call);
+  // Items that the fullest multiprocessor takes, one block beside the other, and one after the other.
+  const double together =
+      std::min<double>(plan.resident, std::ceil(static_cast<double>(plan.blocks) / machine.multiprocessors));
+  const double in_turn = static_cast<double>(per_block) * together;
+  const double busy = std::max({counts.instructions / 3, counts.products / figures.products, counts.wavefronts});
+  // A block alone waits for its map, and a warp for its own instructions: eight warps issue about two a cycle.
+  const double latency = 1500.0 + 800.0 * std::ceil(static_cast<double>(layout.groups) / plan.splits);
+  const double alone = latency + load + std::max(counts.instructions / 2, stream);
+  plan.arithmetic = in_turn * busy;
+  plan.traffic = in_turn * (load + stream);
+  plan.cycles = std::max({per_block * alone / (together > 1 ? 1.5 : 1.0),
+                          plan.arithmetic + (together > 1 ? 0.0 : in_turn * load), plan.traffic + latency});
+  return true;
+}
+
 }  // namespace
 
 bool complete(const Step& step, const GuidedCall& call, const Machine& machine, LaunchPlan& plan) {
-  if (!serves(plan.tile, call.scalar)) return false;
-  // With one row the map serves as slots, but its columns are exchanged (Swizzle) as those of a map. The MMA engine
-  // cannot read that; such steps are small.
-  if (plan.tile.engine == Engine::mma && step.one_row) return false;
-  if (std::max(step.h.out, step.w.out) > kLongestAxis) return false;
+  if (std::max({step.h.out, step.w.out, step.h.in, step.w.in}) > kLongestAxis) return false;
+  if (plan.tile.engine == Engine::mma) return complete_tensor(step, call, machine, plan);
+  if (!exists(plan.tile, item_bytes(call.scalar), 2)) return false;
   plan.shared_bytes = shared_memory_of(step, call, plan).bytes;
   if (plan.shared_bytes > machine.shared_per_block) return false;
   const int64_t groups = ceil_div(step.h.pairs(), plan.group_pairs);
@@ -193,11 +255,9 @@ bool complete(const Step& step, const GuidedCall& call, const Machine& machine, 
   plan.resident = static_cast<int>(
       std::min<int64_t>(kMostWarps / plan.warps, machine.shared_per_multiprocessor / (plan.shared_bytes + 1024)));
   if (plan.resident < 1) return false;
-  if (plan.tile.engine == Engine::fma) {
-    const Sizes sizes = sizes_of(step, plan);
-    plan.lanes_h = best_lanes(plan.tile, sizes.first_rows, sizes.first_maps);
-    plan.lanes_w = best_lanes(plan.tile, sizes.second_rows, sizes.second_maps);
-  }
+  const Sizes sizes = sizes_of(step, plan);
+  plan.lanes_h = best_lanes(sizes.first_rows, sizes.first_maps);
+  plan.lanes_w = best_lanes(sizes.second_rows, sizes.second_maps);
   predict(step, call, machine, plan);
   return true;
 }

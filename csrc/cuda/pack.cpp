@@ -1,22 +1,11 @@
 #include "pack.h"
 
-#include <cstring>
 #include <utility>
 
 #include "model.h"
 
 namespace ssg::cuda {
 namespace {
-
-float tf32(double x) {
-  const float rounded = static_cast<float>(x);
-  uint32_t bits;
-  std::memcpy(&bits, &rounded, 4);
-  bits = (bits + 0x1000u) & 0xffffe000u;
-  float result;
-  std::memcpy(&result, &bits, 4);
-  return result;
-}
 
 // The rows of a product's coefficients over the even k or over the odd ones.
 using Half = std::vector<std::vector<double>>;
@@ -40,36 +29,12 @@ double at(const Half& half, int64_t row, int64_t k) {
 }
 
 template <class T>
-void append_fma(std::vector<T>& values, const Rows& rows, Coefficients& layout) {
+void append(std::vector<T>& values, const Rows& rows, Coefficients& layout) {
+  const size_t begin = values.size();
   layout.rows = static_cast<int32_t>(ceil_div(rows.count(), kFmaRows) * kFmaRows);
   for (const Half* half : {&rows.even, &rows.odd})
     for (int64_t k = 0; k < length(*half); ++k)
       for (int64_t row = 0; row < layout.rows; ++row) values.push_back(static_cast<T>(at(*half, row, k)));
-}
-
-template <class T>
-void append_mma(std::vector<T>& values, const Rows& rows, Coefficients& layout) {
-  layout.rows = static_cast<int32_t>(ceil_div(rows.count(), kMmaRows));
-  layout.even_steps = static_cast<int32_t>(ceil_div(length(rows.even), 8));
-  layout.odd_steps = static_cast<int32_t>(ceil_div(length(rows.odd), 8));
-  for (int64_t chunk = 0; chunk < layout.rows; ++chunk)
-    for (const Half* half : {&rows.even, &rows.odd})
-      for (int64_t k = 0; k < length(*half); k += 8)
-        for (int lane = 0; lane < 32; ++lane) {
-          const double near = at(*half, chunk * kMmaRows + lane / 4, k + lane % 4);
-          const double far = at(*half, chunk * kMmaRows + lane / 4, k + lane % 4 + 4);
-          const double fragment[4] = {tf32(near), tf32(far), near - tf32(near), far - tf32(far)};
-          for (const double value : fragment) values.push_back(static_cast<T>(tf32(value)));
-        }
-}
-
-template <class T>
-void append(std::vector<T>& values, const Rows& rows, Engine engine, Coefficients& layout) {
-  const size_t begin = values.size();
-  if (engine == Engine::fma)
-    append_fma(values, rows, layout);
-  else
-    append_mma(values, rows, layout);
   layout.group = static_cast<int32_t>(values.size() - begin);
 }
 
@@ -115,18 +80,20 @@ Packed<T> pack_direct(const Step& step) {
 }  // namespace
 
 template <class T>
-Packed<T> pack(const Step& step, Engine engine, int group_pairs) {
-  if (engine == Engine::direct) return pack_direct<T>(step);
+Packed<T> pack(const Step& step, const LaunchPlan& plan) {
+  if (plan.is_direct()) return pack_direct<T>(step);
+  if constexpr (sizeof(T) == 4)
+    if (plan.tile.engine == Engine::mma) return pack_tensor(step, plan);
   Packed<T> packed;
   if (!step.one_row)
-    for (int64_t first = 0; first < step.h.pairs(); first += group_pairs)
-      append(packed.values, rows_of_h(step, first, group_pairs), engine, packed.h);
+    for (int64_t first = 0; first < step.h.pairs(); first += plan.group_pairs)
+      append(packed.values, rows_of_h(step, first, plan.group_pairs), packed.h);
   packed.w_at = static_cast<int64_t>(packed.values.size());
-  append(packed.values, rows_of_w(step), engine, packed.w);
+  append(packed.values, rows_of_w(step), packed.w);
   return packed;
 }
 
-template Packed<float> pack<float>(const Step&, Engine, int);
-template Packed<double> pack<double>(const Step&, Engine, int);
+template Packed<float> pack<float>(const Step&, const LaunchPlan&);
+template Packed<double> pack<double>(const Step&, const LaunchPlan&);
 
 }  // namespace ssg::cuda

@@ -4,15 +4,13 @@
 #include <vector>
 
 #include "../step.h"
+#include "launch_plan.h"
 #include "params.h"
-#include "tiles.h"
 
 namespace ssg::cuda {
 
 // FMA engine:   [k][rows], the even k first. The rows are padded with zeros to a multiple of kFmaRows.
-// MMA engine:   [chunk of 8 rows][step of 8 k, the even k first][lane] fragments of four floats. Lane 4 g + l holds
-//               row g of the chunk: high(k = l), high(k = l + 4), low(k = l), low(k = l + 4), where high + low is the
-//               coefficient and both are tf32 numbers. What lies past the end is zero.
+// MMA engine:   see pack_tensor.cpp.
 // Direct form:  the factors themselves, [term][output][input].
 template <class T>
 struct Packed {
@@ -20,8 +18,14 @@ struct Packed {
   int64_t w_at = 0;
   Coefficients h;  // without data
   Coefficients w;
+  // MMA engine only.
+  int64_t starts_at = 0;
+  int64_t exact_h_at = 0;
+  int64_t exact_w_at = 0;
 };
 template <class T>
-Packed<T> pack(const Step& step, Engine engine, int group_pairs);
+Packed<T> pack(const Step& step, const LaunchPlan& plan);
+
+Packed<float> pack_tensor(const Step& step, const LaunchPlan& plan);
 
 }  // namespace ssg::cuda

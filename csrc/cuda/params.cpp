@@ -1,7 +1,11 @@
 #include "params.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "model.h"
 #include "pack.h"
+#include "tensor_step.h"
 
 namespace ssg::cuda {
 namespace {
@@ -44,18 +48,13 @@ void set_work(Params& params, const Step& step, const LaunchPlan& plan, const Gu
   params.strips = static_cast<int32_t>(ceil_div(call.vocabulary, plan.columns()));
   params.lanes_h = log2_of(plan.lanes_h);
   params.lanes_w = log2_of(plan.lanes_w);
-  const Cover first = first_cover(plan.tile, plan.lanes_h);
-  const Cover second = second_cover(plan.tile, plan.lanes_w);
+  const Cover first = cover_of(plan.lanes_h);
+  const Cover second = cover_of(plan.lanes_w);
   params.row_tiles = static_cast<int32_t>(ceil_div(plan.group_pairs * step.term_count(), first.rows));
   params.map_tiles = static_cast<int32_t>(ceil_div(step.w.in, first.maps));
   params.pair_tiles = static_cast<int32_t>(ceil_div(step.w.pairs(), second.rows));
   params.by_row_tiles = Divisor(params.row_tiles);
   params.by_pair_tiles = Divisor(params.pair_tiles);
-  // A row of 32 or more columns takes all banks, one of 16 takes half of them.
-  if (plan.tile.engine == Engine::mma) {
-    params.swizzle_shift = plan.columns() >= 32 ? 0 : 1;
-    params.swizzle_mask = plan.columns() >= 32 ? 3 : 1;
-  }
 }
 
 }  // namespace
@@ -69,6 +68,37 @@ Params params_of(const Step& step, const LaunchPlan& plan, const GuidedCall& cal
   params.coefficients_at = static_cast<int32_t>(memory.coefficients_at);
   params.stage_at = static_cast<int32_t>(memory.stage_at);
   params.stage_bytes = static_cast<int32_t>(memory.stage_bytes);
+  set_call(params, call);
+  return params;
+}
+
+TensorParams tensor_params_of(const Step& step, const LaunchPlan& plan, const GuidedCall& call) {
+  const TensorStep tensor = tensor_step(step, plan.tile).value();
+  const int parts = parts_of(item_bytes(call.scalar), call.sources);
+  const int tiles = plan.tile.thread_columns / 2;
+  TensorParams params;
+  params.sizes = tensor.sizes;
+  params.layout = tensor_layout(tensor.sizes, parts, tiles);
+  const int64_t blocks = ceil_div(step.h.in, 8);
+  params.by_blocks = Divisor(blocks);
+  params.by_splits = Divisor(plan.splits);
+  params.splits = plan.splits;
+  params.columns = plan.columns();
+  params.strips = static_cast<int32_t>(ceil_div(call.vocabulary, plan.columns()));
+  params.items = int64_t{params.strips} * plan.splits * call.batch;
+  params.per_block = static_cast<int32_t>(ceil_div(params.items, plan.blocks));
+  // A slot must stay below the largest half. Below a quarter, low parts are subnormal.
+  double growth = 1.0;
+  for (const Term* term : tensor.terms)
+    for (int64_t row = 0; row < term->h.rows; ++row) {
+      double sum = 0.0;
+      for (int64_t i = 0; i < term->h.cols; ++i) sum += std::abs(term->h(row, i));
+      growth = std::max(growth, sum);
+    }
+  const double most = 65504.0 / (growth * (tensor.sizes.folds ? 2 : 1));
+  params.most_squares = static_cast<float>(most * most);
+  const int64_t per_thread = ceil_div(step.w.in * blocks * 8 * tiles, kMmaThreads) * 8;
+  params.least_squares = static_cast<float>(per_thread) / 16;
   set_call(params, call);
   return params;
 }
@@ -94,12 +124,31 @@ void set_call(Params& params, const GuidedCall& call) {
   params.out_aligned = is_aligned(call.out, call.scalar);
 }
 
+void set_call(TensorParams& params, const GuidedCall& call) {
+  params.call = call;
+  bool aligned = is_aligned(call.out, call.scalar);
+  for (int64_t s = 0; s < call.sources; ++s)
+    aligned = aligned && is_aligned(call.current[s], call.scalar) && is_aligned(call.previous[s], call.scalar);
+  const bool has_tail = call.vocabulary % params.columns != 0;
+  params.whole_strips = aligned ? params.strips - (has_tail ? 1 : 0) : 0;
+}
+
+void set_call(DirectParams& params, const GuidedCall& call) { params.call = call; }
+
 template <class T>
 void set_coefficients(Params& params, const Packed<T>& packed, const T* data) {
   params.h = packed.h;
   params.w = packed.w;
   params.h.data = data;
   params.w.data = data + packed.w_at;
+}
+
+void set_coefficients(TensorParams& params, const Packed<float>& packed, const float* data) {
+  params.first = data;
+  params.second = data + packed.w_at;
+  params.starts = reinterpret_cast<const int32_t*>(data + packed.starts_at);
+  params.exact_h = data + packed.exact_h_at;
+  params.exact_w = data + packed.exact_w_at;
 }
 
 template <class T>

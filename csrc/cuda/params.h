@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "call.h"
+#include "tensor_layout.h"
 
 namespace ssg {
 struct Step;
@@ -24,10 +25,8 @@ struct Halves {
 // Where the coefficients of a contraction lie; pack.h says in which order.
 struct Coefficients {
   const void* data = nullptr;  // in global memory
-  int32_t rows = 0;            // FMA engine: padded rows, the distance from k to k + 1. MMA engine: chunks
+  int32_t rows = 0;            // padded, the distance from k to k + 1
   int32_t group = 0;           // elements from one group's coefficients to the next group's
-  int32_t even_steps = 0;      // MMA engine: steps over the even k, and over the odd k
-  int32_t odd_steps = 0;
 };
 
 // Division of numbers below 2^16 by a fixed one: a multiplication in place of twenty instructions.
@@ -39,6 +38,7 @@ struct Divisor {
       : divisor(static_cast<uint32_t>(d)), factor(static_cast<uint32_t>((int64_t{1} << 32) / d + 1)) {}
 };
 
+// The FMA engine.
 struct Params {
   // The geometry, as in step.h's Axis. A symmetric axis has two sides: output r and its mirror.
   Halves in_h;
@@ -60,13 +60,11 @@ struct Params {
   int32_t groups = 1;
   int32_t splits = 1;
   int32_t strips = 1;
-  int32_t lanes_h = 0;     // FMA engine: log2 of the quarter warps along the rows of coefficients, first contraction
+  int32_t lanes_h = 0;     // log2 of the quarter warps along the rows of coefficients, first contraction
   int32_t lanes_w = 0;     // the same for the second contraction
   int32_t row_tiles = 1;   // first contraction: tiles along the rows of coefficients of a whole group,
   int32_t map_tiles = 1;   // and along the coarse columns
   int32_t pair_tiles = 1;  // second contraction: tiles along the output column pairs
-  int32_t swizzle_shift = 0;
-  int32_t swizzle_mask = 0;
 
   // Where a block's data lies in shared memory, in bytes; the map lies at 0.
   int32_t slots_at = 0;
@@ -89,6 +87,34 @@ struct Params {
   bool out_aligned = false;
 };
 
+// The MMA engine.
+struct TensorParams {
+  TensorSizes sizes;
+  TensorLayout layout;
+  Divisor by_blocks;  // of 8 coarse rows
+  Divisor by_splits;
+
+  // An item is a strip of columns of one sample and the row groups of one split. A block takes `per_block` of them.
+  int64_t items = 0;
+  int32_t columns = 0;  // of a strip
+  int32_t per_block = 1;
+  int32_t splits = 1;
+  int32_t strips = 1;
+  int32_t whole_strips = 0;  // whose columns all exist; 0 where logits are not aligned for 16-byte accesses
+
+  // Bounds of the sum of the squares of what a thread loads: what float16 holds, and what it holds accurately.
+  float most_squares = 0.0f;
+  float least_squares = 0.0f;
+
+  const void* first = nullptr;      // fragments of the first contraction, in global memory as all of these
+  const void* second = nullptr;     // and of the second
+  const int32_t* starts = nullptr;  // [group] the first coarse row of the window
+  const float* exact_h = nullptr;   // [term][output][input]
+  const float* exact_w = nullptr;   // [output][term][input]
+
+  GuidedCall call;
+};
+
 // The direct form, for maps that shared memory cannot hold: one thread per output element.
 struct DirectParams {
   const void* h = nullptr;  // [term][output][input]
@@ -103,12 +129,16 @@ struct DirectParams {
 
 // Everything but the coefficients' addresses.
 Params params_of(const Step& step, const LaunchPlan& plan, const GuidedCall& call);
+TensorParams tensor_params_of(const Step& step, const LaunchPlan& plan, const GuidedCall& call);
 DirectParams direct_params_of(const Step& step, const GuidedCall& call);
 // Another call of the same kind: its addresses, strides and strengths.
 void set_call(Params& params, const GuidedCall& call);
+void set_call(TensorParams& params, const GuidedCall& call);
+void set_call(DirectParams& params, const GuidedCall& call);
 // `data` is where packed.values lie for the kernel.
 template <class T>
 void set_coefficients(Params& params, const Packed<T>& packed, const T* data);
+void set_coefficients(TensorParams& params, const Packed<float>& packed, const float* data);
 template <class T>
 void set_coefficients(DirectParams& params, const Packed<T>& packed, const T* data);
 

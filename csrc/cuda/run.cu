@@ -58,7 +58,7 @@ Device examine(int device) {
     machine.shared_per_block = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     machine.shared_per_multiprocessor = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
     cudaFuncAttributes attributes;
-    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel_of(Scalar::float32, LaunchPlan{}));
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel_of(Scalar::float32, 1, LaunchPlan{}));
     if (error != cudaSuccess) {
       cudaGetLastError();
       found.unavailable =
@@ -111,28 +111,37 @@ const void* upload(const void* values, size_t bytes, int device) {
   return data;
 }
 
-// Uploaded coefficients stay until the process ends, since captured graphs hold their addresses.
-template <class T>
-void attach_coefficients(Params& params, DirectParams& direct, const Step& step, const LaunchPlan& plan, int device) {
-  static std::mutex mutex;
-  static auto& uploads = *new std::map<std::tuple<StepKey, Engine, int, int>, const T*>();
-  const Packed<T> packed = pack<T>(step, plan.tile.engine, plan.group_pairs);
-  const std::lock_guard<std::mutex> lock(mutex);
-  const T*& data = uploads[{step.key, plan.tile.engine, plan.group_pairs, device}];
-  if (data == nullptr)
-    data = static_cast<const T*>(upload(packed.values.data(), packed.values.size() * sizeof(T), device));
-  set_coefficients(params, packed, data);
-  set_coefficients(direct, packed, data);
-}
-
 // ---- launches
 
 struct Launch {
   LaunchPlan plan;
   const void* function = nullptr;
+  // Of these the plan's engine uses one.
   Params params;
+  TensorParams tensor;
   DirectParams direct;
 };
+
+// Uploaded coefficients stay until the process ends, since captured graphs hold their addresses.
+template <class T>
+void attach_coefficients(Launch& launch, const Step& step, int device) {
+  static std::mutex mutex;
+  static auto& uploads = *new std::map<std::tuple<StepKey, int, int, int, int, int>, const T*>();
+  const LaunchPlan& plan = launch.plan;
+  const Packed<T> packed = pack<T>(step, plan);
+  const std::lock_guard<std::mutex> lock(mutex);
+  const T*& data = uploads[{step.key, static_cast<int>(plan.tile.engine), plan.tile.thread_columns, plan.tile.in,
+                            plan.group_pairs, device}];
+  if (data == nullptr)
+    data = static_cast<const T*>(upload(packed.values.data(), packed.values.size() * sizeof(T), device));
+  if (plan.is_direct()) {
+    set_coefficients(launch.direct, packed, data);
+  } else if (plan.tile.engine == Engine::fma) {
+    set_coefficients(launch.params, packed, data);
+  } else if constexpr (sizeof(T) == 4) {
+    set_coefficients(launch.tensor, packed, data);
+  }
+}
 
 using LaunchKey = std::tuple<StepKey, Scalar, int64_t, bool, int64_t, int64_t, int>;
 
@@ -142,13 +151,17 @@ std::shared_ptr<const Launch> prepare(const StepKey& key, const GuidedCall& call
   const Step step = make_step(key);
   auto launch = std::make_shared<Launch>();
   launch->plan = plan_launch(step, call, machine);
-  launch->function = kernel_of(call.scalar, launch->plan);
-  launch->params = params_of(step, launch->plan, call);
-  launch->direct = direct_params_of(step, call);
-  if (call.scalar == Scalar::float64)
-    attach_coefficients<double>(launch->params, launch->direct, step, launch->plan, device);
+  launch->function = kernel_of(call.scalar, call.sources, launch->plan);
+  if (launch->plan.is_direct())
+    launch->direct = direct_params_of(step, call);
+  else if (launch->plan.tile.engine == Engine::fma)
+    launch->params = params_of(step, launch->plan, call);
   else
-    attach_coefficients<float>(launch->params, launch->direct, step, launch->plan, device);
+    launch->tensor = tensor_params_of(step, launch->plan, call);
+  if (call.scalar == Scalar::float64)
+    attach_coefficients<double>(*launch, step, device);
+  else
+    attach_coefficients<float>(*launch, step, device);
   if (!launch->plan.is_direct()) {
     // Every launch of a function sets the same values, so threads cannot disturb each other.
     check(cudaFuncSetAttribute(launch->function, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_per_block),
@@ -200,22 +213,22 @@ void run(const StepKey& key, const GuidedCall& call, int device, void* stream) {
   if (const char* reason = unavailable(device)) throw std::runtime_error(reason);
   const std::shared_ptr<const Launch> launch = launch_of(key, call, device);
   const auto queue = static_cast<cudaStream_t>(stream);
-  if (launch->plan.is_direct()) {
-    DirectParams params = launch->direct;
-    params.call = call;
-    const int64_t tokens = call.batch * params.out_h * params.out_w;
-    const auto blocks = static_cast<unsigned>(tokens < (1 << 20) ? tokens : 1 << 20);
+  const auto start = [&](auto params, int64_t blocks, int threads, int64_t shared_bytes) {
+    set_call(params, call);
     void* arguments[] = {&params};
-    check(cudaLaunchKernel(launch->function, dim3(blocks), dim3(256), arguments, 0, queue), "launching the kernel");
-    return;
+    check(cudaLaunchKernel(launch->function, dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads)),
+                           arguments, static_cast<size_t>(shared_bytes), queue),
+          "launching the kernel");
+  };
+  const LaunchPlan& plan = launch->plan;
+  if (plan.is_direct()) {
+    const int64_t tokens = call.batch * launch->direct.out_h * launch->direct.out_w;
+    start(launch->direct, tokens < (1 << 20) ? tokens : 1 << 20, 256, 0);
+  } else if (plan.tile.engine == Engine::fma) {
+    start(launch->params, plan.blocks, plan.warps * 32, plan.shared_bytes);
+  } else {
+    start(launch->tensor, plan.blocks, plan.warps * 32, plan.shared_bytes);
   }
-  Params params = launch->params;
-  set_call(params, call);
-  void* arguments[] = {&params};
-  check(cudaLaunchKernel(launch->function, dim3(static_cast<unsigned>(launch->plan.blocks)),
-                         dim3(static_cast<unsigned>(launch->plan.warps * 32)), arguments,
-                         static_cast<size_t>(launch->plan.shared_bytes), queue),
-        "launching the kernel");
 }
 
 }  // namespace ssg::cuda

@@ -8,7 +8,7 @@
 namespace ssg::cuda {
 namespace {
 
-// Calls f with every way to cut the work of a step.
+// Calls f with every way to cut the work of a step for the FMA engine.
 template <class F>
 void each_cut(const Step& step, F&& f) {
   const int64_t pairs = step.h.pairs();
@@ -29,6 +29,17 @@ void each_cut(const Step& step, F&& f) {
       }
 }
 
+// The same for the MMA engine, whose groups are its own.
+template <class F>
+void each_split(const Step& step, F&& f) {
+  const int64_t most = ceil_div(step.h.out, 8);
+  LaunchPlan plan;
+  for (int64_t splits = 1; splits <= most; splits = splits < most ? std::min(2 * splits, most) : most + 1) {
+    plan.splits = static_cast<int>(splits);
+    f(plan);
+  }
+}
+
 }  // namespace
 
 LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& machine, const LaunchPlan& choices) {
@@ -40,25 +51,31 @@ LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& 
 
 LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& machine) {
   LaunchPlan best;  // the direct form, where nothing else fits
-  for (const Tile& tile : kTiles)
-    each_cut(step, [&](LaunchPlan plan) {
+  for (const Tile& tile : kTiles) {
+    const auto consider = [&](LaunchPlan plan) {
       plan.tile = tile;
       if (!complete(step, call, machine, plan)) return;
       // The first of equal plans stays: it has wider accesses and fewer warps.
       if (best.is_direct() || plan.cycles < best.cycles * 0.999) best = plan;
-    });
+    };
+    if (tile.engine == Engine::mma)
+      each_split(step, consider);
+    else
+      each_cut(step, consider);
+  }
   return best;
 }
 
 std::string LaunchPlan::describe() const {
   std::ostringstream text;
   if (is_direct()) return "direct, a thread per element";
-  text << (tile.engine == Engine::fma ? "fma" : "mma 3xtf32") << ", " << blocks << " blocks of " << warps << " warps x "
-       << columns() << " columns (" << tile.thread_columns << (tile.chunks == 1 ? "" : " x 2") << " a thread), "
-       << group_pairs << " row pairs at once, " << splits << (splits == 1 ? " split" : " splits") << ", "
-       << shared_bytes << " bytes shared, " << resident << " resident; model: " << static_cast<int64_t>(cycles)
-       << " cycles (arithmetic " << static_cast<int64_t>(arithmetic) << ", memory " << static_cast<int64_t>(traffic)
-       << ")";
+  text << (tile.engine == Engine::fma ? "fma" : "mma float16");
+  if (tile.in != 0) text << " for " << tile.in << " -> " << tile.out;
+  text << ", " << blocks << " blocks of " << warps << " warps x " << columns() << " columns (" << tile.thread_columns
+       << " a thread), " << group_pairs << (tile.engine == Engine::fma ? " row pairs" : " rows") << " at once, "
+       << splits << (splits == 1 ? " split" : " splits") << ", " << shared_bytes << " bytes shared, " << resident
+       << " resident; model: " << static_cast<int64_t>(cycles) << " cycles (arithmetic "
+       << static_cast<int64_t>(arithmetic) << ", memory " << static_cast<int64_t>(traffic) << ")";
   return text.str();
 }
 

@@ -43,6 +43,23 @@ SSG_DEVICE Weights<T> read_weights(const GuidedCall& call, int64_t batch) {
           {static_cast<T>(-beta * (1 + prev_t)), static_cast<T>(beta * prev_t)}};
 }
 
+// The same with the factor of the prior apart: current[0] + current[1] + prior P (merge[0] + merge[1]).
+struct MergedWeights {
+  float current[2];
+  float merge[2];
+  float prior;
+};
+
+SSG_DEVICE MergedWeights read_merged_weights(const GuidedCall& call, int64_t batch) {
+  const Weights<float> weights = read_weights<float>(call, batch);
+  if (call.sources == 1) return {{weights.current[0], 0.0f}, {1.0f, 0.0f}, weights.previous[0]};
+  const double beta = read_strength(call.beta, batch);
+  const double prev_t = read_strength(call.prev_cfg, batch);
+  return {{weights.current[0], weights.current[1]},
+          {static_cast<float>(1 + prev_t), static_cast<float>(-prev_t)},
+          static_cast<float>(-beta)};
+}
+
 template <class T>
 SSG_DEVICE bool is_minus_infinity(T x) {
   return x < (sizeof(T) == 8 ? T(-1.7976931348623157e308) : T(-3.402823466e38f));

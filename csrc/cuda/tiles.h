@@ -13,51 +13,60 @@ enum class Engine : int8_t { fma, mma, direct };
 
 struct Tile {
   Engine engine = Engine::direct;
-  int thread_columns = 1;  // vocabulary columns of a thread; a warp has 8 times as many
-  // MMA engine only. A warp takes 8 rows of coefficients at once in the first contraction, 8 * chunks in the second.
-  int chunks = 1;
-  int first_maps = 1;   // coarse columns that a warp takes at once in the first contraction
-  int second_maps = 1;  // output rows that a warp takes at once in the second
-  bool has_float64 = false;
+  int thread_columns = 1;    // neighbouring vocabulary columns of a thread
+  bool has_float64 = false;  // FMA engine only
+  // MMA engine only: the step from in x in to out x out tokens, in the default prior, that the kernel is compiled for;
+  // 0: for any.
+  int in = 0;
+  int out = 0;
 };
 
 // In the order in which the search tries them; of equally fast plans the first wins.
 inline constexpr Tile kTiles[] = {
-    // columns, chunks, first maps, second maps, float64
-    {Engine::fma, 4, 1, 1, 1, false}, {Engine::fma, 2, 1, 1, 1, true},  {Engine::fma, 1, 1, 1, 1, true},
-    {Engine::mma, 4, 1, 2, 2, false}, {Engine::mma, 2, 2, 4, 2, false}, {Engine::mma, 2, 1, 4, 2, false},
+    {Engine::fma, 4},
+    {Engine::fma, 2, true},
+    {Engine::fma, 1, true},
+    {Engine::mma, 8, false, 13, 16},
+    {Engine::mma, 4, false, 13, 16},
+    {Engine::mma, 8, false, 24, 32},
+    {Engine::mma, 4, false, 24, 32},
+    {Engine::mma, 4, false, 48, 64},
+    {Engine::mma, 4},
+    {Engine::mma, 2},
 };
 
 constexpr bool operator==(const Tile& a, const Tile& b) {
-  return a.engine == b.engine && a.thread_columns == b.thread_columns && a.chunks == b.chunks &&
-         a.first_maps == b.first_maps && a.second_maps == b.second_maps;
+  return a.engine == b.engine && a.thread_columns == b.thread_columns && a.in == b.in && a.out == b.out;
 }
 
-constexpr bool serves(const Tile& tile, Scalar scalar) { return tile.has_float64 || scalar != Scalar::float64; }
+// Columns of a warp: the FMA engine has 8 threads side by side, the MMA engine 4.
+constexpr int warp_columns(const Tile& tile) { return (tile.engine == Engine::mma ? 4 : 8) * tile.thread_columns; }
 
-// Whether the coefficients lie in shared memory. With one column a thread the map may fill it, so the coefficients are
-// read through the cache; so are those of the MMA engine, which lie in the order of its fragments.
-constexpr bool stages_coefficients(Engine engine, int thread_columns) {
-  return engine == Engine::fma && thread_columns > 1;
+// In how many parts of float16 the MMA engine holds a value of the coarse map: 16-bit logits of one source need one.
+constexpr int parts_of(int64_t item_bytes, int64_t sources) { return item_bytes == 2 && sources == 1 ? 1 : 2; }
+
+// Which kernels there are. Eight columns of a thread are a run of 16 bytes in a 16-bit type, four in float32.
+constexpr bool exists(const Tile& tile, int64_t item_bytes, int parts) {
+  if (tile.engine != Engine::mma) return item_bytes < 8 || tile.has_float64;
+  if (item_bytes == 8 || (item_bytes == 4 && parts == 1)) return false;
+  if (tile.in == 0 || tile.in == 48) return true;
+  return (tile.thread_columns == 8) == (parts == 1);
 }
 
-// Rows of coefficients of a thread of the FMA engine, and of a fragment of the MMA engine.
+// Whether the FMA engine has its coefficients in shared memory. With one column a thread the map may fill it, so they
+// are read through the cache.
+constexpr bool stages_coefficients(int thread_columns) { return thread_columns > 1; }
+
+// Rows of coefficients of a thread of the FMA engine.
 inline constexpr int kFmaRows = 4;
-inline constexpr int kMmaRows = 8;
 
-// Rows of coefficients and data maps that a warp takes at once. `lanes` of the four quarter warps of the FMA engine lie
+// Rows of coefficients and data maps that a warp of the FMA engine takes at once: `lanes` of its four quarters lie
 // along the rows, the others along the maps.
 struct Cover {
   int rows;
   int maps;
 };
-constexpr Cover first_cover(const Tile& tile, int lanes) {
-  return tile.engine == Engine::fma ? Cover{kFmaRows * lanes, 4 / lanes} : Cover{kMmaRows, tile.first_maps};
-}
-constexpr Cover second_cover(const Tile& tile, int lanes) {
-  return tile.engine == Engine::fma ? Cover{kFmaRows * lanes, 4 / lanes}
-                                    : Cover{kMmaRows * tile.chunks, tile.second_maps};
-}
+constexpr Cover cover_of(int lanes) { return {kFmaRows * lanes, 4 / lanes}; }
 
 // The registers of a multiprocessor suffice for this many warps, since the launch bounds allow 128 registers a thread.
 inline constexpr int kMostWarps = 16;

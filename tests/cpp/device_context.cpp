@@ -33,7 +33,7 @@ cudaError_t cudaGetLastError() { return cudaSuccess; }
 }  // extern "C"
 
 namespace ssg::cuda {
-const void* kernel_of(Scalar, const LaunchPlan&) { return nullptr; }
+const void* kernel_of(Scalar, int64_t, const LaunchPlan&) { return nullptr; }
 }  // namespace ssg::cuda
 
 int main() {

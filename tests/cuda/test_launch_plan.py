@@ -42,7 +42,13 @@ def test_every_step_of_the_schedules_fits(capability: int, dtype: str, sources: 
             assert 8 * item * prev_size[0] * prev_size[1] > 0.7 * SHARED[capability] * 1024
             continue
         assert plan.shared_bytes <= SHARED[capability] * 1024
-        assert plan.blocks == 2 * plan.splits * -(-4096 // plan.columns)
+        items = 2 * plan.splits * -(-4096 // plan.columns)
+        if plan.engine == "fma":
+            assert plan.blocks == items
+        else:
+            each = -(-items // plan.blocks)
+            assert (plan.blocks - 1) * each < items <= plan.blocks * each
+            assert plan.blocks <= plan.resident * MACHINES[capability]
         assert plan.warps * plan.resident <= 16
         assert plan.resident * (plan.shared_bytes + 1024) <= (SHARED[capability] + 1) * 1024
         assert plan.warps % plan.column_warps == 0
@@ -110,8 +116,21 @@ def test_a_tile_that_is_not_in_the_table_is_refused() -> None:
 
 
 def test_every_tile_is_tried_on_the_host() -> None:
-    tried = {(v["engine"], v["thread_columns"], v.get("chunks", 1)) for v in VARIANTS.values() if len(v) > 1}
-    assert tried == {tile[:3] for tile in HOST.cuda_tiles}
+    tried = {(v["engine"], v["thread_columns"]) for v in VARIANTS.values() if len(v) > 1}
+    assert tried == {tile[:2] for tile in HOST.cuda_tiles if not tile[2]}
+
+
+@pytest.mark.parametrize(
+    ("prev_size", "size", "columns"),
+    [((13, 13), (16, 16), (16, 32)), ((24, 24), (32, 32), (16, 32)), ((48, 48), (64, 64), (16, 16))],
+)
+def test_large_steps_take_the_kernels_made_for_them(
+    prev_size: tuple[int, int], size: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    batch = 64 * 256 // (size[0] * size[1])
+    for dtype, wanted in zip(("float32", "bfloat16"), columns, strict=True):
+        plan = call(size, prev_size, dtype=dtype, batch=batch, vocabulary=4096).plan()
+        assert (plan.engine, plan.made_for, plan.columns) == ("mma", prev_size[0], wanted)
 
 
 def test_a_plan_that_does_not_fit_is_refused() -> None:
@@ -123,5 +142,5 @@ def test_a_plan_that_does_not_fit_is_refused() -> None:
 
 def test_describe_says_what_will_run() -> None:
     text = call((16, 16), (13, 13), batch=64, vocabulary=4096).plan().describe()
-    for part in ("blocks of", "warps", "columns", "row pairs", "bytes shared", "resident", "cycles"):
+    for part in ("blocks of", "warps", "columns", "rows at once", "bytes shared", "resident", "cycles"):
         assert part in text

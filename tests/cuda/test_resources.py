@@ -30,13 +30,14 @@ SUPPORTED = (80, 86, 89, 90, 100, 120)
 
 # Storage types by their mangled names.
 STORAGES = {"float": "f", "double": "d", "BFloat16": "NS0_8BFloat16E", "Float16": "NS0_7Float16E"}
-# Threads that a multiprocessor's 65536 registers must suffice for: the plan's 16 warps, and what the others' launch
-# bounds say.
+# Threads that a multiprocessor's 65536 registers must suffice for: the plan's 16 warps (8 for the largest maps of the
+# MMA engine), and what the others' launch bounds say.
 THREADS = {
     "guided_logits_kernel": 16 * 32,
     "guided_logits_direct_kernel": 2 * 256,
-    "sample_kernel": 2 * 512,
-    "sample_few_kernel": 8 * 128,
+    "sample_block_kernel": 3 * 128,
+    "sample_long_kernel": 4 * 256,
+    "sample_few_kernel": 4 * 128,
 }
 
 
@@ -117,28 +118,46 @@ def _kernel(name: str) -> str:
 
 
 def _storage(name: str) -> str:
-    return next(s for s, mangled in STORAGES.items() if re.search(rf"(Guided|kernel)I{mangled}", name))
+    return next(s for s, mangled in STORAGES.items() if re.search(rf"(Guided|Tensor|kernel)I{mangled}", name))
+
+
+def _threads(name: str) -> int:
+    return 8 * 32 if "5ShapeILi48E" in name else THREADS[_kernel(name)]
 
 
 def test_every_kernel_is_there(architecture: int) -> None:
     found = Counter(
-        (_storage(name), _kernel(name), "mma" if "3MmaI" in name else "") for name in resources(architecture)
+        (_storage(name), _kernel(name), "mma" if "6TensorI" in name else "")
+        for name in resources(architecture)
     )
+    # One instance for two columns, one for up to eight.
+    assert all(found.pop((storage, "sample_few_kernel", "")) == 2 for storage in STORAGES)
     expected: Counter[tuple[str, str, str]] = Counter()
     for storage in STORAGES:
         expected += Counter(
-            {(storage, kernel, ""): 1 for kernel in THREADS if kernel != "guided_logits_kernel"}
+            {
+                (storage, kernel, ""): 1
+                for kernel in THREADS
+                if kernel not in ("guided_logits_kernel", "sample_few_kernel")
+            }
         )
-        for engine, _, _, has_float64 in load_host().cuda_tiles:
-            if has_float64 or storage != "double":
-                expected[storage, "guided_logits_kernel", "mma" if engine == "mma" else ""] += 1
+        for engine, columns, made_for, has_float64 in load_host().cuda_tiles:
+            # A tile of the MMA engine for 16-bit logits of one source, of two, or for both.
+            if engine == "mma":
+                both = made_for in (0, 48)
+                one_part = 0 if storage == "float" else int(both or columns == 8)
+                expected[storage, "guided_logits_kernel", "mma"] += (
+                    0 if storage == "double" else one_part + int(both or columns == 4)
+                )
+            elif has_float64 or storage != "double":
+                expected[storage, "guided_logits_kernel", ""] += 1
     assert found == +expected
 
 
 def test_nothing_spills_and_the_planned_blocks_fit(architecture: int) -> None:
     for name, used in resources(architecture).items():
         assert used["STACK"] == used["LOCAL"] == 0, name
-        assert used["REG"] * THREADS[_kernel(name)] <= 65536, name
+        assert used["REG"] * _threads(name) <= 65536, name
 
 
 def test_instructions_are_those_of_the_engine(architecture: int) -> None:
@@ -146,18 +165,18 @@ def test_instructions_are_those_of_the_engine(architecture: int) -> None:
         operations = {operation.split(".")[0] for operation in found}
         assert not operations & {"LDL", "STL"}, name
         tensor = {operation for operation in found if operation.startswith(("HMMA.", "DMMA", "IMMA"))}
-        if "3MmaI" in name:
-            # Three products of each shape, all in tf32.
-            assert tensor == {"HMMA.1688.F32.TF32", "HMMA.1684.F32.TF32"}, name
-            assert all(found[operation] % 3 == 0 for operation in tensor), name
+        if "6TensorI" in name:
+            # In float16 with float32 sums; the smaller shape splits.
+            assert tensor == {"HMMA.16816.F32", "HMMA.1688.F32"}, name
         else:
             assert not tensor, name
         if _kernel(name) == "guided_logits_kernel":
-            assert "3MmaI" in name or operations & {"FFMA", "FFMA2", "DFMA"}, name
-            assert any(operation.startswith("LDGSTS") and "128" in operation for operation in found), name
+            assert operations & {"FFMA", "FFMA2", "DFMA"}, name
+            copies = "LDGSTS" if "6TensorI" not in name else "LDSM"
+            assert any(operation.startswith(copies) for operation in found), name
         if _kernel(name).startswith("sample"):
-            assert "DMUL" in operations, name
-            assert "DFMA" not in operations, f"{name} fuses what csrc/weight.h rounds twice"
+            assert "FMUL" in operations or _storage(name) == "double", name
+            assert not operations & {"FFMA", "DFMA"}, f"{name} fuses what csrc/weight.h rounds twice"
 
 
 def test_newer_gpus_find_ptx() -> None:

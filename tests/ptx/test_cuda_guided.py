@@ -59,7 +59,7 @@ def test_layouts(layout: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("name", ["fma 4", "mma 2, wide"])
+@pytest.mark.parametrize("name", ["fma 4", "mma 2"])
 def test_the_prior_alone(name: str, transposed: bool) -> None:
     call = Call((10, 10), (8, 8), 2, 19)
     operator = torch.from_numpy(HOST.dense_operator((10, 10), (8, 8), "dse", "bilinear", False, transposed))
@@ -69,12 +69,13 @@ def test_the_prior_alone(name: str, transposed: bool) -> None:
 
 
 @pytest.mark.parametrize("is_cfg", [False, True])
-@pytest.mark.parametrize("name", ["fma 2", "mma 4", "mma 2, wide", "direct"])
+@pytest.mark.parametrize("name", ["fma 2", "mma 4", "mma 2", "direct"])
 def test_nan_and_infinities_stay_in_their_column(name: str, is_cfg: bool) -> None:
     call = Call(*SMALL, 2, 41, is_cfg=is_cfg)
     strengths = (0.5, 1.5, 0.5)[: 3 if is_cfg else 1]
     logits, prev_logits = call.logits(), call.prev_logits()
     expected = guided(call, logits, prev_logits, *strengths, variant=name)
+    clean = prev_logits.clone()
     bad = torch.zeros(2, 41, dtype=torch.bool)
     for i, value in enumerate((math.nan, INF, -INF)):
         for column in (3 * i, 3 * i + 1, 17 + 5 * i, 40 - i):
@@ -82,7 +83,10 @@ def test_nan_and_infinities_stay_in_their_column(name: str, is_cfg: bool) -> Non
             bad[i % 2, column] = True
     actual = guided(call, logits, prev_logits, *strengths, variant=name)
     rows = bad[:, None].expand(actual.shape)
-    assert torch.equal(actual[~rows], expected[~rows])
+    if "mma" in name:  # computes such a strip another way, with other last bits
+        assert_accurate(actual[~rows], expected_of(call, logits, clean, *strengths)[~rows])
+    else:
+        assert torch.equal(actual[~rows], expected[~rows])
     assert not actual.masked_select(rows).isfinite().all()
 
 
@@ -123,25 +127,23 @@ def test_in_place(name: str, dtype: torch.dtype) -> None:
 def test_a_block_of_a_real_step(
     size: int, prev_size: int, batch: int, vocabulary: int, dtype: torch.dtype, is_cfg: bool
 ) -> None:
-    """The last strip of columns of the last sample, as the whole step is planned."""
-    call = Call((size, size), (prev_size, prev_size), batch, vocabulary, dtype, is_cfg=is_cfg)
+    """The last strip of columns of a sample, as the whole step is planned."""
+    call = Call((size, size), (prev_size, prev_size), 1, vocabulary, dtype, is_cfg=is_cfg)
     halves = 2 if is_cfg else 1
     plan = cuda.plan(call.size, call.prev_size, batch, vocabulary, dtype, sources=halves)
-    columns = slice((vocabulary - 1) // plan.columns * plan.columns, vocabulary)
-    width = vocabulary - columns.start
-    logits, prev_logits = (
-        torch.empty(1, side * side, vocabulary, dtype=dtype).expand(halves * batch, -1, -1)
-        for side in (size, prev_size)
+    assert plan.made_for == prev_size
+    first = (vocabulary - 1) // plan.columns * plan.columns
+    width = vocabulary - first
+    logits, prev_logits, out = (
+        torch.empty(1, side * side, vocabulary, dtype=dtype)[..., first:] for side in (size, prev_size, size)
     )
     for seed, x in enumerate((logits, prev_logits)):
-        x[:1, :, columns] = normal(1, x.shape[1], width, dtype=dtype, seed=seed)
+        x[:] = normal(1, x.shape[1], width, dtype=dtype, seed=seed)
+    logits, prev_logits = (x.expand(halves, -1, -1) for x in (logits, prev_logits))
     strengths = (0.5, 1.5, 0.75)[: 3 if is_cfg else 1]
-    out = torch.empty(1, size * size, vocabulary, dtype=dtype).expand(batch, -1, -1)
-    out[:1, :, columns] = math.nan
-    strips = -(-vocabulary // plan.columns)
-    blocks = [strips * (each + plan.splits * (batch - 1)) + strips - 1 for each in range(plan.splits)]
-    guided(call, logits, prev_logits, *strengths, out=out, columns=columns, blocks=blocks)
-    expected = expected_of(
-        call, *(torch.cat([x[:1, :, columns]] * halves) for x in (logits, prev_logits)), *strengths
-    )
-    assert_accurate(out[:1, :, columns], expected)
+    out[:] = math.nan
+    cuda.guided(
+        logits, prev_logits, out, strengths, sources=halves, choose=lambda made: plan.with_blocks(plan.splits),
+        size=call.size, prev_size=call.prev_size,
+    )  # fmt: skip
+    assert_accurate(out, expected_of(call, logits, prev_logits, *strengths))

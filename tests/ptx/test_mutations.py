@@ -37,27 +37,26 @@ def swapped(pattern: str, by: str, count: int = 0, first: int = 0) -> Callable[[
 
 
 CUDA = {
-    "the first barrier": ("mma 2", swapped(r"bar\.sync\s+0;", "", 1)),
-    "the second barrier": ("mma 2", swapped(r"bar\.sync\s+0;", "", 1, 1)),
+    "the barrier before the output": ("mma 2", swapped(r"bar\.sync\s+0;", "")),
     "the first barrier, fma": ("fma 2", swapped(r"bar\.sync\s+0;", "", 1)),
     "the second barrier, fma": ("fma 2", swapped(r"bar\.sync\s+0;", "", 1, 1)),
-    "the wait for copies": ("mma 2", swapped(r"cp\.async\.wait_group\s+0;", "")),
+    "the wait for copies": ("fma 2", swapped(r"cp\.async\.wait_group\s+0;", "")),
     "a wait for older copies only": (
         "fma 2",
         swapped(r"cp\.async\.wait_group\s+0;", "cp.async.wait_group 1;"),
     ),
-    "no group of copies": ("mma 2", swapped(r"cp\.async\.commit_group;", "")),
+    "no group of copies": ("fma 2", swapped(r"cp\.async\.commit_group;", "")),
     "operands of a product": (
         "mma 2",
-        swapped(r"(mma\.sync.*m16n8k8[^;]*\{[^}]*\}, \{%r\d+, )(%r\d+), (%r\d+)", r"\1\3, \2"),
+        swapped(r"(mma\.sync.*m16n8k16[^;]*\{[^}]*\}, \{%r\d+, )(%r\d+), (%r\d+)", r"\1\3, \2"),
     ),
+    "no rest after the high part": ("mma 2", swapped(r"mma\.sync[^;]*m16n8k8[^;]*;", "")),
     "accumulators of a product": ("mma 2", swapped(r"(mma\.sync[^{]*)\{(%f\d+), (%f\d+)", r"\1{\3, \2")),
-    "an address in shared memory": ("mma 2", swapped(r"(st\.shared\.v2\.f32\s+\[%r\d+)\]", r"\1+8]")),
+    "a matrix in shared memory": ("mma 2", swapped(r"(ldmatrix[^\[]*\[%r\d+)\]", r"\1+16]")),
     "a row in global memory": ("fma 2", swapped(r"(st\.global\.v2\.f32\s+\[%rd\d+)\]", r"\1+8]")),
     "a misaligned row": ("fma 2", swapped(r"(st\.global\.v2\.f32\s+\[%rd\d+)\]", r"\1+4]")),
-    "the swizzle": ("mma 2", swapped(r"xor\.b32", "or.b32")),
+    "the exchange of chunks": ("mma 2", swapped(r"xor\.b32", "or.b32")),
     "a sum in place of a difference": ("fma 2", swapped(r"sub\.f32", "add.f32", 1)),
-    "a difference in place of a sum": ("mma 2", swapped(r"add\.f32", "sub.f32")),
     "a bound of a loop": ("fma 2", swapped(r"setp\.ge\.s32", "setp.gt.s32")),
     "an element's size": ("fma 2", swapped(r"(shl\.b64\s+%rd\d+, %rd\d+, )2;", r"\g<1>1;")),
     "no multiplication": (

@@ -14,18 +14,25 @@ HOST = load_host()
 
 Strength = float | Tensor
 
-# Every tile of csrc/cuda/tiles.h, with different ways to cut the work: columns, rows at once, splits, warps.
+# Every tile of csrc/cuda/tiles.h that serves any size, with different ways to cut the work: columns, rows at once,
+# splits, warps.
 VARIANTS: dict[str, dict[str, Any]] = {
     "fma 4": {"engine": "fma", "thread_columns": 4, "group_pairs": 2},
     "fma 2": {"engine": "fma", "thread_columns": 2, "group_pairs": 3, "splits": 2, "warps": 8},
     "fma 2, wide": {"engine": "fma", "thread_columns": 2, "column_warps": 4, "warps": 16},
     "fma 1": {"engine": "fma", "thread_columns": 1, "group_pairs": 4},
-    "mma 4": {"engine": "mma", "thread_columns": 4, "group_pairs": 3},
-    "mma 4, wide": {"engine": "mma", "thread_columns": 4, "column_warps": 2, "group_pairs": 1, "splits": 3},
-    "mma 2": {"engine": "mma", "thread_columns": 2, "group_pairs": 2, "splits": 2, "warps": 8},
-    "mma 2, wide": {"engine": "mma", "thread_columns": 2, "column_warps": 2, "group_pairs": 5, "chunks": 2},
+    "mma 4": {"engine": "mma", "thread_columns": 4},
+    "mma 2": {"engine": "mma", "thread_columns": 2, "splits": 2},
     "direct": {"engine": "direct"},
 }
+
+
+# The tiles for one size each: their columns, the sizes, whether they take 16-bit logits of one source or the others.
+SIZED = [
+    (tile[1], tile[2], {13: 16, 24: 32, 48: 64}[tile[2]], None if tile[2] == 48 else tile[1] == 8)
+    for tile in HOST.cuda_tiles
+    if tile[2]
+]
 
 
 def plan_of(prepared: Any, variant: dict[str, Any] | None) -> Any:

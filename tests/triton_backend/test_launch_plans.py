@@ -142,6 +142,7 @@ def test_info_prints_it(name: str, dtype: str, capsys: pytest.CaptureFixture[str
     described = plan.describe(step, targets.named(name), dtype == "float64")
     assert [line[9:] for line in lines[3 : 3 + len(described)]] == described
     assert lines[3].startswith("triton   ")
+    assert any(line.startswith("cpu      ") for line in lines)
 
 
 @pytest.mark.parametrize(

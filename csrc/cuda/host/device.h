@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 
+#include "../float16.h"
 #include "fibers.h"
 
 namespace ssg::cuda {
@@ -18,6 +19,7 @@ inline int64_t block_index() { return host::current().block->index; }
 inline int64_t block_count() { return host::current().block->count; }
 inline void barrier() { host::block_barrier(); }
 inline void converge() {}
+inline int here(int x) { return x; }
 inline unsigned char* shared_memory() { return host::current().block->shared; }
 
 template <class V>
@@ -35,6 +37,11 @@ V load_cached(const V* from) {
   static_assert(sizeof(V) == 16);
   host::check_alignment(from, sizeof(V));
   return *from;
+}
+template <class V>
+const V* constants(const void* data) {
+  host::check_alignment(data, alignof(V));
+  return static_cast<const V*>(data);
 }
 template <class V>
 V load_once(const V* from) {
@@ -65,6 +72,22 @@ inline uint32_t multiply_high(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
 }
 
+inline uint32_t multiply_high_add(uint32_t a, uint32_t b, uint32_t c) { return multiply_high(a, b) + c; }
+inline uint64_t multiply_high(uint64_t a, uint64_t b) {
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<uint64_t>(static_cast<Wide>(a) * b >> 64);
+}
+template <class T>
+T larger(T a, T b) {
+  return a != a || b != b ? std::numeric_limits<T>::quiet_NaN() : (a > b ? a : b);
+}
+template <class T>
+int32_t truncated(T x) {
+  if (x != x) return 0;
+  if (x >= 0x1p31f) return std::numeric_limits<int32_t>::max();
+  return x >= -0x1p31f ? static_cast<int32_t>(x) : std::numeric_limits<int32_t>::min();
+}
+
 inline uint32_t bits_of(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
@@ -81,18 +104,16 @@ inline double double_of(uint64_t bits) {
   std::memcpy(&x, &bits, 8);
   return x;
 }
+inline uint64_t bits_of(double x) {
+  uint64_t bits;
+  std::memcpy(&bits, &x, 8);
+  return bits;
+}
 
 inline float to_float(float x) { return x; }
 inline double to_float(double x) { return x; }
 inline float to_float(BFloat16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
-inline float to_float(Float16 x) {
-  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16;
-  const uint32_t exponent = (x.bits >> 10) & 31;
-  const uint32_t mantissa = x.bits & 1023;
-  if (exponent == 31) return float_of(sign | 0x7f800000 | mantissa << 13);
-  if (exponent == 0) return float_of(sign | bits_of(std::ldexp(static_cast<float>(mantissa), -24)));
-  return float_of(sign | (exponent + 112) << 23 | mantissa << 13);
-}
+inline float to_float(Float16 x) { return float16_value(x.bits); }
 
 inline void from_float(float& to, float x) { to = x; }
 inline void from_float(double& to, double x) { to = x; }
@@ -100,20 +121,7 @@ inline void from_float(BFloat16& to, float x) {
   const uint32_t bits = bits_of(x);
   to.bits = x != x ? 0x7fff : static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
-inline void from_float(Float16& to, float x) {
-  const uint16_t sign = static_cast<uint16_t>(bits_of(x) >> 16 & 0x8000);
-  const float magnitude = std::fabs(x);
-  if (x != x) {
-    to.bits = 0x7fff;
-  } else if (magnitude >= 65520.0f) {  // halfway from the largest half to the next number
-    to.bits = sign | 0x7c00;
-  } else if (magnitude < 6.103515625e-05f) {  // subnormal: multiples of 2^-24, rounded to even
-    to.bits = sign | static_cast<uint16_t>(std::nearbyint(std::ldexp(magnitude, 24)));
-  } else {
-    const uint32_t bits = bits_of(magnitude) - (112u << 23);
-    to.bits = sign | static_cast<uint16_t>((bits + 0xfff + (bits >> 13 & 1)) >> 13);
-  }
-}
+inline void from_float(Float16& to, float x) { to.bits = float16_bits(x); }
 
 inline uint64_t shuffle(uint64_t x, int lane) {
   float a[4] = {};
@@ -122,29 +130,135 @@ inline uint64_t shuffle(uint64_t x, int lane) {
   return x;
 }
 
+inline uint32_t shuffle(uint32_t x, int lane) { return static_cast<uint32_t>(shuffle(uint64_t{x}, lane)); }
+
+template <class T>
+void add_lane_before(T& x, int distance) {
+  const int lane = thread_index() % 32;
+  const T other = shuffle(x, (lane - distance) & 31);
+  if (lane >= distance) x += other;
+}
+
 inline void add_shared(uint64_t* to, uint64_t x) {
   host::check_shared(to, 8, 8);
   *to += x;
 }
+using SharedAddress = uint32_t;
+inline SharedAddress shared_address(const void* at) {
+  return static_cast<SharedAddress>(static_cast<const unsigned char*>(at) - shared_memory());
+}
+template <class T>
+T* shared_at(SharedAddress at) {
+  auto* found = reinterpret_cast<T*>(shared_memory() + at);
+  host::check_shared(found, sizeof(T), sizeof(T));
+  return found;
+}
+inline void count_shared_if(uint32_t x, uint32_t high, SharedAddress to) {
+  if (x <= high) ++*shared_at<uint32_t>(to);
+}
+inline void count_if(uint32_t x, uint32_t high, uint32_t& count) { count += x <= high; }
+inline void add_shared_if(uint32_t x, uint32_t low, SharedAddress to, uint32_t first, uint32_t second) {
+  if (x < low) return;
+  *shared_at<uint32_t>(to) += first;
+  *shared_at<uint32_t>(to + 4) += second;
+}
+inline void append_shared_if(uint32_t x, uint32_t high, SharedAddress& to, uint16_t value) {
+  if (x > high) return;
+  *shared_at<uint16_t>(to) = value;
+  to += 2;
+}
+inline uint32_t claim_shared(uint64_t* to) {
+  add_shared(to, 1);
+  return static_cast<uint32_t>(*to - 1);
+}
 
-// c += a b with the least accuracy that tensor cores may have: operands cut to tf32, the exact sum cut to float32.
-inline void mma(float (&c)[4], const float (&a)[4], const float (&b)[2], int depth) {
-  const host::Exchange* warp = host::exchange(a, b, depth);
-  const auto tf32 = [](float x) { return static_cast<double>(float_of(bits_of(x) & 0xffffe000u)); };
+// Addresses in shared memory count from its start.
+inline uint32_t shared_base() { return 0; }
+inline unsigned char* shared_at(uint32_t at, size_t bytes) {
+  unsigned char* pointer = shared_memory() + at;
+  host::check_shared(pointer, bytes, bytes);
+  return pointer;
+}
+template <int N>
+void write_shared(uint32_t at, const uint32_t (&x)[N]) {
+  std::memcpy(shared_at(at, sizeof(x)), x, sizeof(x));
+}
+template <int N>
+void load_words(uint32_t (&x)[N], const void* from) {
+  host::check_alignment(from, sizeof(x));
+  std::memcpy(x, from, sizeof(x));
+}
+template <int N>
+void store_words(void* to, const uint32_t (&x)[N]) {
+  host::check_alignment(to, sizeof(x));
+  std::memcpy(to, x, sizeof(x));
+}
+
+inline void unpack_float16(float& a, float& b, uint32_t word) {
+  a = float16_value(static_cast<uint16_t>(word));
+  b = float16_value(static_cast<uint16_t>(word >> 16));
+}
+inline uint32_t pack_float16(float a, float b) {
+  return float16_bits(a) | static_cast<uint32_t>(float16_bits(b)) << 16;
+}
+inline uint32_t pack_bfloat16(float a, float b) {
+  BFloat16 low;
+  BFloat16 high;
+  from_float(low, a);
+  from_float(high, b);
+  return low.bits | static_cast<uint32_t>(high.bits) << 16;
+}
+
+inline bool barrier_or(bool condition) { return host::block_barrier_or(condition); }
+
+// What lanes hand to each other in a warp instruction: their words, and which instruction it is.
+enum class Exchanged : int { shuffle, matrices2, matrices4, mma8, mma16 };
+inline const host::Exchange* exchange(const uint32_t (&a)[4], const uint32_t (&b)[2], Exchanged what) {
+  float words[4];
+  float more[2];
+  std::memcpy(words, a, sizeof(a));
+  std::memcpy(more, b, sizeof(b));
+  return host::exchange(words, more, static_cast<int>(what));
+}
+
+template <int N>
+void load_matrices(uint32_t at, uint32_t (&r)[N]) {
+  const host::Exchange* warp = exchange({at, 0, 0, 0}, {0, 0}, N == 2 ? Exchanged::matrices2 : Exchanged::matrices4);
+  const int lane = thread_index() % 32;
+  for (int m = 0; m < N; ++m) {
+    r[m] = 0;
+    for (int e = 0; e < 2; ++e) {
+      const uint32_t row = bits_of(warp[8 * m + lane % 4 * 2 + e].a[0]);
+      uint16_t half;
+      std::memcpy(&half, shared_at(row, 16) + lane / 4 * 2, 2);
+      r[m] |= static_cast<uint32_t>(half) << (16 * e);
+    }
+  }
+}
+
+// c += a b with the least accuracy that tensor cores may have: the exact sum, cut to float32.
+inline void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int depth) {
+  const host::Exchange* warp = exchange(a, b, depth == 16 ? Exchanged::mma16 : Exchanged::mma8);
+  const auto half = [](float words, int e) {
+    return double{float16_value(static_cast<uint16_t>(bits_of(words) >> (16 * e)))};
+  };
   const int lane = thread_index() % 32;
   for (int i = 0; i < 4; ++i) {
     const int row = lane / 4;
     const int column = lane % 4 * 2 + i % 2;
     double sum = c[i];
     for (int k = 0; k < depth; ++k)
-      sum += tf32(warp[row * 4 + k % 4].a[k / 4 * 2 + i / 2]) * tf32(warp[column * 4 + k % 4].b[k / 4]);
+      sum += half(warp[row * 4 + k % 8 / 2].a[i / 2 + k / 8 * 2], k % 2) *
+             half(warp[column * 4 + k % 8 / 2].b[k / 8], k % 2);
     const float nearest = static_cast<float>(sum);
     c[i] = std::fabs(static_cast<double>(nearest)) > std::fabs(sum) ? std::nextafterf(nearest, 0.0f) : nearest;
   }
 }
-inline void mma_16x8x8(float (&c)[4], float a0, float a1, float a2, float a3, float b0, float b1) {
-  mma(c, {a0, a1, a2, a3}, {b0, b1}, 8);
+inline void mma_16x8x16(float (&c)[4], const Vec<uint32_t, 4>& a, uint32_t b0, uint32_t b1) {
+  multiply(c, a.at, {b0, b1}, 16);
 }
-inline void mma_16x8x4(float (&c)[4], float a0, float a1, float b0) { mma(c, {a0, a1, 0, 0}, {b0, 0}, 4); }
+inline void mma_16x8x8(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b0) {
+  multiply(c, {a0, a1, 0, 0}, {b0, 0}, 8);
+}
 
 }  // namespace ssg::cuda

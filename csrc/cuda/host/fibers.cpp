@@ -56,7 +56,8 @@ struct Fiber {
   State state = State::ready;
   std::vector<Copy> started;
   std::vector<Copy> committed;
-  int turn = 0;  // which of the warp's two exchange buffers is next
+  int votes = 0;  // barriers that it voted at
+  int turn = 0;   // which of the warp's two exchange buffers is next
 #if defined(SSG_OWN_SWITCH)
   void* stack = nullptr;
 #else
@@ -76,6 +77,7 @@ struct Scheduler {
   std::vector<unsigned char> shared;
   const std::function<void()>* body = nullptr;
   std::exception_ptr error;
+  bool any[3] = {};  // the results of the last votes
   Fiber* running = nullptr;
 #if defined(SSG_OWN_SWITCH)
   void* main = nullptr;
@@ -167,6 +169,7 @@ void run_block(int64_t index, int64_t count, int threads, size_t shared_bytes, O
   s.shared.assign(shared_bytes + kGuardBytes + 128, 0xff);
   s.body = &body;
   s.error = nullptr;
+  std::fill(s.any, s.any + 3, false);
   auto* base = reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(s.shared.data()) + 127) / 128 * 128);
   s.block = {index, count, threads, base, shared_bytes};
   for (int t = 0; t < threads; ++t) {
@@ -174,6 +177,7 @@ void run_block(int64_t index, int64_t count, int threads, size_t shared_bytes, O
     fiber.thread = {t, &s.block};
     fiber.state = State::ready;
     fiber.turn = 0;
+    fiber.votes = 0;
     fiber.started.clear();
     fiber.committed.clear();
     prepare(fiber, s.stacks[static_cast<size_t>(t)].get());
@@ -199,6 +203,15 @@ void run_block(int64_t index, int64_t count, int threads, size_t shared_bytes, O
 }
 
 void block_barrier() { leave(State::at_barrier); }
+
+bool block_barrier_or(bool condition) {
+  // A thread is at most one vote ahead of another that still reads its result, so three results are enough.
+  const int vote = scheduler->running->votes++;
+  scheduler->any[(vote + 1) % 3] = false;
+  scheduler->any[vote % 3] |= condition;
+  leave(State::at_barrier);
+  return scheduler->any[vote % 3];
+}
 
 const Exchange* exchange(const float (&a)[4], const float (&b)[2], int depth) {
   Fiber& fiber = *scheduler->running;

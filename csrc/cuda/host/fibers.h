@@ -39,6 +39,8 @@ void run_block(int64_t index, int64_t count, int threads, size_t shared_bytes, O
                const std::function<void()>& body);
 
 void block_barrier();
+// The same; whether any thread came with a true condition.
+bool block_barrier_or(bool condition);
 
 // Gives this lane's operands to its warp, waits for all 32 lanes, and returns the operands of all.
 const Exchange* exchange(const float (&a)[4], const float (&b)[2], int depth);

@@ -1,0 +1,328 @@
+// The MMA engine: the guidance step on tensor cores, in float16 with float32 sums. A block takes strips of vocabulary
+// columns of a sample, one after the other, in the stages
+//
+//   map      tensor_load.h    loads the coarse map, merges the sources, splits each value in a high and a low part
+//   slots    tensor_first.h   for a group of output rows: contracts along h, folds along w, splits the sums
+//   output   tensor_second.h  contracts along w, adds the logits of this scale, rounds and stores
+//
+// tensor_layout.h says what lies where in shared memory, pack_tensor.cpp how the coefficients lie.
+//
+// A number is high + low, both float16: 22 bits. A product of two is high * high + high * low + low * high. With 16-bit
+// logits of one source the map is exact in one part. Coefficients are the 16 rows of an instruction, vocabulary columns
+// its 8 columns.
+//
+// Where float16 does not hold the values of a strip accurately, or one is not finite, the whole strip is computed in
+// float32 instead (exact.h). That is decided while the map is loaded, before anything is written.
+#pragma once
+
+#include "device.h"
+#include "divide.h"
+#include "params.h"
+#include "strength.h"
+#include "tensor_layout.h"
+
+namespace ssg::cuda {
+
+// The sizes that a kernel is compiled for. In = 0: any sizes, read from the parameters.
+template <int In, int Out, int Tiles>
+struct Shape {
+  static constexpr bool sized = In > 0;
+  static constexpr int tiles = Tiles;  // of 8 vocabulary columns
+  static constexpr TensorSizes sizes{In, In, Out, Out, 3, In > 16, In > 16};
+};
+
+// Chunk c of row k, where each row has `Chunks` of them: neighbouring rows fill lines of 128 bytes, and the chunks of
+// a row are exchanged with the number of its line. Adding 8 to k adds 8 rows to the address. Adding 4 to the k of a
+// slot adds 4 rows and exchanges the high with the low part.
+template <int Chunks>
+SSG_DEVICE uint32_t chunk_at(uint32_t k, uint32_t c) {
+  constexpr uint32_t rows = 8 / Chunks;  // in a line
+  const uint32_t line = k / rows;
+  return line * 128 + (k % rows * Chunks + (c ^ (line % Chunks))) * 16;
+}
+
+// S: what logits are stored as. Parts: of a value of the map.
+template <class S, int Parts, class Shape>
+struct Tensor {
+  using Parameters = TensorParams;
+  static constexpr int tiles = Shape::tiles;
+  static constexpr int columns = 8 * tiles;
+  static constexpr int threads = kMmaThreads;
+  static constexpr int threads_at_most = threads;
+  static constexpr int blocks_at_once = Shape::sizes.in_h > 32 ? 1 : 2;
+  static constexpr int per_thread = 2 * tiles;  // neighbouring columns of the output
+  static constexpr int words = per_thread * static_cast<int>(sizeof(S)) / 4;
+  static constexpr uint32_t map_row = 16 * tiles * Parts;
+  static constexpr uint32_t slot = 32 * tiles;
+  static constexpr uint32_t flip = 16 * tiles;  // exchanges the high and the low part of a slot
+  // Loops over the sizes are unrolled where these are known.
+  static constexpr int unrolled = Shape::sized ? 16 : 1;
+  static constexpr TensorLayout sized_layout = tensor_layout(Shape::sizes, Parts, tiles);
+  // Output rows that a warp takes at once in the second contraction.
+  static constexpr int rows_at_once =
+      Shape::sized ? 8 * sized_layout.row_blocks * sized_layout.second_tiles / kMmaWarps : 1;
+
+  template <int TensorLayout::* Field>
+  SSG_DEVICE int of() const {
+    if constexpr (Shape::sized) {
+      constexpr int value = sized_layout.*Field;
+      return value;
+    } else {
+      return p.layout.*Field;
+    }
+  }
+  template <int TensorSizes::* Field>
+  SSG_DEVICE int size() const {
+    if constexpr (Shape::sized) {
+      constexpr int value = Shape::sizes.*Field;
+      return value;
+    } else {
+      return p.sizes.*Field;
+    }
+  }
+  using L = TensorLayout;
+  using Z = TensorSizes;
+  static constexpr int parities = Shape::sizes.folds ? 2 : 1;
+  static constexpr bool windows = Shape::sizes.windows;
+
+  const TensorParams& p;
+  uint32_t memory;
+  uint32_t minus_identity;  // operand b of a product that subtracts
+  int lane;
+  int warp;
+  int g;  // of a fragment: row lane / 4, columns 2 (lane % 4) and the next
+  int l;
+
+  int64_t batch = 0;
+  int64_t column = 0;  // the first one of the strip
+  bool whole = false;  // all columns of the strip exist, and all accesses may be of 16 bytes
+  bool plain = false;  // one source, and a finite prior leaves -inf as it is
+  MergedWeights weights{};
+  // What this thread loads of the map, and where to. Where it is the same in every strip, it is computed once.
+  struct Unit {
+    int token;
+    uint32_t to;
+  };
+  static constexpr bool pins = Shape::sized && !windows && tiles == 2;
+  Unit pinned[2] = {};
+  // The first token that this thread writes (token 0 unless it is the same in every strip), its columns.
+  const S* current = nullptr;
+  S* out = nullptr;
+
+  static SSG_DEVICE void run(const TensorParams& p) {
+    const int lane = thread_index() % 32;
+    const int g = lane / 4;
+    const int l = lane % 4;
+    const uint32_t minus_one = 0xbc00;
+    Tensor block{p,    shared_base(),       2 * l == g ? minus_one : 2 * l + 1 == g ? minus_one << 16 : 0u,
+                 lane, thread_index() / 32, g,
+                 l};
+    block.work();
+  }
+
+  // The strips of a block, one after the other: neighbours share pages of memory. With splits, several blocks share
+  // the groups of a strip.
+  SSG_DEVICE void work() {
+    clear_slots();
+    if constexpr (pins) {
+      SSG_UNROLL
+      for (int n = 0; n < 2; ++n) {
+        const int thread = thread_index();
+        const Unit unit = unit_of(thread, (thread + n * threads) / (8 * tiles));
+        pinned[n] = {here(unit.token), static_cast<uint32_t>(here(static_cast<int>(unit.to)))};
+      }
+    }
+    int64_t index = block_index() * p.per_block;
+    int left = p.items - index < p.per_block ? static_cast<int>(p.items - index) : p.per_block;
+    int split = static_cast<int>(index % p.splits);
+    index /= p.splits;
+    int strip = static_cast<int>(index % p.strips);
+    batch = index / p.strips;
+    bool is_new = true;  // the sample
+    SSG_UNROLL_BY(1)
+    for (;;) {
+      if (is_new) begin_sample(strip);
+      whole = strip < p.whole_strips;
+      strip_of(first_group(split), first_group(split + 1));
+      if (--left == 0) return;
+      is_new = false;
+      if (++split < p.splits) continue;
+      split = 0;
+      column += columns;
+      current += columns;
+      out += columns;
+      if (++strip < p.strips) continue;
+      strip = 0;
+      ++batch;
+      is_new = true;
+    }
+  }
+
+  SSG_DEVICE void begin_sample(int strip) {
+    weights = read_merged_weights(p.call, batch);
+    plain = p.call.current[0].data != nullptr && p.call.sources == 1 && weights.current[0] > 0.0f;
+    column = static_cast<int64_t>(strip) * columns;
+    const int first = pins ? warp * rows_at_once * size<&Z::out_w>() + g : 0;
+    current = at(p.call.current[0], first, l * per_thread);
+    out = const_cast<S*>(at(p.call.out, first, l * per_thread));
+  }
+
+  // The same, computed anew where registers are few.
+  static constexpr bool recomputes = windows;
+  SSG_DEVICE const S* current_columns() const {
+    return recomputes ? at(p.call.current[0], 0, (here(l) & 3) * per_thread) : current;
+  }
+  SSG_DEVICE S* out_columns() const {
+    return recomputes ? const_cast<S*>(at(p.call.out, 0, (here(l) & 3) * per_thread)) : out;
+  }
+
+  SSG_DEVICE int first_group(int split) const {
+    if constexpr (Shape::sized && sized_layout.groups == 1) return split;
+    return divide(split * of<&L::groups>(), p.by_splits);
+  }
+
+  // How many columns of the strip exist.
+  SSG_DEVICE int valid() const {
+    const int64_t rest = p.call.vocabulary - column;
+    return rest < columns ? static_cast<int>(rest) : columns;
+  }
+
+  SSG_DEVICE void strip_of(int first, int last) {
+    const float squares = load_map();
+    // NaN compares false. The barriers say too that the map has arrived, and that the slots may be overwritten.
+    const bool too_large = barrier_or(!(squares <= p.most_squares));
+    const bool too_small = !barrier_or(squares >= p.least_squares);
+    if (too_large || too_small) {
+      exact_strip(first, last, !too_small);
+      clear_slots();
+      barrier();
+      return;
+    }
+    SSG_UNROLL_BY(1)
+    for (int group = first; group < last; ++group) {
+      if (group > first) barrier();
+      fill_slots(group);
+      barrier();
+      write_rows(group);
+    }
+  }
+
+  // Slots that nothing is written to meet zero coefficients, so they must be finite.
+  SSG_DEVICE void clear_slots() const {
+    const uint32_t zeros[4] = {};
+    const int begin = size<&Z::in_w>() * of<&L::column_bytes>();
+    for (int at = begin + 16 * thread_index(); at < of<&L::bytes>(); at += 16 * threads)
+      write_shared(memory + at, zeros);
+  }
+
+  SSG_DEVICE const S* at(const Logits& logits, int token, int offset) const {
+    return static_cast<const S*>(logits.data) + batch * logits.batch_stride + token * logits.token_stride + column +
+           offset;
+  }
+
+  // Splits four sums of an instruction: the high parts, and by a product with -I what is left. It is exact.
+  SSG_DEVICE void split(float (&x)[4], uint32_t (&high)[2], uint32_t (&low)[2]) const {
+    high[0] = pack_float16(x[0], x[1]);
+    high[1] = pack_float16(x[2], x[3]);
+    mma_16x8x8(x, high[0], high[1], minus_identity);
+    low[0] = pack_float16(x[0], x[1]);
+    low[1] = pack_float16(x[2], x[3]);
+  }
+
+  // 16 k of data in shared memory, all columns of the strip.
+  template <int N>
+  struct Data {
+    uint32_t b[N][tiles][2];
+  };
+  // `at` has the address of this lane's row, for each pair of chunks; `exchanged`: the low part comes first.
+  template <int N>
+  static SSG_DEVICE void load_data(Data<N>& data, const uint32_t (&at)[(N * tiles + 1) / 2], uint32_t offset,
+                                   bool exchanged = false) {
+    if constexpr (N * tiles == 1) {
+      load_matrices(at[0] + offset, data.b[0][0]);
+    } else {
+      SSG_UNROLL
+      for (int pair = 0; pair < N * tiles / 2; ++pair) {
+        uint32_t r[4];
+        load_matrices(at[pair] + offset, r);
+        SSG_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const int chunk = 2 * pair + i / 2;
+          data.b[exchanged ? N - 1 - chunk / tiles : chunk / tiles][chunk % tiles][i % 2] = r[i];
+        }
+      }
+    }
+  }
+
+  using Fragment = Vec<uint32_t, 4>;
+  struct Coefficient {
+    Fragment high;
+    Fragment low;
+  };
+  // The fragments of a step lie one after the other, four words a lane.
+  SSG_DEVICE static Coefficient load_coefficient(const Fragment* lane, int step) {
+    return {lane[step * 64], lane[step * 64 + 32]};
+  }
+
+  // sum += coefficient * data, over all 16 k or the first 8; the small products first.
+  template <int N>
+  static SSG_DEVICE void multiply(float (&sum)[tiles][4], const Coefficient& a, const Data<N>& data, bool half) {
+    const auto add = [&](const Fragment& part, const uint32_t (&b)[tiles][2]) {
+      SSG_UNROLL
+      for (int t = 0; t < tiles; ++t) {
+        if (half)
+          mma_16x8x8(sum[t], part.at[0], part.at[1], b[t][0]);
+        else
+          mma_16x8x16(sum[t], part, b[t][0], b[t][1]);
+      }
+    };
+    add(a.low, data.b[0]);
+    if constexpr (N == 2) add(a.high, data.b[1]);
+    add(a.high, data.b[0]);
+  }
+  // Whether the last of the steps over so many k needs only 8 of its 16. Where sizes are not known every step takes 16.
+  static SSG_DEVICE bool is_half(int step, int k) { return Shape::sized && step == k / 16 && k % 16 <= 8; }
+
+  template <int N>
+  static SSG_DEVICE void clear(float (&sum)[N][tiles][4]) {
+    SSG_UNROLL
+    for (int n = 0; n < N; ++n) {
+      SSG_UNROLL
+      for (int t = 0; t < tiles; ++t) {
+        SSG_UNROLL
+        for (int i = 0; i < 4; ++i) sum[n][t][i] = 0.0f;
+      }
+    }
+  }
+
+  SSG_DEVICE Unit unit_of(unsigned thread, int block) const;
+  SSG_DEVICE float load_map() const;            // returns the sum of the squares of what this thread loaded
+  SSG_DEVICE void fill_slots(int group) const;  // the first contraction
+  SSG_DEVICE void write_rows(int group) const;  // the second one and the epilogue
+  SSG_DEVICE void exact_strip(int first, int last, bool large) const;
+
+  // ---- parts of the stages
+
+  SSG_DEVICE void put_slot(const uint32_t (&at)[2], int term, int parity, int block, const uint32_t (&high)[tiles],
+                           const uint32_t (&low)[tiles]) const;
+  // Sources: of the logits of whole strips, where with one -inf needs no care (`plain`). 0: anything.
+  template <int Sources>
+  SSG_DEVICE void write_items(int group) const;
+  template <int Sources>
+  SSG_DEVICE void write_item(int row, int local, int tile) const;
+  template <int Sources>
+  SSG_DEVICE void finish(uint32_t (&line)[words], float (&value)[per_thread], int token, S* to) const;
+
+  // Words of neighbouring columns; single elements where the strip is not whole.
+  template <int N>
+  SSG_DEVICE void load_elements(uint32_t (&to)[N], const S* from, int offset) const;
+  template <int N>
+  SSG_DEVICE void store_elements(S* to, const uint32_t (&from)[N], int offset) const;
+};
+
+}  // namespace ssg::cuda
+
+#include "exact.h"
+#include "tensor_first.h"
+#include "tensor_load.h"
+#include "tensor_second.h"
