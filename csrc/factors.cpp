@@ -78,7 +78,11 @@ double sin_pi(int64_t k, int64_t n) {
   return sign * std::sin(pi * static_cast<double>(k) / static_cast<double>(n));
 }
 
+}  // namespace
+
 double cos_pi(int64_t k, int64_t n) { return sin_pi(n - 2 * k, 2 * n); }
+
+namespace {
 
 // B. With a = pi (2r + 1) / 2N and b = pi (2j + 1) / 2n, the sum over the n frequencies is
 //   B[r][j] = g / sqrt(n N) (-1)^j cos(n a) sin(b) / (cos a - cos b),

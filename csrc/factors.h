@@ -9,6 +9,9 @@
 
 namespace ssg {
 
+// cos(pi k / n), with all digits near each zero.
+double cos_pi(int64_t k, int64_t n);
+
 // One axis of torch.nn.functional.interpolate(align_corners=False) as a (to x from) matrix, computed in float64.
 Matrix interpolation_matrix(int64_t from, int64_t to, Interpolation interpolation);
 

@@ -1,37 +1,69 @@
-// The weight of a logit in sampling. It has the same bits on every processor: it is a whole number, and the compilers
-// may not fuse its multiply-adds (-ffp-contract=off, --fmad=false). To be included inside one namespace per instruction
-// set, after <cstdint> and <cstring>, where SSG_INLINE is defined.
+// The weight of a logit in sampling, step by step as ssg_kernels.reference.weigh computes it. It has the same bits on
+// every processor: float additions, one float product and integers make it, and no compiler may fuse them
+// (-ffp-contract=off, --fmad=false). To be included inside one namespace per instruction set, after <cstdint>, where
+// SSG_INLINE, multiply_high (of 32 and of 64 bits) and truncated are defined.
 
-// round(2^35 exp(x)) for x <= 0.
-SSG_INLINE int64_t weight_of(double x) {
-  constexpr double kLog2E = 1.4426950408889634;
-  constexpr double kLn2High = 0x1.62e42fefp-1;  // short enough that whole multiples of it are exact
-  constexpr double kLn2Low = 0x1.473de6af278edp-34;
-  constexpr double kWhole = 0x1.8p52;  // added and subtracted, it rounds to a whole number
-  x = x > -40.0 ? x : -40.0;           // the weight is 0 from -25 on
-  const double shifted = x * kLog2E + kWhole;
-  const double n = shifted - kWhole;
-  const double r = (x - n * kLn2High) - n * kLn2Low;
-  double p = 1.0 / 6227020800;
-  p = p * r + 1.0 / 479001600;
-  p = p * r + 1.0 / 39916800;
-  p = p * r + 1.0 / 3628800;
-  p = p * r + 1.0 / 362880;
-  p = p * r + 1.0 / 40320;
-  p = p * r + 1.0 / 5040;
-  p = p * r + 1.0 / 720;
-  p = p * r + 1.0 / 120;
-  p = p * r + 1.0 / 24;
-  p = p * r + 1.0 / 6;
-  p = p * r + 1.0 / 2;
-  p = p * r * r + r + 1.0;
-  // From 2^52 on, the low bits of a double are a whole number: those of `shifted` are n.
-  uint64_t bits;
-  memcpy(&bits, &shifted, sizeof(bits));
-  bits = (bits + 1023 + 35) << 52;
-  double power;
-  memcpy(&power, &bits, sizeof(power));
-  const double rounded = p * power + 0x1p52;
-  memcpy(&bits, &rounded, sizeof(bits));
-  return static_cast<int64_t>(bits & 0xfffffffffffff);
+constexpr uint32_t kFar = 28u << 25;  // the distance in units of 2^-25 nats from which on tokens weigh nothing
+constexpr uint64_t kWhole = uint64_t{1} << 62;  // shares of a sum of weights are counted in units of 2^-62
+
+// The scale as a float; 0 if it is not positive and finite.
+SSG_INLINE_ANYWHERE float scale_of(double scale) {
+  if (!(scale > 0 && scale - scale == 0)) return 0.0f;
+  return static_cast<float>(scale > 0x1p-100 ? (scale < 0x1p100 ? scale : 0x1p100) : 0x1p-100);
+}
+
+// Where the logits of a row lie below the largest. T is float, or double for float64 logits.
+template <class T>
+struct Places {
+  T origin;
+  float factor;  // 2^25 times the scale
+  int32_t top;
+
+  SSG_INLINE Places(T largest, float scale) {
+    const float magnitude = static_cast<float>(largest < 0 ? -largest : largest);
+    origin = magnitude * scale >= 35.0f ? largest : T(0);
+    factor = scale * 0x1p25f;
+    top = place(largest);
+  }
+  SSG_INLINE int32_t place(T x) const { return truncated((x - origin) * static_cast<T>(factor)); }
+  // Never less for a smaller logit.
+  SSG_INLINE uint32_t distance(T x) const {
+    const uint32_t far = static_cast<uint32_t>(top) - static_cast<uint32_t>(place(x));
+    return far < kFar ? far : kFar;
+  }
+};
+
+// A weight as its first 24 bits, m, and its octave, n, which is 41 for the largest: it is m 2^(n - 25), cut to a whole
+// number.
+struct Weight {
+  uint32_t significand;  // 2^23 to 2^24
+  uint32_t octave;
+
+  SSG_INLINE explicit Weight(uint32_t distance) {
+    // In units of 2^-26; the factor is log2(e) 2^31.
+    const uint32_t octaves = (41u << 26) - multiply_high(distance << 2, 3098164009u);
+    const uint32_t fraction = octaves << 6;
+    uint32_t power = multiply_high_add(fraction, 232067u, 1338725u);
+    power = multiply_high_add(fraction, power, 10388937u);
+    power = multiply_high_add(fraction, power, 59576866u);
+    power = multiply_high_add(fraction, power, 257944253u);
+    power = multiply_high_add(fraction, power, 744260972u);
+    power = multiply_high_add(fraction, power, 1073741824u);
+    significand = (power + 64) >> 7;
+    octave = octaves >> 26;
+  }
+  SSG_INLINE uint64_t value() const { return static_cast<uint64_t>(significand) << 16 >> (41 - octave); }
+};
+
+// The nearest number from 0 to 1 as a share, which is 0 for 0 and NaN alone.
+template <class T>
+SSG_INLINE_ANYWHERE uint64_t share_of(T x) {
+  if (!(x > 0)) return 0;
+  const uint64_t share = x < 1 ? static_cast<uint64_t>(x * T(0x1p62)) : kWhole;
+  return share > 0 ? share : 1;
+}
+// The share of the total, cut to a whole number; at most total - 1.
+SSG_INLINE uint64_t part_of(uint64_t total, uint64_t share) {
+  const uint64_t part = multiply_high(total << 1, share << 1);
+  return part < total ? part : total - 1;
 }

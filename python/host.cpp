@@ -56,64 +56,88 @@ StepKey make_key(const Size& size, const Size& prev_size, const std::string& pri
 
 namespace {
 
-py::tuple to_tuple(const cpu::Chunk& chunk) { return py::make_tuple(chunk.begin, chunk.rows, chunk.offset); }
-
-py::list to_list(const std::vector<cpu::Chunk>& chunks) {
-  py::list list;
-  for (const cpu::Chunk& chunk : chunks) list.append(to_tuple(chunk));
-  return list;
-}
-
 // The dtypes of coefficients.
 constexpr Named<Scalar> kComputed[] = {{name_of(kDtypes, Scalar::float32), Scalar::float32},
                                        {name_of(kDtypes, Scalar::float64), Scalar::float64}};
 
 template <class T>
+py::dict to_dict(const cpu::Expansion<T>& matrix) {
+  py::list chunks;
+  for (const cpu::Chunk& chunk : matrix.chunks) {
+    py::list runs;
+    for (const cpu::Chunk::Run& run : chunk.runs) runs.append(py::make_tuple(run.begin, run.count));
+    chunks.append(py::make_tuple(chunk.begin, chunk.orbits, chunk.offset, runs));
+  }
+  py::dict dict;
+  dict["out"] = matrix.out;
+  dict["folds"] = matrix.folds;
+  dict["lengths"] = std::vector<int64_t>(matrix.lengths, matrix.lengths + matrix.folds + 1);
+  dict["chunks"] = chunks;
+  dict["coefficients"] = to_array(matrix.coefficients);
+  return dict;
+}
+
+template <class T>
+py::list to_list(const cpu::Transform<T>& blocks) {
+  py::list list;
+  for (const cpu::Block<T>& block : blocks) list.append(py::make_tuple(block.in, block.out, to_dict(block.matrix)));
+  return list;
+}
+
+// Arrays [row][count] of indices and of coefficients.
+template <class T>
+py::tuple to_tuple(const cpu::Taps<T>& taps) {
+  const std::vector<py::ssize_t> shape = {
+      taps.count == 0 ? 0 : static_cast<py::ssize_t>(taps.index.size()) / static_cast<py::ssize_t>(taps.count),
+      static_cast<py::ssize_t>(taps.count)};
+  return py::make_tuple(py::array_t<int32_t>(shape, taps.index.data()), py::array_t<T>(shape, taps.coefficient.data()));
+}
+
+template <class T>
 void bind_plan(py::module_& module, const char* suffix) {
   using P = cpu::Plan<T>;
-  using Tap = cpu::Taps<T>;
-  py::class_<Tap>(module, (std::string("Taps") + suffix).c_str())
-      .def_readonly("even", &Tap::even)
-      .def_readonly("odd", &Tap::odd)
-      .def_property_readonly("index", [](const Tap& taps) { return to_array(taps.index); })
-      .def_property_readonly("coefficient", [](const Tap& taps) { return to_array(taps.coefficient); });
-
   // Plans of the cache are const, so every property is read-only.
   py::class_<P, std::shared_ptr<P>>(module, (std::string("Plan") + suffix).c_str())
-      .def_property_readonly("form", [](const P& plan) { return plan.form == Form::dense ? "dense" : "separable"; })
-      .def_property_readonly("max_rows", [](const P& plan) { return plan.key.max_rows; })
-      .def_property_readonly("in_h", [](const P& plan) { return plan.h.in; })
-      .def_property_readonly("out_h", [](const P& plan) { return plan.h.out; })
-      .def_property_readonly("in_w", [](const P& plan) { return plan.w.in; })
-      .def_property_readonly("out_w", [](const P& plan) { return plan.w.out; })
-      .def_property_readonly("symmetric_h", [](const P& plan) { return plan.h.symmetric; })
-      .def_property_readonly("symmetric_w", [](const P& plan) { return plan.w.symmetric; })
-      .def_readonly("terms", &P::terms)
-      .def_readonly("slots", &P::slots)
-      .def_readonly("slot_even", &P::slot_even)
-      .def_readonly("slot_odd", &P::slot_odd)
-      .def_readonly("block_pairs", &P::block_pairs)
-      .def_readonly("blocks", &P::blocks)
-      .def_readonly("dense_terms", &P::dense_terms)
-      .def_property_readonly("block_chunks",
+      .def_property_readonly("form",
                              [](const P& plan) {
-                               py::list blocks;
-                               for (const auto& chunks : plan.block_chunks) blocks.append(to_list(chunks));
-                               return blocks;
+                               constexpr const char* kForms[] = {"dense", "separable", "rank", "spectrum"};
+                               return kForms[static_cast<int>(plan.structure)];
                              })
-      .def_property_readonly("h_coefficients", [](const P& plan) { return to_array(plan.h_coefficients); })
-      .def_readonly("banded_terms", &P::banded_terms)
-      .def_property_readonly("h_taps",
+      .def_property_readonly("accumulators", [](const P& plan) { return plan.key.accumulators; })
+      .def_readonly("swapped", &P::swapped)
+      .def_readonly("in_h", &P::in_h)
+      .def_readonly("in_w", &P::in_w)
+      .def_readonly("out_h", &P::out_h)
+      .def_readonly("out_w", &P::out_w)
+      .def_readonly("row", &P::row)
+      .def_readonly("pairs_h", &P::pairs_h)
+      .def_readonly("pairs_w", &P::pairs_w)
+      .def_property_readonly("lift_h", [](const P& plan) { return to_list(plan.lift_h); })
+      .def_readonly("lifted", &P::lifted)
+      .def_property_readonly("w_taps", [](const P& plan) { return to_tuple(plan.w_taps); })
+      .def_property_readonly("h_taps", [](const P& plan) { return to_tuple(plan.h_taps); })
+      .def_readonly("folds_h", &P::folds_h)
+      .def_readonly("folds_w", &P::folds_w)
+      .def_property_readonly("spectrum_h", [](const P& plan) { return to_list(plan.spectrum_h); })
+      .def_property_readonly("spectrum_w", [](const P& plan) { return to_list(plan.spectrum_w); })
+      .def_readonly("groups", &P::groups)
+      .def_property_readonly("bracket_h", [](const P& plan) { return to_tuple(plan.bracket_h); })
+      .def_property_readonly("bracket_w", [](const P& plan) { return to_tuple(plan.bracket_w); })
+      .def_property_readonly("lift_w", [](const P& plan) { return to_list(plan.lift_w); })
+      .def_property_readonly("columns",
                              [](const P& plan) {
                                py::list list;
-                               for (const Tap& taps : plan.h_taps) list.append(py::cast(taps));
+                               for (const cpu::Columns& columns : plan.columns)
+                                 list.append(py::make_tuple(columns.from, columns.to, columns.count, columns.factor));
                                return list;
                              })
-      .def_readonly("dense_even", &P::dense_even)
-      .def_readonly("dense_odd", &P::dense_odd)
-      .def_property_readonly("w_chunks", [](const P& plan) { return to_list(plan.w_chunks); })
-      .def_property_readonly("w_coefficients", [](const P& plan) { return to_array(plan.w_coefficients); })
-      .def_property_readonly("w_taps", [](const P& plan) { return plan.w_taps; })
+      .def_property_readonly("h",
+                             [](const P& plan) {
+                               py::list list;
+                               for (const cpu::Expansion<T>& factor : plan.h) list.append(to_dict(factor));
+                               return list;
+                             })
+      .def_property_readonly("w", [](const P& plan) { return to_dict(plan.w); })
       .def_readonly("multiply_adds", &P::multiply_adds)
       .def("describe", &P::describe)
       .def("__str__", &P::describe);
@@ -191,14 +215,16 @@ PYBIND11_MODULE(_host, module) {
   module.def(
       "plan",
       [](const Size& size, const Size& prev_size, const std::string& prior, const std::string& interpolation,
-         bool rescale, bool transposed, int64_t max_rows, const std::string& dtype) -> py::object {
-        const cpu::PlanKey key{make_key(size, prev_size, prior, interpolation, rescale, transposed), max_rows};
-        if (max_rows <= 0) throw py::value_error("max_rows must be positive, got " + std::to_string(max_rows));
+         bool rescale, bool transposed, int64_t accumulators, const std::string& dtype) -> py::object {
+        const cpu::PlanKey key{make_key(size, prev_size, prior, interpolation, rescale, transposed), accumulators};
+        if (accumulators <= 0)
+          throw py::value_error("accumulators must be positive, got " + std::to_string(accumulators));
         if (parse("dtype", Names(kComputed), dtype) == Scalar::float64) return find_plan<double>(key);
         return find_plan<float>(key);
       },
       py::arg("size"), py::arg("prev_size"), py::arg("prior") = "dse", py::arg("interpolation") = "bilinear",
-      py::arg("rescale") = false, py::arg("transposed") = false, py::arg("max_rows") = 6, py::arg("dtype") = "float32",
+      py::arg("rescale") = false, py::arg("transposed") = false, py::arg("accumulators") = 12,
+      py::arg("dtype") = "float32",
       "The cached plan of a step; its packed coefficients are those that a kernel reads.");
   bind_cuda(module);
   bind_launch(module);

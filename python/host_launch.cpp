@@ -77,9 +77,17 @@ py::dict sample_launch(const cuda::SampleCall& call) {
   const cuda::SamplePlan plan = cuda::plan_sample(call);
   py::dict launch;
   cuda::with_storage(call.scalar, [&](auto storage) {
-    launch =
-        launch_of(plan.shared_bytes == 0 ? "sample_few_kernel" : "sample_kernel", demangled(typeid(storage).name()),
-                  bytes_of(plan.params), plan.blocks, plan.threads, plan.shared_bytes, py::bytes());
+    const std::string name = demangled(typeid(storage).name());
+    const auto launched = [&](const char* function, const std::string& argument) {
+      launch = launch_of(function, argument, bytes_of(plan.params), plan.blocks, plan.threads, plan.shared_bytes,
+                         py::bytes());
+    };
+    switch (plan.form) {
+      case cuda::SampleForm::two: return launched("sample_few_kernel", name + ", 2");
+      case cuda::SampleForm::few: return launched("sample_few_kernel", name + ", " + std::to_string(cuda::kFewColumns));
+      case cuda::SampleForm::block: return launched("sample_block_kernel", name);
+      default: return launched("sample_long_kernel", name);
+    }
   });
   return launch;
 }

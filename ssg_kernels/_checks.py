@@ -106,6 +106,11 @@ def sample(
     _floating(name, "logits", logits)
     batch, tokens, vocabulary = logits.shape
     _require(_at_most(1, vocabulary), f"{name}: logits must have at least one vocabulary column, got 0")
+    # Sums of weights must stay below 2**62.
+    _require(
+        _at_most(vocabulary, 2**23),
+        f"{name}: logits must have at most 8388608 vocabulary columns, got {vocabulary}",
+    )
     _require(
         uniform.ndim == 2 and _holds(uniform.shape[0] == batch) and _holds(uniform.shape[1] == tokens),
         f"{name}: uniform must have shape (B, L) = ({batch}, {tokens}), got {_shape(uniform)}",

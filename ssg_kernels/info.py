@@ -179,7 +179,7 @@ def report() -> str:
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """The question of `info --plan`: one step on one GPU."""
+    """The question of `info --plan`: one step on one GPU, and on this CPU."""
 
     size: tuple[int, int]
     prev_size: tuple[int, int]
@@ -193,7 +193,7 @@ class PlanRequest:
 
 
 def plan_report(request: PlanRequest) -> str:
-    """Says how each GPU backend would compute a step, and how long by counting. It runs nothing.
+    """Says how each compiled backend would compute a step, and how long on a GPU by counting. It runs nothing.
 
     Raises ValueError for an unknown target and for impossible sizes.
     """
@@ -220,10 +220,19 @@ def plan_report(request: PlanRequest) -> str:
     plans = {
         "triton": triton_plan.describe(step, target, request.dtype == "float64"),
         "cuda": _cuda_plan(request, target),
+        "cpu": _cpu_plan(request),
     }
     for backend, described in plans.items():
         lines += ["", *(f"{backend if i == 0 else '':<8} {line}" for i, line in enumerate(described))]
     return "\n".join(lines)
+
+
+def _cpu_plan(request: PlanRequest) -> list[str]:
+    if not extension.is_loaded():
+        return [f"not known here: {extension.error}"]
+    kernels = importlib.import_module("ssg_kernels._C")
+    described, _ = kernels.cpu_plan(request.size, request.prev_size, request.prior, request.interpolation)
+    return list(described.split(", "))
 
 
 def _cuda_plan(request: PlanRequest, target: targets.Target) -> list[str]:

@@ -145,8 +145,9 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
 
     1. With `top_k` > 0 the logits below the k-th largest of their row go. Those equal to it stay.
     2. Each logit :math:`\ell_v` that is left has the weight
-       :math:`w_v = \mathrm{round}(2^{35} \exp(\ell_v - \max \ell))`. Weights are whole numbers, so their sums are
-       exact in any order. A token 25 nats below the largest weighs nothing.
+       :math:`w_v \approx 2^{39} \exp(\ell_v - \max \ell)`, a whole number of 24 significant bits. Sums of these are
+       exact in any order. The probabilities are at least as close to an exact softmax as float32's softmax is. A
+       token 27.04 nats below the largest weighs nothing.
     3. With `top_p` > 0 the tokens are sorted in ascending order, equal ones in the order of the vocabulary. A token
        goes if its running weight is at most 1 - p of the whole. At least one stays.
     4. The result is the first token, in the order of the vocabulary, whose running weight exceeds `uniform` times
@@ -157,7 +158,7 @@ def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) 
     same arguments give the same tokens, on any number of threads.
 
     Args:
-        logits: (B, L, V), float32, bfloat16, float16 or float64, of any strides. -inf masks a token.
+        logits: (B, L, V), float32, bfloat16, float16 or float64, of any strides, V at most 8388608. -inf masks a token.
         uniform: random numbers in [0, 1), (B, L), float32 or float64, on the device of the logits. A number
             outside counts as the nearest one inside, NaN as 0.
         top_k: how many of the largest logits stay, 0 to V; 0 keeps all.

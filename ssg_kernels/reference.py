@@ -168,58 +168,115 @@ def compute(call: GuidedCall) -> Tensor:
     return guided.masked_fill(conditional == -math.inf, -math.inf).to(call.logits.dtype)
 
 
+# A logit's distance from the largest is counted in units of 2**-25 nats. From 28 nats on, tokens weigh nothing.
+_UNIT = 2.0**25
+_FAR = 28 << 25
+_LOG2_E = 3098164009  # times 2**-31
+# 2**30 * 2**f is the sum of f**i times the number i, for f from 0 to 1, within 2**-28.8 of it.
+_POWER = (2**30, 744260972, 257944253, 59576866, 10388937, 1338725, 232067)
+# Shares of a sum of weights are counted in units of 2**-62.
+_WHOLE = 1 << 62
+
+
 def sample_weights(
     logits: Tensor, top_k: int | Tensor = 0, top_p: Tensor | float = 0.0, scale: Tensor | float = 1.0
 ) -> Tensor:
     """The weight of each token in `sample`: its probability as a whole number, 0 where a filter removed it.
 
-    The weight of a logit l is ``round(2**35 * exp((l - m) * scale))`` with m the largest of its row, exp in float64.
-    Sums of whole numbers are exact in any order, so every kernel finds the same running sums for top-p and for the
-    inverse CDF. In float32 they would depend on how a kernel orders and rounds its additions.
+    The weight of a logit l is about ``2**39 * exp((l - m) * scale)``, with m the largest of its row: a whole number
+    with 24 significant bits. `weigh` computes it by additions, one product and integers alone, in float32 (float64 for
+    float64 logits), so it has the same bits on every processor. Sums of whole numbers are exact in any order. So every
+    kernel finds the same running sums for top-p and for the inverse CDF. In float32 they would depend on how a kernel
+    orders and rounds its additions.
+
+    How close this is to exp: at scale 1 a weight is off by less than 2**-23.5 of itself, and by one unit of 2**-39.
+    The probabilities of a row are at least as close to those of an exact softmax as float32's softmax is, measured by
+    their total variation. What is lost is the tail: a token weighs nothing where its logit lies 27.04 nats or more
+    below the largest, which is a chance below 2**-39. That is at most V * 2**-39 of a row.
 
     Args:
-        logits: (B, L, V), any of float32, bfloat16, float16, float64, on any device.
+        logits: (B, L, V), any of float32, bfloat16, float16, float64, on any device. V is at most 2**23.
         top_k: 0 for no filter. Otherwise logits below the k-th largest of their row go; ties stay. An int, or a tensor
             of shape () or (B,), in which a number outside [0, V] counts as the nearest one inside.
         top_p: 0.0 for no filter. Otherwise the tokens are put in ascending order of their logits, equal ones in the
             order of the vocabulary (a stable sort). A token goes if its running weight is at most
-            ``floor((1 - top_p) * all)``, or ``all - 1`` if that is less, so at least one stays. ``1 - top_p`` and the
-            product are computed in float64. A float, or a tensor of shape () or (B,), in which a number outside
-            [0, 1] counts as the nearest one inside, and NaN as 0.
-        scale: 1 / temperature, a float or a tensor of shape () or (B,).
+            ``floor((1 - top_p) * all)``, or ``all - 1`` if that is less, so at least one stays. top_p is cut to a whole
+            multiple of 2**-62, and the rest is exact. A float, or a tensor of shape () or (B,), in which a number
+            outside [0, 1] counts as the nearest one inside, and NaN as 0.
+        scale: 1 / temperature, a float or a tensor of shape () or (B,). It is rounded to float32, and one outside
+            [2**-100, 2**100] counts as the nearest number inside.
 
     Returns:
         (B, L, V), int64. All zero in a row whose largest logit is not finite (it holds a NaN or +inf, or -inf
         alone), and in a sample whose scale is not positive and finite.
     """
     # + 0.0: a sort may tell -0.0 from it.
-    values = logits.double() + 0.0
+    values = _accurate(logits) + 0.0
     largest = values.amax(-1, keepdim=True)
-    scale = _per_sample(scale, values)
-    weights = (2.0**35 * ((values - largest) * scale).exp()).round()
-    weights = weights.where(largest.isfinite() & scale.isfinite() & (scale > 0), 0).long()
+    factor = torch.as_tensor(scale, dtype=torch.float64, device=values.device).reshape(-1, 1, 1)
+    weights = weigh(values, largest, factor)
+    weights = weights.where(largest.isfinite() & factor.isfinite() & (factor > 0), 0)
     if isinstance(top_k, Tensor) or top_k > 0:
-        k = _per_sample(top_k, values).nan_to_num(0.0).long().clamp(0, values.shape[-1])
+        k = _per_sample(top_k, values.double()).nan_to_num(0.0).long().clamp(0, values.shape[-1])
         position = (k - 1).clamp(0).expand(*values.shape[:2], 1)
         kth = values.sort(descending=True).values.gather(-1, position)
         weights = weights.where((values >= kth) | (k == 0), 0)
     if isinstance(top_p, Tensor) or top_p > 0:
-        share = _per_sample(top_p, values).nan_to_num(0.0).clamp(0.0, 1.0)
+        share = _share(_per_sample(top_p, values.double()))
         order = values.argsort(stable=True)
         running = weights.gather(-1, order).cumsum(-1)
-        total = running[..., -1:]
-        limit = ((1 - share) * total.double()).floor().long().minimum(total - 1)
+        limit = _part(running[..., -1:], _WHOLE - share)
         goes = torch.empty_like(running, dtype=torch.bool).scatter_(-1, order, running <= limit)
         weights = weights.masked_fill(goes & (share > 0), 0)
     return weights
+
+
+def weigh(values: Tensor, largest: Tensor, scale: Tensor) -> Tensor:
+    """``2**39 * exp((values - largest) * scale)``, nearly, by the same steps on every processor.
+
+    `values` are float32 or float64; `largest` and `scale` broadcast to them. The result is int64: 2**39 for the
+    largest, and never more for a smaller value than for a larger one.
+    """
+    factor = scale.float().clamp(2.0**-100, 2.0**100)
+    # Far from 0 logits have few digits behind the point, and their difference to the largest is exact wherever it
+    # matters. Near 0 it is not, but there a multiple of the unit holds each of them.
+    origin = largest.where(largest.float().abs() * factor >= 35.0, 0.0)
+
+    def place(x: Tensor) -> Tensor:
+        scaled = (x - origin) * (factor * _UNIT).to(x.dtype)
+        return scaled.nan_to_num(0.0).clamp(-63 * _UNIT, 63 * _UNIT).long()
+
+    distance = (place(largest) - place(values)).clamp(max=_FAR)
+    octaves = (41 << 26) - (distance * _LOG2_E >> 30)  # in units of 2**-26
+    fraction = octaves & (2**26 - 1)
+    power = torch.full_like(fraction, _POWER[-1])
+    for coefficient in reversed(_POWER[:-1]):
+        power = (fraction * power >> 26) + coefficient
+    return ((power + 64 >> 7) << 16) >> (41 - (octaves >> 26))
+
+
+def _share(x: Tensor) -> Tensor:
+    """The nearest number from 0 to 1, in units of 2**-62, at least one if it is not 0; 0 for NaN. `x` is float64."""
+    share = (x.nan_to_num(0.0).clamp(0.0, 1.0) * float(_WHOLE)).long()
+    return share.where(~(x > 0), share.clamp(min=1))
+
+
+def _part(total: Tensor, share: Tensor) -> Tensor:
+    """``floor(share * total)``, or ``total - 1`` if that is less. Both numbers are cut in two, to fit 64 bits."""
+    half = 2**31 - 1
+    high, low = total >> 31, total & half
+    share_high, share_low = share >> 31, share & half
+    middle = high * share_low + low * share_high + (low * share_low >> 31)
+    return (high * share_high + (middle >> 31)).minimum(total - 1)
 
 
 def sample(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
     """The first token, in the order of the vocabulary, whose running weight exceeds ``floor(uniform * all)``.
 
     `logits` (B, L, V) and the filters are those of `sample_weights`. `uniform` is (B, L), float32 or float64; a number
-    outside [0, 1) counts as the nearest one inside, NaN as 0. The product is computed in float64. The result is (B, L),
-    int64. A row whose weights are all zero raises ValueError on the CPU and gives -1 elsewhere.
+    outside [0, 1) counts as the nearest one inside, NaN as 0. It is cut to a multiple of 2**-62, and the product is
+    exact. The result is (B, L), int64. A row whose weights are all zero raises ValueError on the CPU and gives -1
+    elsewhere.
     """
     _checks.sample("sample", logits, uniform, 1.0, top_k, top_p)
     return refuse_empty_rows(draw(logits, uniform, 1.0, top_k, top_p), logits, 1.0)
@@ -243,8 +300,7 @@ def draw(
     """`sample_tempered` of checked arguments, with -1 for a row whose weights are all zero."""
     running = sample_weights(logits, top_k, top_p, scale).cumsum(-1)
     total = running[..., -1]
-    share = uniform.double().nan_to_num(0.0).clamp(0.0, 1.0)
-    target = (share * total.double()).floor().long().minimum(total - 1).contiguous()
+    target = _part(total, _share(uniform.double())).contiguous()
     tokens = torch.searchsorted(running, target[..., None], right=True)[..., 0]
     return tokens.where(total > 0, -1)
 

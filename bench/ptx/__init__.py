@@ -11,4 +11,5 @@ It lives in `bench`, because `bench.counted` counts with it and tests import it,
     schedule    which threads go on
     cuda        triton  resources        what nvcc and Triton compile, and how it is launched
     counts      rates  model             what blocks took, what cards can do, and the time that follows
+    ranking                              how well a plan ranks its candidates, by these times
 """

@@ -113,12 +113,17 @@ def _flushed(a: Array) -> Array:
 
 
 def extreme(machine: Machine, instruction: Instruction) -> Run:
-    kind = kind_of(instruction)
+    kind = kind_of(instruction, "NaN")
     if kind in ("f16", "bf16"):
         raise unknown(instruction)
     to, *sources = instruction.operands
-    # Of a number and a NaN the result is the number (PTX ISA, min and max).
+    # Of a number and a NaN the result is the number, or with .NaN a NaN of all ones (PTX ISA, min and max).
     function: Callable[..., Array] = np.fmin if instruction.name == "min" else np.fmax
+    if "NaN" in instruction.parts:
+        if kind != "f32":
+            raise unknown(instruction)
+        number, nan = function, np.uint32(0x7FFFFFFF).view(np.float32)
+        function = lambda a, b: np.where(np.isnan(a) | np.isnan(b), nan, number(a, b))  # noqa: E731
     given = [machine.source(s, kind) for s in sources]  # two or three
 
     def folded(first: Array, *others: Array) -> Array:
@@ -167,9 +172,11 @@ def multiply(machine: Machine, instruction: Instruction) -> Run:
             machine, _both(np.multiply) if kind == "f32x2" else np.multiply, to, kind, *sources
         )
     if "hi" in instruction.parts:
-        if kind == "s64" or c:
+        if kind == "s64":
             raise unknown(instruction)
-        return elementwise(machine, _high(kind), to, kind, *sources)
+        high = _high(kind)
+        added = (lambda a, b, c: high(a, b) + c) if c else high
+        return elementwise(machine, added, to, kind, *sources, *[machine.source(x, kind) for x in c])
     if "wide" in instruction.parts:
         wide = _wide(kind)
         dtype = DTYPES[wide]

@@ -2,16 +2,17 @@
 
     python -m bench.ptx.ranking --target sm_90 --backend triton --json FILE
 
-A step agrees if the plan's choice is the candidate with the least counted time, or within 2 % of it.
+A step agrees if the plan chooses the candidate with the least counted time, or one within 2 % of it. Candidates that
+the plan expects to take more than 2.5 times as long as its choice are not executed.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from bench.ptx import cuda, rates
 from bench.sampling import INFINITY_1M, PIXELS_1024, VAR_512
 
 CLOSE = 1.02
+HOPELESS = 2.5
 
 # A candidate: what it is, its time by the plan's model in microseconds, and what counts it.
 Candidate = tuple[str, float, Callable[[], dict[str, Any]]]
@@ -37,12 +39,10 @@ def triton_candidates(case: Case, target: str) -> Iterator[Candidate]:
 
     card, sides = targets.named(target), ((case.size,) * 2, (case.prev_size,) * 2)
     step = plan.Step(*sides, case.batch, case.vocabulary, case.dtype.itemsize, case.halves)
-    predicted = [
-        (plan.estimate(each, step, card).seconds * 1e6, each) for each in plan.candidates(step, card)
-    ]
+    predicted = [(plan.estimate(each, step, card).rank * 1e6, each) for each in plan.candidates(step, card)]
     for seconds, each in sorted(predicted, key=lambda pair: pair[0]):
         name = f"{each.form} {each.block_m}x{each.block_v}, {each.warps} warps"
-        yield name, seconds, partial(counted.count_triton, case, target, each)
+        yield name, seconds, functools.partial(counted.count_triton, case, target, each)
 
 
 def cuda_candidates(case: Case, target: str) -> Iterator[Candidate]:
@@ -52,13 +52,13 @@ def cuda_candidates(case: Case, target: str) -> Iterator[Candidate]:
     for plan in call.candidates():
         name = str(plan).partition(";")[0]
         seconds = plan.cycles / rates.CARDS[target].clock
-        yield name, seconds * 1e6, partial(counted.count_cuda, case, target, plan)
+        yield name, seconds * 1e6, functools.partial(counted.count_cuda, case, target, plan)
 
 
 BACKENDS = {"cuda": cuda_candidates, "triton": triton_candidates}
 
 
-def cases(target: str) -> Iterator[Case]:
+def cases() -> Iterator[Case]:
     """The steps of the square schedules of the supported models, with so many samples that they fill a card."""
     schedules = ((VAR_256, 4096), (VAR_512, 4096), (PIXELS_1024, 4096), (INFINITY_1M, 64))
     steps = {(m, n, vocabulary) for sides, vocabulary in schedules for n, m in pairwise(sides)}
@@ -71,7 +71,10 @@ def cases(target: str) -> Iterator[Case]:
 def rank(case: Case, candidates: Sequence[Candidate]) -> dict[str, Any]:
     """The counted times of the candidates, and what the plan's choice costs over the best of them."""
     rows = []
+    least = min(predicted for _, predicted, _ in candidates)
     for name, predicted, count in candidates:
+        if predicted > HOPELESS * least:
+            continue
         row = count()
         rows.append(
             {
@@ -107,10 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ptx.ranking", description=__doc__.splitlines()[0])
     parser.add_argument("--target", choices=list(rates.CARDS), default="sm_90", help="which GPU")
     parser.add_argument("--backend", choices=list(BACKENDS), default="triton", help="whose plan")
+    parser.add_argument("--steps", nargs="+", metavar="M->N", help="only these steps (default: all)")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     given = parser.parse_args(arguments)
     found = []
-    for case in tqdm(list(cases(given.target)), disable=not sys.stderr.isatty()):
+    picked = [case for case in cases() if given.steps is None or case.name in given.steps]
+    for case in tqdm(picked, disable=not sys.stderr.isatty()):
         found.append(rank(case, list(BACKENDS[given.backend](case, given.target))))
         if given.json:
             facts = {

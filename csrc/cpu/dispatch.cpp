@@ -45,7 +45,7 @@ const Kernel& choose() {
 }
 
 template <class T>
-using Run = void (*)(const Plan<T>&, const GuidedCall&, const Split&, int64_t, int64_t);
+using Run = void (*)(const Plan<T>&, const GuidedCall&, const Split&, Tasks&);
 
 template <class T>
 struct Work {
@@ -53,56 +53,81 @@ struct Work {
   const GuidedCall& call;
   Split split;
   Run<T> run;
+  Tasks& tasks;
 };
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
-Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t threads) {
-  // A task keeps its data in half of a second-level cache; the logits that stream through use the other half. A large
-  // map takes more, since a task of a single strip would waste most of the pages and lines that every row touches.
-  constexpr int64_t kTaskBytes = int64_t{512} << 10;
-  constexpr int64_t kLargeTaskBytes = int64_t{960} << 10;
+Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t threads, int64_t worthwhile) {
+  // As many small strips are computed together as lie in a first-level cache, and as many large ones as lie in a
+  // second-level cache: the more of them, the longer the runs of a token's logits.
+  constexpr int64_t kSmallBytes = int64_t{64} << 10;
+  constexpr int64_t kLargeBytes = int64_t{1536} << 10;
+  constexpr int64_t kMaxLarge = 4;
   constexpr int64_t kMaxStrips = 16;
-  const int64_t slots = plan.form == Form::dense ? 0 : 2 * plan.block_pairs * plan.slots;
-  const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * (plan.h.in * plan.w.in + slots);
+  const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * layout_of(plan).strip();
   const int64_t strips = ceil_div(call.vocabulary, strip);
   Split split;
-  split.strips = std::clamp<int64_t>(kTaskBytes / strip_bytes, 2 * strip_bytes <= kLargeTaskBytes ? 2 : 1, kMaxStrips);
-  // There should be enough tasks for all threads. Tasks get fewer columns first, and then fewer rows, which makes
-  // several tasks load the same map.
+  split.visit = strip_bytes <= kSmallBytes ? std::clamp<int64_t>(kSmallBytes / strip_bytes, 1, kMaxStrips)
+                                           : std::clamp<int64_t>(kLargeBytes / strip_bytes, 1, kMaxLarge);
+  // There should be enough tasks for all threads. Tasks get fewer columns first. Rows are shared out only where there
+  // would be less than a task for each thread that is worth waking, since each of them prepares the same map.
   const int64_t wanted = threads > 1 ? 4 * threads : 1;
-  split.strips = std::clamp<int64_t>(call.batch * strips / wanted, 1, split.strips);
-  // Every thread should get the same number of tasks.
-  const int64_t rounds = ceil_div(call.batch * ceil_div(strips, split.strips), threads);
-  split.strips = ceil_div(call.batch * strips, rounds * threads);
+  split.strips = std::clamp<int64_t>(call.batch * strips / wanted, 1, kMaxStrips);
+  split.visit = std::min(split.visit, split.strips);
+  split.strips = ceil_div(split.strips, split.visit) * split.visit;
   split.column_groups = ceil_div(strips, split.strips);
   const int64_t tasks = call.batch * split.column_groups;
-  if (tasks < wanted) split.row_groups = std::min(plan.blocks, ceil_div(wanted, tasks));
+  if (tasks < worthwhile) split.row_groups = std::min(plan.row_groups(), ceil_div(worthwhile, tasks));
   return split;
 }
 
 template <class T>
 void run_with(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t threads, Parallel parallel,
               Run<T> run) {
-  const Work<T> work{plan, call, split_of(plan, call, strip, threads), run};
   // Waking a thread is worth it for some microseconds of work. Work counts in multiply-adds; an element that is loaded
   // or stored counts for eight.
   constexpr int64_t kWorthwhile = 1'000'000;
-  const int64_t tasks = call.batch * work.split.column_groups * work.split.row_groups;
-  const int64_t cost = call.batch * call.vocabulary *
-                       (plan.multiply_adds + 8 * (plan.h.out * plan.w.out + plan.h.in * plan.w.in)) / tasks;
-  const int64_t grain = std::max<int64_t>(1, kWorthwhile / std::max<int64_t>(cost, 1));
+  const int64_t cost =
+      call.batch * call.vocabulary * (plan.multiply_adds + 8 * (plan.out_h * plan.out_w + plan.in_h * plan.in_w));
+  const Split split = split_of(plan, call, strip, threads, std::clamp<int64_t>(cost / kWorthwhile, 1, threads));
+  Tasks tasks(call.batch * split.column_groups * split.row_groups);
+  const Work<T> work{plan, call, split, run, tasks};
+  const int64_t workers = std::min(threads, tasks.count);
+  const int64_t grain = std::clamp<int64_t>(workers * kWorthwhile / std::max<int64_t>(cost, 1), 1, workers);
   parallel(
-      tasks, grain,
-      [](const void* context, int64_t begin, int64_t end) {
+      workers, grain,
+      [](const void* context, int64_t, int64_t) {
         const Work<T>& work = *static_cast<const Work<T>*>(context);
-        work.run(work.plan, work.call, work.split, begin, end);
+        work.run(work.plan, work.call, work.split, work.tasks);
       },
       &work);
 }
 
 }  // namespace
+
+template <class T>
+Layout layout_of(const Plan<T>& plan) {
+  Layout layout;
+  // An even number of cache lines per row would map a column's rows to a few cache sets.
+  layout.row_stride = plan.row | 1;
+  layout.map = plan.in_h * layout.row_stride;
+  layout.addend = plan.addend_rows() * plan.out_w;
+  layout.slots_stride = plan.w.in() | 1;
+  layout.slots = plan.h.empty() ? 0 : plan.group_rows() * layout.slots_stride;
+  layout.temporary = plan.lifted * plan.in_w;
+  for (const auto& group : plan.groups) {
+    const auto rows = static_cast<int64_t>(group.size());
+    layout.temporary = std::max(layout.temporary, rows * plan.in_w + (rows + 1) * plan.w.in());
+    layout.temporary = std::max(layout.temporary, Layout::kColumns * plan.in_h);
+  }
+  return layout;
+}
+template Layout layout_of<float>(const Plan<float>&);
+template Layout layout_of<double>(const Plan<double>&);
+
+int64_t Tasks::take() { return next_.fetch_add(1, std::memory_order_relaxed); }
 
 const Kernel& kernel() {
   static const Kernel& chosen = choose();
@@ -112,7 +137,7 @@ const Kernel& kernel() {
 void run(const StepKey& step, const GuidedCall& call, int64_t threads, Parallel parallel) {
   if (call.batch == 0 || call.vocabulary == 0) return;
   const Kernel& chosen = kernel();
-  const PlanKey key{step, chosen.max_rows};
+  const PlanKey key{step, chosen.accumulators};
   if (call.scalar == Scalar::float64)
     run_with<double>(*cached_plan<double>(key), call, chosen.strip_float64, threads, parallel, chosen.run_double);
   else

@@ -1,6 +1,7 @@
 // The CPU kernel: one pass over the logits, tiled over the vocabulary.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -15,11 +16,39 @@ struct GuidedCall : ssg::GuidedCall {
   const double* weights = nullptr;  // [batch][2 * sources]: the current sources' weights, then the previous ones'
 };
 
+// What a strip takes of a thread's memory, in strips of vocabulary columns.
+struct Layout {
+  static constexpr int64_t kColumns = 4;  // of the map that are transformed together
+
+  int64_t row_stride = 0;    // from row to row of the map
+  int64_t slots_stride = 0;  // from row to row of the slots
+  int64_t map = 0;
+  int64_t addend = 0;
+  int64_t slots = 0;
+  int64_t temporary = 0;  // once for all strips
+  int64_t strip() const { return map + addend + slots; }
+};
+template <class T>
+Layout layout_of(const Plan<T>& plan);
+
 // How a call is cut into tasks. Tasks are numbered by sample, then by columns, then by rows.
 struct Split {
   int64_t strips = 1;         // of a task; neighbouring columns share the pages of each row
+  int64_t visit = 1;          // strips that are computed together
   int64_t column_groups = 1;  // tasks along the vocabulary
   int64_t row_groups = 1;     // tasks along the output rows
+};
+
+// The tasks that are left. Threads take them one by one, since some may run on a shared processor.
+class Tasks {
+ public:
+  explicit Tasks(int64_t count) : count(count) {}
+  // The next task, or a number from `count` on.
+  int64_t take();
+  const int64_t count;
+
+ private:
+  std::atomic<int64_t> next_{0};
 };
 
 struct SampleCall;
@@ -27,11 +56,11 @@ struct SampleCall;
 // A kernel compiled for one instruction set.
 struct Kernel {
   const char* name;
-  int64_t max_rows;       // output pairs in registers, for PlanKey::max_rows
+  int64_t accumulators;   // for PlanKey::accumulators
   int64_t strip_float32;  // vocabulary columns in registers
   int64_t strip_float64;
-  void (*run_float)(const Plan<float>&, const GuidedCall&, const Split&, int64_t begin, int64_t end);
-  void (*run_double)(const Plan<double>&, const GuidedCall&, const Split&, int64_t begin, int64_t end);
+  void (*run_float)(const Plan<float>&, const GuidedCall&, const Split&, Tasks&);
+  void (*run_double)(const Plan<double>&, const GuidedCall&, const Split&, Tasks&);
   int64_t (*sample_rows)(const SampleCall&, int64_t begin, int64_t end);  // returns as `sample` does, see sample.h
 };
 

@@ -1,4 +1,4 @@
-// What the kernel does with one task: a few strips of vocabulary columns of one sample, or a group of their rows.
+// What the kernel does with one task: a run of vocabulary columns of one sample, or some of their output rows.
 // Included inside one namespace per instruction set; see kernel_impl.h.
 #pragma once
 
@@ -7,19 +7,14 @@
 #include <limits>
 
 #include "kernel.h"
+#include "kernel_expand.h"
 #include "scratch.h"
 #include "vector.h"
 
 namespace ssg::cpu::SSG_NAMESPACE {
 
-#if SSG_VECTOR_BYTES == 64 || defined(__aarch64__)
-constexpr int kMaxRows = 6;  // 6 rows x (even, odd) x 2 vectors = 24 of 32 registers
-#else
-constexpr int kMaxRows = 3;  // 12 of 16
-#endif
-
 // Outputs above this go past the cache: they would evict the logits that are still to be read.
-constexpr int64_t kStreamBytes = int64_t{8} << 20;
+constexpr int64_t kStreamBytes = int64_t{2} << 20;
 
 // Sources: how many current logits there are, 0 (the prior's part alone), 1, or 2 (conditional and unconditional).
 template <class T, class S, int Sources>
@@ -28,46 +23,35 @@ class Task {
   static constexpr int64_t strip = Strip<T>::width;
 
   Task(const Plan<T>& plan, const GuidedCall& call, const Split& split) : plan_(plan), call_(call), split_(split) {
-    // An even number of cache lines per row would map a column's rows to a few cache sets.
-    row_stride_ = (plan.w.in | 1) * strip;
-    map_stride_ = plan.h.in * row_stride_;
-    // The dense form has one row, whose slots are the map itself.
-    const bool dense = plan.form == Form::dense;
-    slots_stride_ = dense ? map_stride_ : 2 * plan.block_pairs * plan.slots * strip;
-    const int64_t staged = (Sources + 1) * plan.w.out * strip;
-    const int64_t maps = split.strips * map_stride_;
-    const int64_t slots = dense ? 0 : split.strips * slots_stride_;
+    // Steps from token to token. The plan's h may be the grid's w.
+    in_step_h_ = plan.swapped ? 1 : plan.in_w;
+    in_step_w_ = plan.swapped ? plan.in_h : 1;
+    out_step_h_ = plan.swapped ? 1 : plan.out_w;
+    out_step_w_ = plan.swapped ? plan.out_h : 1;
+    const Layout layout = layout_of(plan);
+    row_stride_ = layout.row_stride * strip;
+    slots_stride_ = layout.slots_stride * strip;
+    map_size_ = layout.map * strip;
+    strip_stride_ = layout.strip() * strip;
+    const int64_t row = split.visit * plan.out_w * strip;
     map_ = static_cast<T*>(
-        scratch().get(static_cast<size_t>(maps + slots) * sizeof(T) + static_cast<size_t>(staged) * sizeof(S)));
-    slots_ = dense ? map_ : map_ + maps;
-    staged_ = reinterpret_cast<S*>(map_ + maps + slots);
-    const int64_t bytes = call.batch * plan.h.out * plan.w.out * call.vocabulary * static_cast<int64_t>(sizeof(S));
+        scratch().get(static_cast<size_t>(split.visit * strip_stride_ + row + layout.temporary * strip) * sizeof(T)));
+    slots_ = map_ + map_size_ + layout.addend * strip;
+    row_ = map_ + split.visit * strip_stride_;
+    temporary_ = row_ + row;
+    const int64_t bytes = call.batch * plan.out_h * plan.out_w * call.vocabulary * static_cast<int64_t>(sizeof(S));
     const auto aligned = [](int64_t elements) { return elements * static_cast<int64_t>(sizeof(S)) % 64 == 0; };
     stream_ = strip * sizeof(S) % 64 == 0 && bytes >= kStreamBytes &&
               reinterpret_cast<uintptr_t>(call.out.data) % 64 == 0 && aligned(call.out.token_stride) &&
               aligned(call.out.batch_stride) && call.out.data != call.current[0].data;
   }
 
-  void run(int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t row_group = task % split_.row_groups;
-      open(task);
-      // The next task's coarse map is fetched meanwhile, unless it is this one's.
-      const bool stays = row_group + 1 < split_.row_groups || task + 1 >= end;
-      next_bytes_ = 0;
-      if (!stays) expect(task + 1);
-      load_map();
-      const int64_t first = row_group * plan_.blocks / split_.row_groups;
-      const int64_t last = (row_group + 1) * plan_.blocks / split_.row_groups;
-      for (int64_t block = first; block < last; ++block) {
-        prefetch_previous(block);
-        if (plan_.form == Form::separable) fill_slots(block);
-        for (int64_t pair = block * plan_.block_pairs; pair < block_end(block); ++pair) {
-          const T* slots = slots_ + 2 * (pair - block * plan_.block_pairs) * plan_.slots * strip;
-          write_row(pair, slots);
-          if (plan_.h.mirror(pair) != pair) write_row(plan_.h.mirror(pair), slots + plan_.slots * strip);
-        }
-      }
+  void run(Tasks& tasks) {
+    int64_t task = tasks.take();
+    while (task < tasks.count) {
+      const int64_t following = tasks.take();
+      run(task, following < tasks.count ? following : -1);
+      task = following;
     }
     store_fence();
   }
@@ -81,14 +65,39 @@ class Task {
   int64_t column_of(int64_t task) const {
     return task / split_.row_groups % split_.column_groups * split_.strips * strip;
   }
-  int64_t columns_from(int64_t column) const { return std::min(split_.strips * strip, call_.vocabulary - column); }
+  int64_t columns_from(int64_t column, int64_t strips) const {
+    return std::min(strips * strip, call_.vocabulary - column);
+  }
 
-  // Takes up a task: its columns, weights and logits.
-  void open(int64_t task) {
+  void run(int64_t task, int64_t following) {
     const int64_t batch = batch_of(task);
-    const int64_t column = column_of(task);
-    full_ = columns_from(column) / strip;
-    partial_ = columns_from(column) % strip;
+    const int64_t begin = column_of(task);
+    const int64_t end = begin + columns_from(begin, split_.strips);
+    const int64_t row_group = task % split_.row_groups;
+    const int64_t first = row_group * plan_.row_groups() / split_.row_groups;
+    const int64_t last = (row_group + 1) * plan_.row_groups() / split_.row_groups;
+    for (int64_t column = begin; column < end; column += split_.visit * strip) {
+      open(batch, column, std::min(split_.visit * strip, end - column));
+      // The coarse map of the next visit is fetched meanwhile.
+      next_bytes_ = 0;
+      const int64_t next = column + split_.visit * strip;
+      if (next < end)
+        expect(batch, next);
+      else if (following >= 0)
+        expect(batch_of(following), column_of(following));
+      prepare();
+      for (int64_t group = first; group < last; ++group) {
+        prefetch_previous(group - first, last - first);
+        write_group(group, group + 1 < last ? group + 1 : -1);
+      }
+    }
+  }
+
+  // Takes up a visit: its columns, weights and logits.
+  void open(int64_t batch, int64_t column, int64_t columns) {
+    strips_ = (columns + strip - 1) / strip;
+    full_ = columns / strip;
+    partial_ = columns % strip;
     for (int64_t s = 0; s < 2 * call_.sources; ++s) {
       const double weight = call_.weights[batch * 2 * call_.sources + s];
       weight_[s] = weight == weight ? static_cast<T>(weight) : std::numeric_limits<T>::quiet_NaN();
@@ -100,83 +109,63 @@ class Task {
     out_ = const_cast<S*>(at(call_.out, batch, column));
   }
 
-  // Says which coarse map `prefetch_previous` is to fetch.
-  void expect(int64_t task) {
-    next_bytes_ = columns_from(column_of(task)) * static_cast<int64_t>(sizeof(S));
-    for (int64_t s = 0; s < call_.sources; ++s)
-      next_previous_[s] = at(call_.previous[s], batch_of(task), column_of(task));
+  // Says which coarse maps `prefetch_previous` is to fetch.
+  void expect(int64_t batch, int64_t column) {
+    next_bytes_ = columns_from(column, split_.visit) * static_cast<int64_t>(sizeof(S));
+    for (int64_t s = 0; s < call_.sources; ++s) next_previous_[s] = at(call_.previous[s], batch, column);
   }
 
-  int64_t block_end(int64_t block) const { return std::min((block + 1) * plan_.block_pairs, plan_.h.pairs()); }
+  // kernel_prepare.h
 
-  // Strips of this task. The end of the vocabulary may cut the last one short.
-  int64_t strips() const { return full_ + (partial_ > 0); }
+  static constexpr int64_t kColumns = Layout::kColumns;
+  template <class Get>
+  SSG_INLINE void fill_map(T* map, int64_t pairs_h, int64_t pairs_w, const Get& get) const;
+  // Loads the coarse map of each strip and makes of it what the rows need.
+  void prepare();
+  void take_entries(T* map);
+  void lift(T* map, T* addend);
+  void to_spectrum(T* map);
+  static SSG_INLINE void prefetch(const S* from, int64_t bytes) {
+    for (int64_t byte = 0; byte < bytes; byte += 64)
+      __builtin_prefetch(reinterpret_cast<const char*>(from) + byte, 0, 2);  // into the second-level cache
+  }
+  // Fetches a share of the next coarse maps. Their rows lie far apart, so the fetches are spread over the visit.
+  void prefetch_previous(int64_t part, int64_t parts) const;
 
-  // Loading, kernel_load.h
+  // kernel_write.h
 
-  SSG_INLINE Strip<T> load_previous(const S* from, int64_t g) const;
-  SSG_INLINE Strip<T> load_coarse(int64_t i, int64_t j, int64_t g) const;
-  // a, b = a + b, a - b
-  static SSG_INLINE void butterfly(Strip<T>& a, Strip<T>& b);
-  void load_map();
-  template <int Write>
-  static SSG_INLINE void prefetch(const S* from, int64_t bytes);
-  // Fetches a share of the next task's coarse map. Its rows lie far apart, where no hardware prefetcher follows, so the
-  // fetches are spread over the blocks of this task.
-  void prefetch_previous(int64_t block) const;
-
-  // First contraction, kernel_fill.h
-
-  SSG_INLINE int64_t slot_of(int64_t term, int64_t j) const;
-  // p + q goes to the slots of an output row, p - q to those of its mirror.
-  SSG_INLINE void put_slots(T* to, const Strip<T>& p, const Strip<T>& q) const;
-  template <int R>
-  void fill_dense(const Chunk& chunk) const;
-  void fill_banded(int64_t first, int64_t pairs, int64_t term, const Taps<T>& taps) const;
-  void fill_slots(int64_t block) const;
-
-  // Second contraction, kernel_write.h
-
-  // One output row's logits: in place, or staged where the end of the vocabulary cuts the strip short.
-  struct Row {
-    const S* current[2];
-    int64_t current_stride[2];
-    S* out;
-    int64_t out_stride;
-    int64_t to_next;  // tokens to the row that follows, 0 for none
-    bool stream;      // write past the cache
-  };
-
-  // Where the tokens of some output pairs lie, and those of their mirrors.
-  template <int N>
-  struct Tokens {
-    int64_t at[2 * N];
-    void set(const Axis& axis, int64_t first, int64_t count, int64_t shift, int64_t stride) {
-      for (int64_t r = 0; r < count; ++r) {
-        at[2 * r] = (shift + first + r) * stride;
-        at[2 * r + 1] = (shift + axis.mirror(first + r)) * stride;
-      }
-    }
-  };
-
-  void write_row(int64_t row, const T* slots) const;
-  void write_strips(const Row& row, const T* slots, int64_t count) const;
-  template <int R>
-  void write_chunk(const Row& row, const Chunk& chunk, const T* slots, int64_t count, const Chunk* next,
-                   int64_t to_next) const;
-  SSG_INLINE void finish(const Row& row, int64_t from, int64_t from_other, int64_t to, Strip<T> value) const;
+  void write_group(int64_t group, int64_t next_group) const;
+  void write(int64_t row, const T* slots, int64_t next_row) const;
+  void prefetch_row(int64_t row, int64_t part, int64_t parts) const;
+  static constexpr int64_t kFewStrips = 4;
+  struct Run;
+  SSG_INLINE Run run_at(int64_t row, int64_t column, int64_t g, const T* begun) const;
+  void finish_token(int64_t row, int64_t column, const T* begun) const;
+  void finish(int64_t row, const Run& run, bool partial) const;
+  // Adds `Count` rows of the banded part, or any number where it is negative, and the logits.
+  template <int Count, bool Partial>
+  void finish_run(int64_t row, const Run& run) const;
+  static SSG_INLINE Strip<T> guided(Strip<T> value, const S* const (&current)[2], const T (&weights)[2]);
+  __attribute__((noinline)) void finish_partial(const Strip<T>& value, const S* const (&current)[2], S* out) const;
 
   const Plan<T>& plan_;
   const GuidedCall& call_;
   const Split& split_;
+  int64_t in_step_h_;
+  int64_t in_step_w_;
+  int64_t out_step_h_;
+  int64_t out_step_w_;
   int64_t row_stride_;
-  int64_t map_stride_;
   int64_t slots_stride_;
+  int64_t map_size_;
+  int64_t strip_stride_;
   bool stream_;
-  T* map_;    // [strip of the task][coarse row][coarse column][strip]
-  T* slots_;  // [strip of the task][output row of the block][slot][strip]
-  S* staged_;
+  T* map_;    // [strip of the visit]: the map [row][column], the addend [row][column of the output], and
+  T* slots_;  // the slots [row of the group][slot]; all of them strips
+  T* row_;    // [output][strip of the visit]
+  T* temporary_;
 
+  int64_t strips_ = 0;
   int64_t full_ = 0;
   int64_t partial_ = 0;
   T weight_[4] = {};
@@ -189,6 +178,5 @@ class Task {
 
 }  // namespace ssg::cpu::SSG_NAMESPACE
 
-#include "kernel_fill.h"
-#include "kernel_load.h"
+#include "kernel_prepare.h"
 #include "kernel_write.h"

@@ -1,5 +1,7 @@
 #include "memory.h"
 
+#include <cstdlib>
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #include <unistd.h>
@@ -37,6 +39,19 @@ void advise_huge_pages(void* data, int64_t bytes) {
   (void)data;
   (void)bytes;
 #endif
+}
+
+void* allocate_scratch(size_t bytes) {
+  constexpr size_t kLine = 64;
+  constexpr size_t kHugePage = size_t{2} << 20;
+  // From half a page on, a huge page costs little memory and saves many entries of the processor's page tables.
+  if (2 * bytes < kHugePage) return std::aligned_alloc(kLine, (bytes + kLine - 1) / kLine * kLine);
+  const size_t rounded = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  void* data = std::aligned_alloc(kHugePage, rounded);
+#if defined(__linux__)
+  if (data != nullptr) madvise(data, rounded, MADV_HUGEPAGE);
+#endif
+  return data;
 }
 
 }  // namespace ssg::cpu

@@ -9,162 +9,107 @@
 #include <unordered_map>
 #include <utility>
 
+#include "forms.h"
+
 namespace ssg::cpu {
 namespace {
 
-template <class T>
-void append_taps(Taps<T>& taps, const std::vector<double>& row, int64_t count, int64_t base) {
-  int64_t written = 0;
-  for (size_t i = 0; i < row.size(); ++i)
-    if (row[i] != 0.0) {
-      taps.index.push_back(static_cast<int32_t>(base + static_cast<int64_t>(i)));
-      taps.coefficient.push_back(static_cast<T>(row[i]));
-      ++written;
-    }
-  for (; written < count; ++written) {
-    taps.index.push_back(static_cast<int32_t>(base));
-    taps.coefficient.push_back(T(0));
-  }
-}
+// ---- coefficients in the dtype that the kernel computes in ----------------------------------------------------------
 
-std::vector<Chunk> balanced_chunks(int64_t rows, int64_t max_rows) {
-  std::vector<Chunk> chunks;
-  const int64_t count = (rows + max_rows - 1) / max_rows;
-  for (int64_t c = 0; c < count; ++c) {
-    Chunk chunk;
-    chunk.begin = c * rows / count;
-    chunk.rows = (c + 1) * rows / count - chunk.begin;
-    chunks.push_back(chunk);
-  }
-  return chunks;
+template <class T>
+std::vector<T> rounded(const std::vector<double>& values) {
+  return std::vector<T>(values.begin(), values.end());
 }
 
 template <class T>
-void pack_h(Plan<T>& plan, const Step& step) {
-  const std::vector<Term>& terms = step.terms;
-  const std::vector<Band>& bands = step.h_bands;
-  for (int64_t t = 0; t < plan.terms; ++t)
-    (bands[t].is_narrow(plan.h) ? plan.banded_terms : plan.dense_terms).push_back(t);
-
-  const int64_t dense = static_cast<int64_t>(plan.dense_terms.size());
-  plan.h_coefficients.reserve(static_cast<size_t>(plan.h.pairs() * dense * plan.h.in));
-  plan.block_pairs = std::min(plan.h.pairs(), std::max<int64_t>(1, 6 / std::max<int64_t>(dense, 1)));
-  plan.blocks = (plan.h.pairs() + plan.block_pairs - 1) / plan.block_pairs;
-  for (int64_t block = 0; block < plan.blocks; ++block) {
-    const int64_t first = block * plan.block_pairs;
-    const int64_t pairs = std::min(plan.block_pairs, plan.h.pairs() - first);
-    std::vector<Chunk> chunks = balanced_chunks(pairs * dense, plan.key.max_rows);
-    for (Chunk& chunk : chunks) {
-      chunk.offset = static_cast<int64_t>(plan.h_coefficients.size());
-      std::vector<PairRow> rows;
-      for (int64_t r = chunk.begin; r < chunk.begin + chunk.rows; ++r)
-        rows.push_back(pair_row(terms[plan.dense_terms[r % dense]].h, plan.h, first + r / dense));
-      for (int64_t i = 0; i < plan.h.in_even(); ++i)
-        for (const PairRow& row : rows) plan.h_coefficients.push_back(static_cast<T>(row.even[i]));
-      for (int64_t i = 0; i < plan.h.in_odd(); ++i)
-        for (const PairRow& row : rows) plan.h_coefficients.push_back(static_cast<T>(row.odd[i]));
-    }
-    plan.block_chunks.push_back(std::move(chunks));
-  }
-  for (int64_t t : plan.banded_terms) {
-    Taps<T> taps;
-    taps.even = bands[t].even;
-    taps.odd = bands[t].odd;
-    for (int64_t pair = 0; pair < plan.h.pairs(); ++pair) {
-      const PairRow row = pair_row(terms[t].h, plan.h, pair);
-      append_taps(taps, row.even, taps.even, 0);
-      append_taps(taps, row.odd, taps.odd, plan.h.in_even());
-    }
-    plan.h_taps.push_back(std::move(taps));
-  }
+Expansion<T> rounded(const Expansion<double>& from) {
+  Expansion<T> to;
+  to.out = from.out;
+  to.folds = from.folds;
+  std::copy(from.lengths, from.lengths + kMostFolds + 1, to.lengths);
+  to.chunks = from.chunks;
+  to.coefficients = rounded<T>(from.coefficients);
+  return to;
 }
 
 template <class T>
-void pack_w(Plan<T>& plan, const Step& step) {
-  const std::vector<Term>& terms = step.terms;
-  const std::vector<Band>& bands = step.w_bands;
-  std::vector<int64_t> dense;
-  std::vector<int64_t> banded;
-  for (int64_t t = 0; t < plan.terms; ++t) (bands[t].is_narrow(plan.w) ? banded : dense).push_back(t);
+Transform<T> rounded(const Transform<double>& from) {
+  Transform<T> to;
+  for (const Block<double>& block : from) to.push_back({block.in, block.out, rounded<T>(block.matrix)});
+  return to;
+}
 
-  const int64_t even = plan.w.in_even();
-  const int64_t odd = plan.w.in_odd();
-  const int64_t count = static_cast<int64_t>(dense.size());
-  plan.dense_even = count * even;
-  plan.dense_odd = count * odd;
-  plan.slot_even.resize(plan.terms);
-  plan.slot_odd.resize(plan.terms);
-  for (int64_t d = 0; d < count; ++d) {
-    plan.slot_even[dense[d]] = d * even;
-    plan.slot_odd[dense[d]] = plan.dense_even + d * odd;
-  }
-  plan.slots = plan.dense_even + plan.dense_odd;
-  for (int64_t t : banded) {
-    plan.slot_even[t] = plan.slots;
-    plan.slot_odd[t] = plan.slots + even;
-    plan.slots += even + odd;
-  }
+template <class T>
+Taps<T> rounded(const Taps<double>& from) {
+  return {from.count, from.index, rounded<T>(from.coefficient)};
+}
 
-  plan.w_coefficients.reserve(static_cast<size_t>(plan.w.pairs() * (plan.dense_even + plan.dense_odd)));
-  plan.w_chunks = balanced_chunks(plan.w.pairs(), plan.key.max_rows);
-  for (Chunk& chunk : plan.w_chunks) {
-    chunk.offset = static_cast<int64_t>(plan.w_coefficients.size());
-    std::vector<std::vector<PairRow>> rows;  // [dense term][row of the chunk]
-    for (int64_t t : dense) {
-      rows.emplace_back();
-      for (int64_t r = chunk.begin; r < chunk.begin + chunk.rows; ++r)
-        rows.back().push_back(pair_row(terms[t].w, plan.w, r));
-    }
-    for (const auto& of_term : rows)
-      for (int64_t j = 0; j < even; ++j)
-        for (const PairRow& row : of_term) plan.w_coefficients.push_back(static_cast<T>(row.even[j]));
-    for (const auto& of_term : rows)
-      for (int64_t j = 0; j < odd; ++j)
-        for (const PairRow& row : of_term) plan.w_coefficients.push_back(static_cast<T>(row.odd[j]));
-  }
-  for (int64_t t : banded) {
-    plan.w_taps.even += bands[t].even;
-    plan.w_taps.odd += bands[t].odd;
-  }
-  for (int64_t pair = 0; pair < plan.w.pairs(); ++pair) {
-    std::vector<PairRow> rows;  // [banded term]
-    for (int64_t t : banded) rows.push_back(pair_row(terms[t].w, plan.w, pair));
-    for (size_t b = 0; b < rows.size(); ++b)
-      append_taps(plan.w_taps, rows[b].even, bands[banded[b]].even, plan.slot_even[banded[b]]);
-    for (size_t b = 0; b < rows.size(); ++b)
-      append_taps(plan.w_taps, rows[b].odd, bands[banded[b]].odd, plan.slot_odd[banded[b]]);
-  }
+template <class T>
+Plan<T> rounded(const Plan<double>& from) {
+  Plan<T> to;
+  to.key = from.key;
+  to.structure = from.structure;
+  to.swapped = from.swapped;
+  to.in_h = from.in_h;
+  to.in_w = from.in_w;
+  to.out_h = from.out_h;
+  to.out_w = from.out_w;
+  to.row = from.row;
+  to.pairs_h = from.pairs_h;
+  to.pairs_w = from.pairs_w;
+  to.lift_h = rounded<T>(from.lift_h);
+  to.lifted = from.lifted;
+  to.w_taps = rounded<T>(from.w_taps);
+  to.h_taps = rounded<T>(from.h_taps);
+  to.folds_h = from.folds_h;
+  to.folds_w = from.folds_w;
+  to.spectrum_h = rounded<T>(from.spectrum_h);
+  to.spectrum_w = rounded<T>(from.spectrum_w);
+  to.groups = from.groups;
+  to.bracket_h = rounded<T>(from.bracket_h);
+  to.bracket_w = rounded<T>(from.bracket_w);
+  to.lift_w = rounded<T>(from.lift_w);
+  to.columns = from.columns;
+  for (const Expansion<double>& factor : from.h) to.h.push_back(rounded<T>(factor));
+  to.w = rounded<T>(from.w);
+  to.multiply_adds = from.multiply_adds;
+  return to;
+}
+
+template <>
+Plan<double> rounded(const Plan<double>& from) {
+  return from;
 }
 
 }  // namespace
 
 template <class T>
 Plan<T> make_plan(const PlanKey& key) {
-  if (key.max_rows <= 0) throw std::invalid_argument("max_rows must be positive");
-  const Step step = make_step(key.step);
-  Plan<T> plan;
-  plan.key = key;
-  plan.form = step.form;
-  plan.terms = static_cast<int64_t>(step.terms.size());
-  plan.h = step.h;
-  plan.w = step.w;
-  plan.multiply_adds = step.multiply_adds();
-  pack_w(plan, step);
-  pack_h(plan, step);
-  return plan;
+  if (key.accumulators <= 0) throw std::invalid_argument("accumulators must be positive");
+  return rounded<T>(cheapest_form(key));
+}
+
+template <class T>
+int64_t Plan<T>::group_rows() const {
+  int64_t most = h.empty() ? 1 : 0;
+  if (!h.empty())
+    for (const Chunk& chunk : h[0].chunks) most = std::max(most, chunk.outputs);
+  return most;
 }
 
 template <class T>
 std::string Plan<T>::describe() const {
+  constexpr const char* kNames[] = {"dense", "separable", "rank", "spectrum"};
   std::ostringstream text;
-  const auto kind = [](const Axis& axis) { return axis.symmetric ? "even/odd" : "plain"; };
-  if (form == Form::dense)
-    text << "dense " << kind(w);
-  else
-    text << "separable " << kind(h) << " x " << kind(w);
-  text << ", " << terms << (terms == 1 ? " term" : " terms") << " (" << banded_terms.size() << " banded along h, "
-       << w_taps.count() << " taps along w), " << blocks << (blocks == 1 ? " block" : " blocks") << " of "
-       << block_pairs << " row pairs, " << multiply_adds << " multiply-adds per vocabulary column";
+  text << kNames[static_cast<int>(structure)];
+  if (swapped) text << ", axes swapped";
+  if (is_dense()) {
+    text << ", dense part of " << w.in() << " slots a row, folded ";
+    if (!h.empty()) text << h[0].folds << " x ";
+    text << w.folds << (w.folds == 1 ? " time" : " times");
+  }
+  if (has_addend()) text << ", " << h_taps.count << " x " << w_taps.count << " taps";
+  text << ", " << multiply_adds << " multiply-adds per vocabulary column";
   return text.str();
 }
 
@@ -175,7 +120,7 @@ struct KeyHash {
     uint64_t hash = 1469598103934665603ull;
     const auto add = [&hash](auto value) { hash = (hash ^ static_cast<uint64_t>(value)) * 1099511628211ull; };
     std::apply([&](const auto&... values) { (add(values), ...); }, key.step.tie());
-    add(key.max_rows);
+    add(key.accumulators);
     return static_cast<size_t>(hash);
   }
 };

@@ -1,9 +1,9 @@
 // Sampling, compiled once per instruction set like kernel_impl.h.
 //
-// A row's logits become integer keys of the same order. One radix selection finds two thresholds among them: the k-th
-// largest key, where each key counts as 1, and the end of top-p, where each counts as its weight. Every instruction set
-// gives the same bits, since weights are whole numbers, whose sums are exact in any order, and no multiply-add is
-// fused.
+// A logit has a key, an integer of the same order, and a distance from the largest. A selection finds two tokens in
+// descending order: the k-th, where each counts as 1, and the last that top-p keeps, where each counts as its weight. A
+// histogram over distances leaves few candidates, and radix levels over keys thin out the rest. Weights are whole
+// numbers, whose sums are exact in any order, so every instruction set gives the same bits.
 
 #include <cstdint>
 #include <cstring>
@@ -15,6 +15,23 @@
 namespace ssg::cpu::SSG_NAMESPACE {
 namespace {
 
+SSG_INLINE uint32_t multiply_high(uint32_t a, uint32_t b) {
+  return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
+}
+SSG_INLINE uint32_t multiply_high_add(uint32_t a, uint32_t b, uint32_t c) { return multiply_high(a, b) + c; }
+SSG_INLINE uint64_t multiply_high(uint64_t a, uint64_t b) {
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<uint64_t>(static_cast<Wide>(a) * b >> 64);
+}
+// Cut towards zero; a number that is too large becomes one that is beyond every distance that counts.
+template <class T>
+SSG_INLINE int32_t truncated(T x) {
+  constexpr T kMost = T(63 * 0x1p25f);
+  x = x > -kMost ? x : -kMost;
+  return static_cast<int32_t>(x < kMost ? x : kMost);
+}
+
+#define SSG_INLINE_ANYWHERE SSG_INLINE
 #include "../weight.h"
 
 // How the logits of a dtype are stored.
@@ -24,8 +41,9 @@ struct Format;
 template <>
 struct Format<float> {
   using Bits = uint32_t;
+  using Value = float;
   static constexpr Bits infinity = 0x7f800000;
-  static SSG_INLINE double value(Bits bits) {
+  static SSG_INLINE float value(Bits bits) {
     float value;
     std::memcpy(&value, &bits, sizeof(value));
     return value;
@@ -35,6 +53,7 @@ struct Format<float> {
 template <>
 struct Format<double> {
   using Bits = uint64_t;
+  using Value = double;
   static constexpr Bits infinity = 0x7ff0000000000000;
   static SSG_INLINE double value(Bits bits) {
     double value;
@@ -46,21 +65,23 @@ struct Format<double> {
 template <>
 struct Format<BFloat16> {
   using Bits = uint16_t;
+  using Value = float;
   static constexpr Bits infinity = 0x7f80;
-  static SSG_INLINE double value(Bits bits) { return Format<float>::value(static_cast<uint32_t>(bits) << 16); }
+  static SSG_INLINE float value(Bits bits) { return Format<float>::value(static_cast<uint32_t>(bits) << 16); }
 };
 
 template <>
 struct Format<Float16> {
   using Bits = uint16_t;
+  using Value = float;
   static constexpr Bits infinity = 0x7c00;
-  // Made from a double's bits: a subnormal half would be a subnormal float, and some threads flush those to zero.
-  static SSG_INLINE double value(Bits bits) {
-    const uint64_t magnitude = bits & 0x7fff;
+  // Made from a float's bits without a subnormal float, since some threads flush those to zero.
+  static SSG_INLINE float value(Bits bits) {
+    const uint32_t magnitude = bits & 0x7fff;
     const bool is_subnormal = magnitude < 0x400;
-    double value = Format<double>::value((magnitude << 42) + ((is_subnormal ? uint64_t{1009} : uint64_t{1008}) << 52));
-    value -= is_subnormal ? 0x1p-14 : 0.0;
-    value = magnitude >= infinity ? Format<double>::value(Format<double>::infinity) : value;
+    float value = Format<float>::value((magnitude << 13) + ((is_subnormal ? 113u : 112u) << 23));
+    value -= is_subnormal ? 0x1p-14f : 0.0f;
+    value = magnitude >= infinity ? Format<float>::value(Format<float>::infinity) : value;
     return bits >> 15 != 0 ? -value : value;
   }
 };
@@ -89,16 +110,17 @@ class Row {
 
   explicit Row(const SampleCall& call) : call_(call) {
     const auto n = static_cast<size_t>(call.vocabulary);
-    char* memory = static_cast<char*>(scratch().get(sizeof(int64_t) * (kBins + n + kBlock) + n * (sizeof(Key) + 8)));
-    histogram_ = reinterpret_cast<int64_t*>(memory);
+    char* memory = static_cast<char*>(scratch().get(sizeof(uint64_t) * (kBins + n + kBlock) + n * (sizeof(Key) + 12)));
+    histogram_ = reinterpret_cast<uint64_t*>(memory);
     weights_ = histogram_ + kBins;
-    tokens_ = reinterpret_cast<int32_t*>(weights_ + n + kBlock);
+    distances_ = reinterpret_cast<uint32_t*>(weights_ + n + kBlock);
+    tokens_ = reinterpret_cast<int32_t*>(distances_ + n);
     candidates_ = tokens_ + n;
     keys_ = reinterpret_cast<Key*>(candidates_ + n);
   }
 
   // The token, or -1 where the largest logit is not finite.
-  int64_t draw(const S* logits, double uniform, double scale, int64_t top_k, double top_p) const {
+  int64_t draw(const S* logits, uint64_t uniform, float scale, int64_t top_k, uint64_t top_p) const {
     constexpr Key infinity = key_of(Format<S>::infinity);
     constexpr Key minus_infinity = key_of(static_cast<Key>(Format<S>::infinity | kSign<Key>));
     const int64_t vocabulary = call_.vocabulary;
@@ -114,116 +136,158 @@ class Row {
     }
     if (low < minus_infinity || high >= infinity || high == minus_infinity) return -1;
 
-    if (top_k > 0 && top_k < vocabulary)
-      low = select(vocabulary, low, high, vocabulary - top_k, [](int64_t) { return int64_t{1}; }).key;
-    int64_t count = 0;
-    for (int64_t v = 0; v < vocabulary; ++v) {
-      const Key key = keys_[v];
-      keys_[count] = key;
-      tokens_[count] = static_cast<int32_t>(v);
-      count += key >= low;
+    const Places<typename Format<S>::Value> places(Format<S>::value(bits_of(high)), scale);
+    for (int64_t v = 0; v < vocabulary; ++v) distances_[v] = places.distance(Format<S>::value(bits_of(keys_[v])));
+    int64_t count = vocabulary;
+    const bool is_filtered = top_k > 0 && top_k < vocabulary;
+    if (is_filtered) {
+      low = select(vocabulary, static_cast<uint64_t>(top_k), [](int64_t) { return uint64_t{1}; }).key;
+      count = keep(vocabulary, tokens_, [this, low](int64_t v) { return keys_[v] >= low; });
+      for (int64_t i = 0; i < count; ++i) {
+        keys_[i] = keys_[tokens_[i]];
+        distances_[i] = distances_[tokens_[i]];
+      }
     }
-
-    const double largest = Format<S>::value(bits_of(high));
-    int64_t total = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      weights_[i] = weight_of((Format<S>::value(bits_of(keys_[i])) - largest) * scale);
-      total += weights_[i];
-    }
+    for (int64_t i = 0; i < count; ++i) weights_[i] = Weight(distances_[i]).value();
+    uint64_t total = 0;
+    for (int64_t i = 0; i < count; ++i) total += weights_[i];
     for (int64_t i = 0; i < kBlock; ++i) weights_[count + i] = 0;
     if (top_p > 0) {
-      const int64_t limit = least(static_cast<int64_t>((1 - top_p) * static_cast<double>(total)), total - 1);
-      const Found first = select(count, low, high, limit, [this](int64_t i) { return weights_[i]; });
-      for (int64_t i = 0; i < count; ++i)
-        weights_[i] = keys_[i] > first.key || (keys_[i] == first.key && i >= first.position) ? weights_[i] : 0;
-      total -= first.before;
+      const uint64_t stays = total - part_of(total, kWhole - top_p);
+      const Found last = select(count, stays, [this](int64_t i) { return weights_[i]; });
+      total = 0;
+      for (int64_t i = 0; i < count; ++i) {
+        weights_[i] = keys_[i] > last.key || (keys_[i] == last.key && i >= last.position) ? weights_[i] : 0;
+        total += weights_[i];
+      }
     }
-
-    const double share = uniform > 0 ? (uniform < 1 ? uniform : 1.0) : 0.0;  // 0 for NaN
-    const int64_t target = least(static_cast<int64_t>(share * static_cast<double>(total)), total - 1);
-    return tokens_[reach(weights_, target, 0).position];
+    const int64_t drawn = reach(weights_, part_of(total, uniform) + 1).position;
+    return is_filtered ? tokens_[drawn] : drawn;
   }
 
  private:
   struct Found {
     Key key;
     int64_t position;
-    int64_t before;
   };
   struct Reached {
     int64_t position;
-    int64_t before;
+    uint64_t before;
   };
 
-  static constexpr int kMostBits = 11;
-  static constexpr int64_t kBins = int64_t{1} << kMostBits;
+  static constexpr int kBinBits = 10;
+  static constexpr int64_t kBins = int64_t{1} << kBinBits;
   static constexpr int64_t kBlock = 16;
   static constexpr int64_t kFew = 32;
 
-  static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
   static int width_of(uint64_t x) { return x == 0 ? 0 : 64 - __builtin_clzll(x); }
 
-  // The first number with which the running sum, which begins at `before`, exceeds `limit`. There must be one. Reads no
-  // further than the end of its block.
-  static SSG_INLINE Reached reach(const int64_t* numbers, int64_t limit, int64_t before) {
+  // The first number with which the running sum reaches `target`. There must be one. Reads no further than the end of
+  // its block.
+  static SSG_INLINE Reached reach(const uint64_t* numbers, uint64_t target) {
+    uint64_t before = 0;
     int64_t i = 0;
     for (;; i += kBlock) {
-      int64_t sum = 0;
+      uint64_t sum = 0;
       for (int64_t j = 0; j < kBlock; ++j) sum += numbers[i + j];
-      if (before + sum > limit) break;
+      if (before + sum >= target) break;
       before += sum;
     }
-    for (; before + numbers[i] <= limit; ++i) before += numbers[i];
+    for (; before + numbers[i] < target; ++i) before += numbers[i];
     return {i, before};
   }
 
-  // Adds up `weight` over keys_[0..count) in ascending order, equal keys in the order of their positions. Returns the
-  // first key with which the sum exceeds `limit`. There must be one. All keys lie in [low, high].
-  template <class Weight>
-  Found select(int64_t count, Key low, Key high, int64_t limit, Weight weight) const {
-    for (int64_t i = 0; i < count; ++i) candidates_[i] = static_cast<int32_t>(i);
-    int64_t before = 0;
-    while (count > kFew && low < high) {
-      const int bits = static_cast<int>(least(kMostBits, width_of(static_cast<uint64_t>(count))));
-      const int excess = width_of(static_cast<Key>(high - low)) - bits;
-      const int shift = excess > 0 ? excess : 0;
-      const int64_t bins = (static_cast<int64_t>(static_cast<Key>(high - low) >> shift) / kBlock + 1) * kBlock;
-      for (int64_t i = 0; i < bins; ++i) histogram_[i] = 0;
+  // The first token in descending order, of equal ones the last first, with which the sum of weights reaches `target`.
+  // There must be one.
+  template <class Weights>
+  Found select(int64_t count, uint64_t target, Weights weight) const {
+    if (count <= kFew) {
+      for (int64_t i = 0; i < count; ++i) candidates_[i] = static_cast<int32_t>(i);
+    } else {
+      const auto bin = [this](int64_t i) { return distances_[i] >> (30 - kBinBits); };
+      const int64_t full = find_bin(count, target, [=](int64_t i, uint64_t* bins) { bins[bin(i)] += weight(i); });
+      count = keep(count, candidates_, [=](int64_t i) { return bin(i) == full; });
+    }
+    while (count > kFew) {
+      Key low = static_cast<Key>(~Key{0});
+      Key high = 0;
       for (int64_t i = 0; i < count; ++i) {
-        const int64_t position = candidates_[i];
-        histogram_[static_cast<Key>(keys_[position] - low) >> shift] += weight(position);
+        const Key key = keys_[candidates_[i]];
+        low = key < low ? key : low;
+        high = key > high ? key : high;
       }
-      const Reached reached = reach(histogram_, limit, before);
-      before = reached.before;
-      low = static_cast<Key>(low + (static_cast<Key>(reached.position) << shift));
-      const Key last = static_cast<Key>(low + ((Key{1} << shift) - 1));
-      high = last < high && last >= low ? last : high;
-      const Key range = static_cast<Key>(high - low);
+      if (low == high) {
+        int64_t i = count - 1;
+        for (; weight(candidates_[i]) < target; --i) target -= weight(candidates_[i]);
+        return {low, candidates_[i]};
+      }
+      const int excess = width_of(static_cast<Key>(high - low)) - kBinBits;
+      const int shift = excess > 0 ? excess : 0;
+      const auto bin = [this, high, shift](int64_t i) {
+        return static_cast<Key>(high - keys_[candidates_[i]]) >> shift;
+      };
+      const int64_t full =
+          find_bin(count, target, [=](int64_t i, uint64_t* bins) { bins[bin(i)] += weight(candidates_[i]); });
       int64_t kept = 0;
       for (int64_t i = 0; i < count; ++i) {
-        const int32_t position = candidates_[i];
-        candidates_[kept] = position;
-        kept += static_cast<Key>(keys_[position] - low) <= range;
+        const bool stays = static_cast<int64_t>(bin(i)) == full;
+        candidates_[kept] = candidates_[i];
+        kept += stays;
       }
       count = kept;
     }
     for (int64_t i = 1; i < count; ++i) {
       const int32_t position = candidates_[i];
       int64_t to = i;
-      for (; to > 0 && keys_[candidates_[to - 1]] > keys_[position]; --to) candidates_[to] = candidates_[to - 1];
+      for (; to > 0 && keys_[candidates_[to - 1]] <= keys_[position]; --to) candidates_[to] = candidates_[to - 1];
       candidates_[to] = position;
     }
     int64_t i = 0;
-    for (; before + weight(candidates_[i]) <= limit; ++i) before += weight(candidates_[i]);
-    return {keys_[candidates_[i]], candidates_[i], before};
+    for (; weight(candidates_[i]) < target; ++i) target -= weight(candidates_[i]);
+    return {keys_[candidates_[i]], candidates_[i]};
+  }
+
+  // The bin in which the sum reaches the target, from which what the bins before hold is taken.
+  template <class Add>
+  int64_t find_bin(int64_t count, uint64_t& target, Add add) const {
+    for (int64_t i = 0; i < kBins; ++i) histogram_[i] = 0;
+    for (int64_t i = 0; i < count; ++i) add(i, histogram_);
+    const Reached reached = reach(histogram_, target);
+    target -= reached.before;
+    return reached.position;
+  }
+
+  // Writes the positions below `count` that `stays` accepts, in ascending order, and returns their number. Most
+  // positions go, so it looks at blocks of them before it looks at each.
+  template <class Stays>
+  static SSG_INLINE int64_t keep(int64_t count, int32_t* positions, Stays stays) {
+    constexpr int64_t kWord = 64;
+    int64_t kept = 0;
+    int64_t first = 0;
+    for (; first + kWord <= count; first += kWord) {
+      uint8_t flags[kWord];
+      for (int64_t j = 0; j < kWord; ++j) flags[j] = stays(first + j);
+      uint64_t word = 0;
+      for (int64_t j = 0; j < kWord; j += 8) {
+        uint64_t eight;  // flags of 0 and 1, which the product gathers in its highest byte
+        std::memcpy(&eight, flags + j, sizeof(eight));
+        word |= eight * 0x0102040810204080 >> 56 << j;
+      }
+      for (; word != 0; word &= word - 1) positions[kept++] = static_cast<int32_t>(first + __builtin_ctzll(word));
+    }
+    for (; first < count; ++first)
+      if (stays(first)) positions[kept++] = static_cast<int32_t>(first);
+    return kept;
   }
 
   const SampleCall& call_;
-  int64_t* histogram_;   // [kBins]
-  int64_t* weights_;     // [vocabulary + kBlock], of the tokens that top-k keeps
-  int32_t* tokens_;      // [vocabulary], the tokens that top-k keeps, in the order of the vocabulary
-  int32_t* candidates_;  // [vocabulary], positions in keys_
-  Key* keys_;            // [vocabulary], of all tokens, later of those that top-k keeps
+  uint64_t* histogram_;  // [kBins]
+  // Of all tokens, later of those that top-k keeps, in the order of the vocabulary:
+  uint64_t* weights_;    // [vocabulary + kBlock]
+  uint32_t* distances_;  // [vocabulary]
+  int32_t* tokens_;      // [vocabulary]
+  Key* keys_;            // [vocabulary]
+  int32_t* candidates_;  // [vocabulary], positions in these
 };
 
 template <class S>
@@ -234,11 +298,12 @@ int64_t sample_as(const SampleCall& call, int64_t begin, int64_t end) {
     const int64_t b = r / call.tokens;
     const int64_t t = r % call.tokens;
     const int64_t at = b * call.uniform_batch_stride + t * call.uniform_token_stride;
-    const double uniform = call.uniform_is_double ? static_cast<const double*>(call.uniform)[at]
-                                                  : static_cast<const float*>(call.uniform)[at];
+    const uint64_t uniform = call.uniform_is_double ? share_of(static_cast<const double*>(call.uniform)[at])
+                                                    : share_of(static_cast<const float*>(call.uniform)[at]);
     const S* logits =
         static_cast<const S*>(call.logits.data) + b * call.logits.batch_stride + t * call.logits.token_stride;
-    call.out[r] = row.draw(logits, uniform, call.scale[b], static_cast<int64_t>(call.top_k[b]), call.top_p[b]);
+    call.out[r] = row.draw(logits, uniform, scale_of(call.scale[b]), static_cast<int64_t>(call.top_k[b]),
+                           share_of(call.top_p[b]));
     if (call.out[r] < 0 && first_empty < 0) first_empty = r;
   }
   return first_empty;

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "memory.h"
+
 namespace ssg::cpu::SSG_NAMESPACE {
 
 class Scratch {
@@ -14,8 +16,8 @@ class Scratch {
   void* get(size_t bytes) {
     if (bytes > size_) {
       std::free(data_);
-      size_ = (bytes + 4095) / 4096 * 4096;
-      data_ = std::aligned_alloc(64, size_);
+      size_ = bytes;
+      data_ = allocate_scratch(bytes);
       if (data_ == nullptr) {
         size_ = 0;
         throw std::bad_alloc();

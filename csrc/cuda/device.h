@@ -7,12 +7,14 @@
 #if defined(__CUDACC__)
 #define SSG_DEVICE __device__ __forceinline__
 #define SSG_INLINE SSG_DEVICE
+#define SSG_INLINE_ANYWHERE __host__ SSG_DEVICE
 #define SSG_PRAGMA(text) _Pragma(#text)
 #define SSG_UNROLL _Pragma("unroll")
 #define SSG_UNROLL_BY(n) SSG_PRAGMA(unroll n)
 #else
 #define SSG_DEVICE inline
 #define SSG_INLINE inline
+#define SSG_INLINE_ANYWHERE inline
 #define SSG_UNROLL
 #define SSG_UNROLL_BY(n)
 #endif
@@ -136,12 +138,34 @@ SSG_DEVICE void from_float(BFloat16& to, float x) { asm("cvt.rn.bf16.f32 %0, %1;
 SSG_DEVICE void from_float(Float16& to, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
 
 SSG_DEVICE uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b); }
+SSG_DEVICE uint32_t multiply_high_add(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t sum;
+  asm("mad.hi.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  return sum;
+}
+SSG_DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) { return __umul64hi(a, b); }
+
+// Cut towards zero. A number beyond the integers becomes the nearest one.
+SSG_DEVICE int32_t truncated(float x) { return __float2int_rz(x); }
+SSG_DEVICE int32_t truncated(double x) { return __double2int_rz(x); }
 
 SSG_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
 SSG_DEVICE float float_of(uint32_t x) { return __uint_as_float(x); }
 SSG_DEVICE double double_of(uint64_t x) { return __longlong_as_double(static_cast<long long>(x)); }
+SSG_DEVICE uint64_t bits_of(double x) { return static_cast<uint64_t>(__double_as_longlong(x)); }
+
+// The larger number, or the positive NaN if one is NaN.
+SSG_DEVICE float larger(float a, float b) {
+  float c;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+}
+SSG_DEVICE double larger(double a, double b) {
+  return a != a || b != b ? double_of(0x7fffffffffffffff) : (a > b ? a : b);
+}
 
 // The value of another lane. All lanes of the warp must call it.
+SSG_DEVICE uint32_t shuffle(uint32_t x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 SSG_DEVICE uint64_t shuffle(uint64_t x, int lane) {
   return __shfl_sync(0xffffffffu, static_cast<unsigned long long>(x), lane);
 }
@@ -154,6 +178,57 @@ SSG_DEVICE void add_shared(uint64_t* to, uint64_t x) {
   if (low != 0 && atomicAdd(half, low) > ~low) ++high;
   if (high != 0) atomicAdd(half + 1, high);
 }
+
+// Adds the value of the lane that lies `distance` before, if there is one. All lanes of the warp must call it.
+SSG_DEVICE void add_lane_before(uint32_t& x, int distance) {
+  asm volatile(
+      "{ .reg .pred inside;\n.reg .u32 other;\nshfl.sync.up.b32 other|inside, %0, %1, 0, -1;\n"
+      "@inside add.u32 %0, %0, other; }"
+      : "+r"(x)
+      : "r"(distance));
+}
+SSG_DEVICE void add_lane_before(uint64_t& x, int distance) {
+  asm volatile(
+      "{ .reg .pred inside;\n.reg .u32 low, high, other_low, other_high;\n.reg .u64 other;\n"
+      "mov.b64 {low, high}, %0;\nshfl.sync.up.b32 other_low|inside, low, %1, 0, -1;\n"
+      "shfl.sync.up.b32 other_high|inside, high, %1, 0, -1;\nmov.b64 other, {other_low, other_high};\n"
+      "@inside add.u64 %0, %0, other; }"
+      : "+l"(x)
+      : "r"(distance));
+}
+
+// An address in shared memory. The functions that take one do nothing unless low <= x <= high, without a branch.
+using SharedAddress = uint32_t;
+SSG_DEVICE SharedAddress shared_address(const void* at) { return static_cast<uint32_t>(__cvta_generic_to_shared(at)); }
+SSG_DEVICE void count_shared_if(uint32_t x, uint32_t high, SharedAddress to) {
+  asm volatile("{ .reg .pred inside;\nsetp.le.u32 inside, %0, %1;\n@inside red.shared.add.u32 [%2], 1; }" ::"r"(x),
+               "r"(high), "r"(to)
+               : "memory");
+}
+SSG_DEVICE void count_if(uint32_t x, uint32_t high, uint32_t& count) {
+  asm("{ .reg .pred inside;\nsetp.le.u32 inside, %1, %2;\n@inside add.u32 %0, %0, 1; }"
+      : "+r"(count)
+      : "r"(x), "r"(high));
+}
+// Adds to two counters of 32 bits.
+SSG_DEVICE void add_shared_if(uint32_t x, uint32_t low, SharedAddress to, uint32_t first, uint32_t second) {
+  asm volatile(
+      "{ .reg .pred inside;\nsetp.ge.u32 inside, %0, %1;\n@inside red.shared.add.u32 [%2], %3;\n"
+      "@inside red.shared.add.u32 [%2+4], %4; }" ::"r"(x),
+      "r"(low), "r"(to), "r"(first), "r"(second)
+      : "memory");
+}
+// Stores and steps to the next place.
+SSG_DEVICE void append_shared_if(uint32_t x, uint32_t high, SharedAddress& to, uint16_t value) {
+  asm volatile(
+      "{ .reg .pred inside;\nsetp.le.u32 inside, %1, %2;\n@inside st.shared.u16 [%0], %3;\n@inside add.u32 %0, %0, "
+      "2; }"
+      : "+r"(to)
+      : "r"(x), "r"(high), "h"(value)
+      : "memory");
+}
+// Adds one, and returns what was there before.
+SSG_DEVICE uint32_t claim_shared(uint64_t* to) { return atomicAdd(reinterpret_cast<uint32_t*>(to), 1u); }
 
 // Brings the lanes of a warp together again, as the instructions below require.
 SSG_DEVICE void converge() { __syncwarp(); }

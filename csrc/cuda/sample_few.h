@@ -5,69 +5,67 @@
 
 namespace ssg::cuda {
 
-// A thread has no memory for the row: what it needs twice it computes twice.
-template <class S>
+template <class S, int N>
 struct SampleFew {
-  using Key = typename Row<S>::Key;
-  Row<S> row;
-  int columns;
-  Key lowest;      // the lowest key that top-k keeps
-  uint64_t limit;  // top-p removes the columns whose running weight is at most this
+  using R = Row<S>;
+  using Value = typename R::Value;
 
-  static SSG_DEVICE void run(const SampleCall& call) {
-    const int64_t rows = call.batch * call.tokens;
-    const int64_t first = block_index() * thread_count() + thread_index();
-    for (int64_t r = first; r < rows; r += block_count() * thread_count()) {
-      SampleFew few{{call}, static_cast<int>(call.vocabulary), 0, 0};
-      few.row.open(r);
-      call.out[r] = few.draw();
-    }
+  static SSG_DEVICE void run(const SampleParams& p) {
+    const int64_t r = block_index() * thread_count() + thread_index();
+    if (r < p.rows) p.call.out[r] = draw(R(p, r), static_cast<int>(p.call.vocabulary));
   }
 
-  SSG_DEVICE int64_t draw() {
-    Key low = row.key(0);
-    Key high = low;
-    for (int v = 1; v < columns; ++v) {
-      const Key key = row.key(v);
-      low = key < low ? key : low;
-      high = key > high ? key : high;
+  static SSG_DEVICE int64_t draw(const R& row, int columns) {
+    Value x[N];
+    Value largest = R::value(R::kMinusInfinity);
+    SSG_UNROLL
+    for (int v = 0; v < N; ++v) {
+      x[v] = R::value(v < columns ? row.bits(v) : R::kMinusInfinity);
+      largest = larger(largest, x[v]);
     }
-    if (!row.begin(low, high)) return -1;
-    lowest = low;
-    if (row.top_k > 0) {
-      lowest = high;
-      for (int v = 0; v < columns; ++v) {
-        int greater = 0;
-        for (int u = 0; u < columns; ++u) greater += row.key(u) > row.key(v);
-        if (greater < row.top_k && row.key(v) < lowest) lowest = row.key(v);
-      }
+    if (!row.has_answer(largest)) return -1;
+    const Places<Value> places(largest, row.scale);
+    const int64_t most_kept = row.top_k > 0 ? row.top_k : N;
+    uint64_t weights[N];
+    uint64_t total = 0;
+    if (N == 2) {  // one of them is the largest
+      const uint64_t less = weight_of(code_of(places.distance(x[0] < x[1] ? x[0] : x[1])));
+      for (int v = 0; v < N; ++v) weights[v] = x[v] == largest ? kMostWeight : less;
+    }
+    SSG_UNROLL
+    for (int v = 0; v < N; ++v) {
+      if (N > 2) weights[v] = weight_of(code_of(places.distance(x[v])));
+      int greater = 0;
+      SSG_UNROLL
+      for (int u = 0; u < N; ++u) greater += x[u] > x[v];
+      if (greater >= most_kept) weights[v] = 0;
+      total += weights[v];
     }
     if (row.top_p > 0) {
-      uint64_t all = 0;
-      for (int v = 0; v < columns; ++v)
-        if (row.key(v) >= lowest) all += row.weight(row.key(v));
-      limit = row.limit(all);
+      const uint64_t stays = total - part_of(total, kWhole - row.top_p);
+      uint64_t all[N];
+      SSG_UNROLL
+      for (int v = 0; v < N; ++v) all[v] = weights[v];
+      total = 0;
+      SSG_UNROLL
+      for (int v = 0; v < N; ++v) {
+        uint64_t above = 0;
+        SSG_UNROLL
+        for (int u = 0; u < N; ++u)
+          if (x[u] > x[v] || (x[u] == x[v] && u > v)) above += all[u];
+        if (above >= stays) weights[v] = 0;
+        total += weights[v];
+      }
     }
-    uint64_t total = 0;
-    for (int v = 0; v < columns; ++v) total += kept(v);
-    const uint64_t target = row.target(total);
-    int v = 0;
-    for (uint64_t running = kept(0); running <= target && v + 1 < columns; running += kept(v)) ++v;
-    return v;
-  }
-
-  // The weight of a column, or 0 where a filter removes it.
-  SSG_DEVICE uint64_t kept(int v) const {
-    const Key key = row.key(v);
-    if (key < lowest) return 0;
-    const uint64_t weight = row.weight(key);
-    if (row.top_p <= 0) return weight;
+    const uint64_t target = part_of(total, row.uniform);
+    int token = 0;
     uint64_t running = 0;
-    for (int u = 0; u < columns; ++u) {
-      const Key other = row.key(u);
-      if (other >= lowest && (other < key || (other == key && u <= v))) running += row.weight(other);
+    SSG_UNROLL
+    for (int v = 0; v + 1 < N; ++v) {
+      running += weights[v];
+      token += running <= target;
     }
-    return running > limit ? weight : 0;
+    return token;
   }
 };
 

@@ -1,4 +1,4 @@
-// One row of logits as the sampling kernels see it: integer keys of the same order, and whole-number weights.
+// One row of logits as the sampling kernels see it: values, integer keys of the same order, and the numbers of the call.
 #pragma once
 
 #include <cstdint>
@@ -12,96 +12,159 @@ namespace ssg::cuda {
 
 #include "../weight.h"
 
-// The bits as which logits of a type are stored, and their keys. Keys have the order of the numbers. Both zeros have
-// one key, and a NaN lies beyond the infinities.
-template <class S>
-struct Keys {
-  using Stored = uint16_t;
-  using Key = uint32_t;
+// A token's rank among others: its key, then its place.
+template <class Bits>
+struct Rank {
+  uint64_t both;
+  SSG_DEVICE Rank(Bits key, uint32_t place) : both(static_cast<uint64_t>(key) << 32 | place) {}
+  SSG_DEVICE Bits key() const { return static_cast<Bits>(both >> 32); }
+  SSG_DEVICE uint32_t place() const { return static_cast<uint32_t>(both); }
+  SSG_DEVICE bool operator>(const Rank& other) const { return both > other.both; }
 };
 template <>
-struct Keys<float> {
-  using Stored = uint32_t;
-  using Key = uint32_t;
-};
-template <>
-struct Keys<double> {
-  using Stored = uint64_t;
-  using Key = uint64_t;
+struct Rank<uint64_t> {
+  uint64_t its_key;
+  uint64_t its_place;
+  SSG_DEVICE Rank(uint64_t key, uint32_t place) : its_key(key), its_place(place) {}
+  SSG_DEVICE uint64_t key() const { return its_key; }
+  SSG_DEVICE uint32_t place() const { return static_cast<uint32_t>(its_place); }
+  SSG_DEVICE bool operator>(const Rank& other) const {
+    return its_key > other.its_key || (its_key == other.its_key && its_place > other.its_place);
+  }
 };
 
-SSG_DEVICE double value_of(float, uint32_t bits) { return float_of(bits); }
+// Where the shared memory of a block of sample_block.h holds what, in bytes. The histogram comes first.
+struct SampleShared {
+  static constexpr int kOwn = 32;   // tokens of a thread
+  static constexpr int kFew = 128;  // candidates at most
+  // The 16 bytes behind a thread's tokens make the accesses of the threads meet different banks.
+  static constexpr int stride(int item_bytes) { return kOwn * item_bytes + 16; }
+
+  int32_t count = 0;    // of candidates
+  int32_t found = 0;    // the rank that one thread found
+  int32_t weights = 0;  // of candidates
+  int32_t ranks = 0;
+  int32_t logits = 0;
+  int32_t list = 0;
+  int32_t bytes = 0;
+};
+
+// The arguments of a launch: the call, its numbers that are not tensors, and the layout of shared memory.
+struct SampleParams {
+  SampleCall call;
+  int64_t rows = 0;
+  SampleShared shared;
+  float scale = 1.0f;
+  int64_t top_k = 0;
+  uint64_t top_p = 0;  // a share, as weight.h counts them
+};
+inline SampleParams sample_params(const SampleCall& call) {
+  SampleParams params;
+  params.call = call;
+  params.rows = call.batch * call.tokens;
+  params.scale = scale_of(call.scale.value);
+  params.top_k = static_cast<int64_t>(call.top_k.value);
+  params.top_p = share_of(call.top_p.value);
+  return params;
+}
+
+// The bits as which logits of a type are stored, and the type they are computed in.
+template <class S>
+struct Stores {
+  using Bits = uint16_t;
+  using Value = float;
+};
+template <>
+struct Stores<float> {
+  using Bits = uint32_t;
+  using Value = float;
+};
+template <>
+struct Stores<double> {
+  using Bits = uint64_t;
+  using Value = double;
+};
+
+SSG_DEVICE float value_of(float, uint32_t bits) { return float_of(bits); }
 SSG_DEVICE double value_of(double, uint64_t bits) { return double_of(bits); }
 template <class S>
-SSG_DEVICE double value_of(S, uint32_t bits) {
-  return to_float(S{static_cast<uint16_t>(bits)});
+SSG_DEVICE float value_of(S, uint16_t bits) {
+  return to_float(S{bits});
 }
-SSG_DEVICE uint32_t infinity_of(float) { return 0x7f800000u; }
-SSG_DEVICE uint64_t infinity_of(double) { return 0x7ff0000000000000u; }
-SSG_DEVICE uint32_t infinity_of(BFloat16) { return 0x7f80u; }
-SSG_DEVICE uint32_t infinity_of(Float16) { return 0x7c00u; }
+constexpr SSG_DEVICE uint32_t infinity_of(float) { return 0x7f800000u; }
+constexpr SSG_DEVICE uint64_t infinity_of(double) { return 0x7ff0000000000000u; }
+constexpr SSG_DEVICE uint16_t infinity_of(BFloat16) { return 0x7f80u; }
+constexpr SSG_DEVICE uint16_t infinity_of(Float16) { return 0x7c00u; }
 
-// One row of logits, as keys and weights.
 template <class S>
 struct Row {
-  using Stored = typename Keys<S>::Stored;
-  using Key = typename Keys<S>::Key;
-  static constexpr Key kSign = Key{1} << (8 * sizeof(Stored) - 1);
-  static constexpr Key kAll = kSign | (kSign - 1);
+  using Bits = typename Stores<S>::Bits;
+  using Value = typename Stores<S>::Value;
+  static constexpr Bits kSign = static_cast<Bits>(Bits{1} << (8 * sizeof(Bits) - 1));
+  static constexpr Bits kMinusInfinity = static_cast<Bits>(infinity_of(S{}) | kSign);
 
-  const SampleCall& call;
-  const Stored* logits = nullptr;
-  double scale = 1.0;
-  int64_t top_k = 0;
-  double top_p = 0.0;
-  double share = 0.0;  // of the remaining weight, which lies before the drawn token
-  double largest = 0.0;
+  const Bits* logits = nullptr;
+  float scale = 1.0f;    // 0 for one without an answer
+  int64_t top_k = 0;     // 0 keeps all
+  uint64_t top_p = 0;    // 0 keeps all
+  uint64_t uniform = 0;  // the share of the weights that lies before the drawn token
 
-  SSG_DEVICE void open(int64_t row) {
-    const int64_t batch = row / call.tokens;
+  SSG_DEVICE Row(const SampleParams& p, int64_t row) {
+    const SampleCall& call = p.call;
+    const int64_t batch = quotient(row, call.tokens);
     const int64_t token = row - batch * call.tokens;
     const Logits& from = call.logits;
-    logits = static_cast<const Stored*>(from.data) + batch * from.batch_stride + token * from.token_stride;
-    scale = read_strength(call.scale, batch);
+    logits = static_cast<const Bits*>(from.data) + batch * from.batch_stride + token * from.token_stride;
     const int64_t at = batch * call.uniform_batch_stride + token * call.uniform_token_stride;
-    const double uniform = call.uniform_is_double ? static_cast<const double*>(call.uniform)[at]
-                                                  : static_cast<const float*>(call.uniform)[at];
-    share = within_one(uniform);
-    const double k = read_strength(call.top_k, batch);
-    top_k = k > 0 ? (k < static_cast<double>(call.vocabulary) ? static_cast<int64_t>(k) : call.vocabulary) : 0;
-    top_p = within_one(read_strength(call.top_p, batch));
+    uniform = call.uniform_is_double ? share_of(static_cast<const double*>(call.uniform)[at])
+                                     : share_of(static_cast<const float*>(call.uniform)[at]);
+    scale = call.scale.data != nullptr ? scale_of(read_strength(call.scale, batch)) : p.scale;
+    top_k = p.top_k;
+    if (call.top_k.data != nullptr) {
+      const double k = read_strength(call.top_k, batch);
+      top_k = k > 0 ? static_cast<int64_t>(k < 0x1p31 ? k : 0x1p31) : 0;
+    }
+    top_p = call.top_p.data != nullptr ? share_of(read_strength(call.top_p, batch)) : p.top_p;
   }
 
-  static SSG_DEVICE double within_one(double x) { return x > 0 ? (x < 1 ? x : 1.0) : 0.0; }  // 0 for NaN
-
-  SSG_DEVICE Key key(int64_t v) const {
-    const Key bits = logits[v] == kSign ? 0 : logits[v];
-    return (bits & kSign) != 0 ? bits ^ kAll : bits | kSign;
-  }
-  static SSG_DEVICE Key bits_of(Key key) { return (key & kSign) != 0 ? key ^ kSign : key ^ kAll; }
-
-  // Whether a token can be drawn from a row whose keys lie in [low, high]. Remembers the largest logit, to which
-  // weights are relative.
-  SSG_DEVICE bool begin(Key low, Key high) {
-    const Key infinity = infinity_of(S{}) | kSign;
-    const Key minus_infinity = infinity_of(S{}) ^ (kSign - 1);
-    largest = value_of(S{}, bits_of(high));
-    return low >= minus_infinity && high < infinity && high != minus_infinity && scale > 0 &&
-           scale < double_of(0x7ff0000000000000u);
+  static SSG_DEVICE int64_t quotient(int64_t a, int64_t b) {
+    if ((a | b) >> 32 == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
+    return a / b;
   }
 
-  SSG_DEVICE uint64_t weight(Key key) const {
-    const double x = (value_of(S{}, bits_of(key)) - largest) * scale;
-    return x > -25.0 ? static_cast<uint64_t>(weight_of(x)) : 0;
+  static SSG_DEVICE Value value(Bits bits) { return value_of(S{}, bits); }
+  SSG_DEVICE Bits bits(int64_t v) const { return logits[v]; }
+
+  SSG_DEVICE bool is_aligned() const { return reinterpret_cast<uintptr_t>(logits) % 16 == 0; }
+
+  static SSG_DEVICE Bits bits_from(Value value) {
+    S stored;
+    from_float(stored, value);
+    Bits bits;
+    memcpy(&bits, &stored, sizeof(bits));
+    return bits;
   }
 
-  // The limits that a running weight must exceed: for the first token that top-p keeps, and for the token drawn.
-  SSG_DEVICE uint64_t limit(uint64_t total) const { return part(1 - top_p, total); }
-  SSG_DEVICE uint64_t target(uint64_t total) const { return part(share, total); }
-  static SSG_DEVICE uint64_t part(double of, uint64_t total) {
-    const auto found = static_cast<uint64_t>(of * static_cast<double>(total));
-    return found < total ? found : total - 1;
+  // Keys have the order of the numbers, and both zeros have one key.
+  static SSG_DEVICE Bits key(Bits bits) {
+    bits = bits == kSign ? Bits{0} : bits;
+    return static_cast<Bits>((bits & kSign) != 0 ? ~bits : bits | kSign);
   }
+
+  static SSG_DEVICE Bits bits_of_key(Bits key) { return static_cast<Bits>((key & kSign) != 0 ? key ^ kSign : ~key); }
+
+  // Whether a token can be drawn from a row with this largest logit, which is NaN if the row holds one.
+  SSG_DEVICE bool has_answer(Value largest) const { return largest - largest == 0 && scale > 0; }
 };
+
+// A weight as the float that it is before it is cut to a whole number. Codes have the order of the weights.
+constexpr uint32_t kMostCode = (127u + 39u) << 23;
+constexpr uint64_t kMostWeight = uint64_t{1} << 39;
+constexpr uint32_t kLeastCode = 127u << 23;  // of those that weigh anything
+SSG_DEVICE uint32_t code_of(uint32_t distance) {
+  const Weight weight(distance);
+  return weight.significand + ((weight.octave + 124u) << 23);
+}
+SSG_DEVICE uint64_t weight_of(uint32_t code) { return static_cast<uint64_t>(float_of(code)); }
 
 }  // namespace ssg::cuda

@@ -84,6 +84,8 @@ void sample(const char* name, const SampleArguments& given) {
   floating(name, "logits", logits);
   const int64_t vocabulary = logits.size[2];
   if (vocabulary < 1) fail(name, ": logits must have at least one vocabulary column, got 0");
+  if (vocabulary > int64_t{1} << 23)  // sums of weights must stay below 2^62
+    fail(name, ": logits must have at most 8388608 vocabulary columns, got ", vocabulary);
   if (uniform.dim != 2 || uniform.size[0] != logits.size[0] || uniform.size[1] != logits.size[1])
     fail(name, ": uniform must have shape (B, L) = (", logits.size[0], ", ", logits.size[1], "), got ",
          uniform.shape());

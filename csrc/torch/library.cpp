@@ -47,6 +47,17 @@ const StableTorchLibraryInit on_cuda(StableLibrary::Kind::IMPL, implement, SSG_N
 
 const char* cpu_capability() { return cpu::kernel().name; }
 
+CpuPlan cpu_plan(Grid size, Grid prev_size, const char* prior, const char* interpolation) {
+  cpu::PlanKey key;
+  key.step.size = size;
+  key.step.prev_size = prev_size;
+  key.step.prior = parse("prior", kPriors, prior);
+  key.step.interpolation = parse("interpolation", kInterpolations, interpolation);
+  key.accumulators = cpu::kernel().accumulators;
+  const auto plan = cpu::cached_plan<float>(key);
+  return {plan->describe(), plan->multiply_adds};
+}
+
 std::string cuda_plan(const CudaPlanRequest& request) {
   StepKey key;
   key.size = request.size;

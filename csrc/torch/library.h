@@ -14,6 +14,14 @@ namespace ssg::ops {
 // The instruction set of the CPU kernel that runs here.
 SSG_EXPORT const char* cpu_capability();
 
+// How that kernel computes a step in float32, and its multiply-adds per vocabulary column. Throws std::invalid_argument
+// for a wrong name and for impossible sizes.
+struct CpuPlan {
+  std::string description;
+  int64_t multiply_adds;
+};
+SSG_EXPORT CpuPlan cpu_plan(Grid size, Grid prev_size, const char* prior, const char* interpolation);
+
 // Why the CUDA kernels cannot serve the device, or null where they can.
 SSG_EXPORT const char* cuda_unavailable(int32_t device);
 

@@ -20,6 +20,20 @@ PyObject* cuda_unavailable(PyObject*, PyObject* device) {
   return PyUnicode_FromString(reason);
 }
 
+// ((h, w), (prev_h, prev_w), prior, interpolation)
+PyObject* cpu_plan(PyObject*, PyObject* arguments) {
+  long long h = 0, w = 0, prev_h = 0, prev_w = 0;
+  const char *prior = nullptr, *interpolation = nullptr;
+  if (!PyArg_ParseTuple(arguments, "(LL)(LL)ss", &h, &w, &prev_h, &prev_w, &prior, &interpolation)) return nullptr;
+  try {
+    const ssg::ops::CpuPlan plan = ssg::ops::cpu_plan({h, w}, {prev_h, prev_w}, prior, interpolation);
+    return Py_BuildValue("sL", plan.description.c_str(), static_cast<long long>(plan.multiply_adds));
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+    return nullptr;
+  }
+}
+
 // A sequence of families, at most 31 each.
 PyObject* hand_over_the_rest(PyObject*, PyObject* given) {
   std::vector<int> families;
@@ -91,6 +105,7 @@ PyObject* names(PyObject*, PyObject*) {
 PyMethodDef kMethods[] = {
     {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set of the CPU kernel that runs here."},
     {"cuda_unavailable", cuda_unavailable, METH_O, "Why the CUDA kernels cannot serve device N; None where they can."},
+    {"cpu_plan", cpu_plan, METH_VARARGS, "How the CPU kernel computes a step, and its multiply-adds per column."},
     {"hand_over_the_rest", hand_over_the_rest, METH_O,
      "Makes Python serve the calls that no kernel here serves, and those on cards of the given families."},
     {"cuda_plan", cuda_plan, METH_VARARGS, "How the CUDA kernels would be launched for a step on a kind of device."},

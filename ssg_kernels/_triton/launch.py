@@ -22,6 +22,7 @@ _INTERPRETED = triton.knobs.runtime.interpret
 # With this many launches, a new one replaces the oldest. Triton keeps its kernel, so it returns without compiling.
 _MOST_LAUNCHES = 4096
 _WIDEST_ROW = 8192
+_WHOLE = 1 << 62  # shares of a sum of weights are counted in units of 2**-62
 
 _launches: dict[tuple[Any, ...], _Launch] = {}
 # Tables, and the number that undoes their scale. They are never freed, because a captured graph reads them at every
@@ -57,24 +58,19 @@ def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor
     out = torch.empty((batch, tokens), dtype=torch.int64, device=logits.device)
     if not out.numel():
         return out
-    tensors = [out, logits, uniform]
-    if isinstance(top_p, Tensor):
-        p = top_p.double().nan_to_num(0.0).clamp(0.0, 1.0)
-        drop: Strength = (1 - p).where(p > 0, 2.0)
-    else:
-        drop = 1 - top_p if top_p > 0 else 2.0
+    scale, drop, keep = _scale(scale), _drop(top_p), _keep_at_most(top_k, vocabulary)
+    tensors = [out, logits, uniform, *[x for x in (scale, drop, keep) if isinstance(x, Tensor)]]
     numbers: list[Any] = []
-    if isinstance(top_k, Tensor):
-        top_k = top_k.double().nan_to_num(0.0).clamp(0, vocabulary)
-    for number in (scale, drop, top_k):
-        if isinstance(number, Tensor):
-            tensors.append(number)
-            numbers += (number, number.stride(0) if number.ndim else 0, 0, 0)
-        else:
-            numbers += (0, None, *_halves(number))
+    for number in (scale, drop, keep):
+        numbers += (
+            (number, number.stride(0) if number.ndim else 0) if isinstance(number, Tensor) else (number, None)
+        )
+    numbers[4:4] = (0, 0)
+    if not isinstance(drop, Tensor):
+        numbers[2:6] = (0, None, *struct.unpack("<ii", struct.pack("<q", drop)))
     strides = (*logits.stride(), *uniform.stride())
     key = (
-        logits.device, logits.dtype, uniform.dtype, *numbers[1::4], batch, tokens, vocabulary,
+        logits.device, logits.dtype, uniform.dtype, *numbers[1:4:2], numbers[7], batch, tokens, vocabulary,
         strides, _alignment(tensors), *[x.dtype for x in tensors[3:]],
     )  # fmt: skip
     launch = _launches.get(key)
@@ -90,6 +86,28 @@ def sample(logits: Tensor, uniform: Tensor, scale: Strength, top_k: int | Tensor
     return out
 
 
+def _scale(scale: Strength) -> Strength:
+    """In float32, 0 where it is not positive and finite; the bounds are those of `reference.weigh`."""
+    if isinstance(scale, Tensor):
+        wide = scale.double()
+        return wide.clamp(2.0**-100, 2.0**100).where((wide > 0) & wide.isfinite(), 0.0).float()
+    return min(max(scale, 2.0**-100), 2.0**100) if 0 < scale < math.inf else 0.0
+
+
+def _drop(top_p: Strength) -> Any:
+    """1 - top_p in units of 2**-62, or -1 where top_p is 0 (`reference.sample_weights`)."""
+    if isinstance(top_p, Tensor):
+        p = top_p.double().nan_to_num(0.0).clamp(0.0, 1.0)
+        return (_WHOLE - (p * float(_WHOLE)).long().clamp(min=1)).where(p > 0, -1)
+    return _WHOLE - max(1, int(min(top_p, 1.0) * float(_WHOLE))) if top_p > 0 else -1
+
+
+def _keep_at_most(top_k: int | Tensor, vocabulary: int) -> int | Tensor:
+    if isinstance(top_k, Tensor):
+        return top_k.double().nan_to_num(0.0).clamp(0, vocabulary).int()
+    return top_k
+
+
 def sample_tile(dtype: torch.dtype, vocabulary: int) -> tuple[tuple[Any, ...], int, int]:
     """The compile-time arguments of the sampling kernel, its rows per program, and its warps."""
     compute = tl.float64 if dtype == torch.float64 else tl.float32
@@ -100,12 +118,6 @@ def sample_tile(dtype: torch.dtype, vocabulary: int) -> tuple[tuple[Any, ...], i
     rows = max(1, min(256, 2048 // block))
     warps = max(4, block // 512)
     return (compute, shift, rows, block, -(-vocabulary // block) * block), rows, warps
-
-
-def _halves(value: float) -> tuple[int, int]:
-    """The lower and upper 32 bits of a float64."""
-    low, high = struct.unpack("<ii", struct.pack("<d", value))
-    return low, high
 
 
 def _run(

@@ -12,8 +12,36 @@ from ssg_kernels._triton.targets import Target
 
 Size = tuple[int, int]
 
+
+@dataclass(frozen=True)
+class Cost:
+    """Instructions of a thread for each element (of a warp for each step), and passes through shared memory for each
+    128 bytes. Fitted to executed counts: bench/ptx/ranking.py says how well.
+    """
+
+    output: float
+    value: float
+    product: float
+    step: float
+    output_passes: float
+    value_passes: float
+    between_passes: float
+    table_passes: float
+
+
+# By form, and by whether all products are instructions of a warp group.
+COSTS = {
+    ("fma", False): Cost(2.36, 0.64, 1.69, 120, 0.03, 0.05, 0.0, 0.18),
+    ("dense_halves", True): Cost(19.8, 1.19, 0.0, 265, 5.95, 2.43, 0.0, 3.77),
+    ("dense_halves", False): Cost(17.5, 0.0, 0.04, 364, 3.69, 3.23, 0.0, 1.18),
+    ("separable", True): Cost(19.3, 5.67, 0.0, 143, 2.38, 3.23, 4.49, 2.2),
+    ("separable", False): Cost(19.3, 5.67, 0.0, 143, 2.38, 3.23, 4.49, 1.13),
+}
+
 # Seconds that a launch takes before it moves its first byte.
 LATENCY = 2e-6
+# Warp instructions that a multiprocessor issues in a cycle.
+ISSUED = 3.0
 # Outer products reach this share of the peak FMA rate, because a thread loads an operand for every two or three FMAs.
 FMA_SHARE = 0.5
 
@@ -88,29 +116,47 @@ class LaunchPlan:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The time of a plan by counting. The slowest of memory, cache and arithmetic determines it."""
+    """The time of a plan by counting. The slowest of what can bind determines it."""
 
     bytes: int  # the traffic that no plan can avoid
     cache_bytes: int  # the traffic of the L2 cache
-    flops: int  # all issued operations, with those of padding and split operands
+    flops: int  # of matrix instructions, or of multiply-adds: with those of padding and split operands
+    instructions: float  # of warps, in all
+    wavefronts: float  # passes through shared memory, in all
     memory_s: float
     cache_s: float
     compute_s: float
+    issue_s: float
+    shared_s: float
 
     @property
     def seconds(self) -> float:
-        return max(self.memory_s, self.cache_s, self.compute_s) + LATENCY
+        return max(self._roofs.values()) + LATENCY
+
+    @property
+    def rank(self) -> float:
+        """The time, and a little of all that does not bind: of plans that one roof stops, the lightest is best."""
+        return self.seconds + 0.05 * sum(self._roofs.values())
 
     @property
     def bound(self) -> str:
-        roofs = {"memory": self.memory_s, "cache": self.cache_s, "compute": self.compute_s}
-        return max(roofs, key=lambda name: roofs[name])
+        return max(self._roofs, key=lambda name: self._roofs[name])
+
+    @property
+    def _roofs(self) -> dict[str, float]:
+        return {
+            "memory": self.memory_s,
+            "cache": self.cache_s,
+            "compute": self.compute_s,
+            "issue": self.issue_s,
+            "shared": self.shared_s,
+        }
 
 
 @cache
 def make_plan(step: Step, target: Target, accurate: bool = False) -> LaunchPlan:
     """The plan of least estimated time. `accurate` asks for float64 arithmetic, which only the fma form has."""
-    return min(candidates(step, target, accurate), key=lambda plan: estimate(plan, step, target).seconds)
+    return min(candidates(step, target, accurate), key=lambda plan: estimate(plan, step, target).rank)
 
 
 def candidates(step: Step, target: Target, accurate: bool = False) -> list[LaunchPlan]:
@@ -121,43 +167,99 @@ def candidates(step: Step, target: Target, accurate: bool = False) -> list[Launc
     return plans
 
 
+@dataclass(frozen=True)
+class Work:
+    """What one program does. An element is one of a tile in one column."""
+
+    outputs: int  # elements of its tile
+    values: int  # elements of the previous map, times the warps that split each of them again
+    between: int  # elements between the two products of the separable form
+    table: int  # elements of tables
+    steps: int  # turns of its loops
+    products: int  # multiply-adds
+    wide: bool  # all products are instructions of a warp group
+
+
+def work_of(plan: LaunchPlan, step: Step, target: Target) -> Work:
+    (h, w), columns = step.inputs, plan.block_v
+    if plan.form == "separable":
+        h, w, rows = _up(h, plan.block_k), _up(w, plan.block_j), plan.terms * plan.block_m
+        wide = target.has_warp_groups and rows % 64 == 0
+        again = 1 if wide else _warps_along_rows(rows, plan.block_j * columns, plan.warps)
+        return Work(
+            outputs=plan.block_m * plan.block_c * columns,
+            values=h * w * columns * again,
+            between=rows * w * columns,
+            table=rows * h * (w // plan.block_j) + plan.terms * w * plan.block_c,
+            steps=(h // plan.block_k + 1) * (w // plan.block_j),
+            products=columns * (h * w * rows + plan.terms * w * plan.block_m * plan.block_c),
+            wide=wide and plan.block_c % 64 == 0,
+        )
+    _, k, tables = dense_shape(plan, step)
+    wide = plan.halves and target.has_warp_groups and plan.block_m % 64 == 0
+    again = 1 if wide or not plan.halves else _warps_along_rows(plan.block_m, columns, plan.warps)
+    elements = tables * plan.block_m
+    return Work(
+        outputs=elements * columns,
+        values=tables * k * columns * again,
+        between=0,
+        table=elements * k,
+        steps=k // plan.block_k,
+        products=elements * k * columns,
+        wide=wide,
+    )
+
+
+def _warps_along_rows(rows: int, columns: int, warps: int) -> int:
+    """How many warps Triton lays along the rows of a product. Each of them splits all logits of its columns."""
+    along, beside = 1, 1
+    while along * beside < warps:
+        if rows // 16 // along >= columns // 16 // beside and along < rows // 16:
+            along *= 2
+        else:
+            beside *= 2
+    return along
+
+
 def estimate(plan: LaunchPlan, step: Step, target: Target) -> Estimate:
     widened = step.batch * _up(step.vocabulary, plan.block_v)
+    work = work_of(plan, step, target)
+    tiles = plan.programs * plan.block_v // widened
     previous = math.prod(step.inputs) * max(step.sources, 1) * step.itemsize * widened
-    if plan.form == "separable":
-        (h, w), (prev_h, prev_w) = step.outputs, step.inputs
-        tiles = -(-h // plan.block_m) * -(-w // plan.block_c)
-        prev_h, prev_w = _up(prev_h, plan.block_k), _up(prev_w, plan.block_j)
-        products = (
-            prev_h * prev_w * plan.terms * plan.block_m + plan.terms * prev_w * plan.block_m * plan.block_c
-        )
-        table = plan.terms * (_up(h, plan.block_m) * prev_h + _up(w, plan.block_c) * prev_w)
-        matrix_rows = min(plan.terms * plan.block_m, plan.block_c)
-    else:
-        rows, columns, tables = dense_shape(plan, step)
-        tiles = rows // plan.block_m
-        products = tables * plan.block_m * columns
-        table = tables * rows * columns
-        matrix_rows = plan.block_m
-    flops = 2 * tiles * products * widened
     cache_bytes = step.bytes + (tiles - 1) * previous
-    if 4 * table > target.near:
-        cache_bytes += 4 * table * (widened // plan.block_v)
+    cost = COSTS[plan.form, work.wide]
+    loads = max(step.sources, 1)
+    warps = plan.warps * work.steps
+    instructions = (
+        work.outputs * (cost.output + 4 * (loads - 1)) / 32
+        + work.values * (cost.value + 2 * (loads - 1)) / 32
+        + work.products * cost.product / 32
+        + warps * cost.step
+    )
+    wavefronts = (
+        work.outputs * step.itemsize * cost.output_passes
+        + work.values * step.itemsize * loads * cost.value_passes
+        + 4 * work.between * cost.between_passes
+        + 4 * work.table * cost.table_passes
+    ) / 128
+    flops = 2 * work.products * (1 if plan.form == "fma" else target.products)
+    rate = target.matrix if work.wide else target.narrow
     if plan.form == "fma":
         rate = target.fma * FMA_SHARE
-    else:
-        flops *= target.products
-        rate = target.matrix if matrix_rows >= 64 else target.narrow
-    # With fewer programs than units some units are idle, and so they are in the last wave.
-    filled = plan.programs / (math.ceil(plan.programs / target.units) * target.units)
+    # The fullest multiprocessor decides. With fewer programs than units some of these are idle.
+    turns = math.ceil(plan.programs / target.units)
     present = min(1.0, plan.programs / target.units)
     return Estimate(
         bytes=step.bytes,
         cache_bytes=cache_bytes,
-        flops=flops,
+        flops=flops * plan.programs,
+        instructions=instructions * plan.programs,
+        wavefronts=wavefronts * plan.programs,
         memory_s=step.bytes / (target.copy * present),
         cache_s=cache_bytes / (target.cache * present),
-        compute_s=flops / (rate * filled),
+        compute_s=flops * turns * target.units / rate,
+        issue_s=instructions * turns / (target.clock * ISSUED),
+        shared_s=wavefronts * turns / target.clock,
     )
 
 
@@ -171,12 +273,17 @@ def describe(step: Step, target: Target, accurate: bool = False) -> list[str]:
             f"{plan.block_m} x {plan.block_c} points x {plan.block_v} columns, "
             f"{plan.block_k} x {plan.block_j} deep, {plan.terms} stacked terms"
         )
+    amounts = (
+        ("memory", counted.bytes, "B", counted.memory_s),
+        ("cache", counted.cache_bytes, "B", counted.cache_s),
+        ("compute", counted.flops, "flop", counted.compute_s),
+        ("issue", counted.instructions, "instr", counted.issue_s),
+        ("shared", counted.wavefronts, "pass", counted.shared_s),
+    )
     return [
         f"{plan.form}, {tile}; {plan.precision}, {plan.warps} warps, {plan.stages} stages, "
         f"{plan.programs} programs",
-        f"memory   {_figures(counted.bytes, 'B', counted.memory_s)}",
-        f"cache    {_figures(counted.cache_bytes, 'B', counted.cache_s)}",
-        f"compute  {_figures(counted.flops, 'flop', counted.compute_s)}",
+        *(f"{name:<8} {_figures(amount, unit, time)}" for name, amount, unit, time in amounts if time > 0),
         f"{counted.bound} binds: {1e6 * counted.seconds:.1f} us with {1e6 * LATENCY:.0f} us to launch, "
         f"{counted.bytes / target.copy / counted.seconds:.0%} of the copy rate",
     ]
@@ -219,15 +326,14 @@ def _separable(step: Step, target: Target) -> Iterator[LaunchPlan]:
     # The inner length of both products, block_k and terms * block_j, must be at least 16.
     terms = 1 << (step.terms - 1).bit_length()
     block_j = 16 if terms == 1 else 8
-    warps = 4 if target.has_warp_groups or target.is_amd else 8
-    # Rows of 16 columns fill sectors of half types. With 64 points, their accumulators would take all registers.
+    # Rows of 16 columns fill the sectors of half types. With 64 points, their accumulators would take all registers.
     tiles = [(16, 8), (32, 16)] if block_c <= 32 and not target.is_amd else [(16, 8)]
     for block_k, block_v in tiles:
         programs = _programs(step, _up(h, block_m) * -(-w // block_c), block_m, block_v)
         yield LaunchPlan(
             "separable",
             target.precision,
-            warps,
+            4,
             1,
             programs,
             block_m,

@@ -37,15 +37,40 @@ def _load(rows, column, inside, first, vocabulary, COMPUTE: tl.constexpr, BLOCK:
 
 
 @triton.jit
-def _weigh(x, largest, scale):
-    """round(2**35 * exp((x - largest) * scale)). Adding 2**52 rounds, and leaves the result in the mantissa."""
-    share = tl.exp((x.to(tl.float64) - largest.to(tl.float64)[:, None]) * scale[:, None])
-    return (34359738368.0 * share + 4503599627370496.0).to(tl.int64, bitcast=True) - 0x4330000000000000
+def _place(x, origin, factor):
+    """`x` scaled, as a whole number of units of 2**-25, cut towards zero (`reference.weigh`)."""
+    scaled = (x - origin[:, None]) * factor.to(x.dtype)[:, None]
+    return tl.minimum(tl.maximum(scaled, -2113929216.0), 2113929216.0).to(tl.int32)
+
+
+@triton.jit
+def _weigh(x, origin, factor, top):
+    """The weights of `reference.weigh`, step by step."""
+    distance = top[:, None].to(tl.uint32, bitcast=True) - _place(x, origin, factor).to(
+        tl.uint32, bitcast=True
+    )
+    distance = tl.minimum(distance, 939524096)
+    octaves = 2751463424 - tl.umulhi(distance << 2, tl.full(distance.shape, 3098164009, tl.uint32))
+    fraction = octaves << 6
+    power = tl.umulhi(fraction, tl.full(distance.shape, 232067, tl.uint32)) + 1338725
+    power = tl.umulhi(fraction, power) + 10388937
+    power = tl.umulhi(fraction, power) + 59576866
+    power = tl.umulhi(fraction, power) + 257944253
+    power = tl.umulhi(fraction, power) + 744260972
+    power = tl.umulhi(fraction, power) + 1073741824
+    return ((power + 64) >> 7).to(tl.int64) << 16 >> (41 - (octaves >> 26)).to(tl.int64)
+
+
+@triton.jit
+def _part(total, share):
+    """The share of the total, cut to a whole number; at most total - 1."""
+    high = tl.umulhi((total << 1).to(tl.uint64, bitcast=True), (share << 1).to(tl.uint64, bitcast=True))
+    return tl.minimum(high.to(tl.int64, bitcast=True), total - 1)
 
 
 @triton.jit
 def _tile(
-    key, weight, rows, column, inside, first, vocabulary, largest, scale,
+    key, weight, rows, column, inside, first, vocabulary, origin, factor, top,
     COMPUTE: tl.constexpr, SHIFT: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """Keys, weights and columns of a tile. If the tile is the whole row, `key` and `weight` hold them already."""
@@ -54,7 +79,7 @@ def _tile(
         return key, weight, columns
     else:
         x = _load(rows, column, inside, first, vocabulary, COMPUTE, BLOCK)
-        return _key(x, COMPUTE, SHIFT), _weigh(x, largest, scale), columns
+        return _key(x, COMPUTE, SHIFT), _weigh(x, origin, factor, top), columns
 
 
 @triton.jit
@@ -64,57 +89,43 @@ def _between(low, high):
 
 
 @triton.jit
-def _double(low, high):
-    """Joins two halves of 32 bits into a float64, because a float argument of a kernel is float32."""
-    bits = (high.to(tl.int64) << 32) | (low.to(tl.int64) & 0xFFFFFFFF)
-    return bits.to(tl.float64, bitcast=True)
-
-
-@triton.jit
-def _per_row(number, stride, low, high, sample, inside, ROWS: tl.constexpr):
-    """A number for each row: that of its sample in a tensor, or with the stride None the float64 of two halves."""
+def _number(number, stride, sample, inside):
+    """A number for each row: that of its sample in a tensor, or with the stride None the argument itself."""
     if stride is None:
-        return tl.zeros((ROWS,), tl.float64) + _double(low, high)
+        return number
     else:
-        return tl.load(number + sample * stride, mask=inside, other=1.0).to(tl.float64)
+        return tl.load(number + sample * stride, mask=inside, other=1)
 
 
-@triton.jit(
-    do_not_specialize=[
-        "batch",
-        "tokens",
-        "keep_low",
-        "keep_high",
-        "drop_low",
-        "drop_high",
-        "scale_low",
-        "scale_high",
-    ]
-)
+@triton.jit(do_not_specialize=["batch", "tokens", "scale", "drop_low", "drop_high", "keep"])
 def sample_kernel(
     out, logits, logits_batch, logits_token, logits_column, uniform, uniform_batch, uniform_token,
-    scale, scale_stride, scale_low, scale_high, drop, drop_stride, drop_low, drop_high,
-    keep, keep_stride, keep_low, keep_high, batch, tokens, vocabulary,
+    scale, scale_stride, drop, drop_stride, drop_low, drop_high, keep, keep_stride, batch, tokens, vocabulary,
     COMPUTE: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Draws a token for each of ROWS rows, or -1 for a row without an answer.
 
     A row has no answer if it holds a NaN, if its largest logit is infinite, or if its scale is not positive and finite.
 
-    `keep` is top_k. `drop` is 1 - top_p, or more than 1 without top_p. `scale`, `drop` and `keep` are tensors, or
-    floats with the stride None. COLUMNS is the vocabulary rounded up to whole BLOCKs.
+    `keep` is top_k. `drop` is 1 - top_p in units of 2**-62, or -1 without top_p. `scale`, `drop` and `keep` are
+    tensors. With the stride None `scale` and `keep` are numbers, and `drop` is the number of `drop_low` and
+    `drop_high`, since an argument of 64 bits would change the kernel's type with its value. `scale` is 0 where there
+    is no answer. COLUMNS is the vocabulary rounded up to whole BLOCKs.
     """
     WHOLE: tl.constexpr = COLUMNS == BLOCK
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = row < batch.to(tl.int64) * tokens
     sample, token = row // tokens, row % tokens
     rows = logits + sample * logits_batch + token * logits_token
-    u = tl.load(uniform + sample * uniform_batch + token * uniform_token, mask=inside, other=0.0).to(
-        tl.float64
-    )
-    scale = _per_row(scale, scale_stride, scale_low, scale_high, sample, inside, ROWS)
-    drop = _per_row(drop, drop_stride, drop_low, drop_high, sample, inside, ROWS)
-    keep = _per_row(keep, keep_stride, keep_low, keep_high, sample, inside, ROWS).to(tl.int32)
+    u = tl.load(uniform + sample * uniform_batch + token * uniform_token, mask=inside, other=0.0)
+    factor = tl.zeros((ROWS,), tl.float32) + _number(scale, scale_stride, sample, inside)
+    if drop_stride is None:
+        drop = tl.zeros((ROWS,), tl.int64) + (
+            (drop_high.to(tl.int64) << 32) | (drop_low.to(tl.int64) & 0xFFFFFFFF)
+        )
+    else:
+        drop = tl.load(drop + sample * drop_stride, mask=inside, other=0)
+    keep = tl.zeros((ROWS,), tl.int32) + _number(keep, keep_stride, sample, inside)
 
     # The largest logit of each row, and which rows have an answer.
     largest = tl.full((ROWS,), -float("inf"), COMPUTE)
@@ -124,11 +135,15 @@ def sample_kernel(
         x = _load(rows, logits_column, inside, first, vocabulary, COMPUTE, BLOCK)
         largest = tl.maximum(largest, tl.max(tl.where(x == x, x, -float("inf")), 1))
         has_nan = tl.maximum(has_nan, tl.max((x != x).to(tl.int32), 1))
-    is_valid = (has_nan == 0) & (tl.abs(largest) < float("inf")) & (scale > 0) & (scale < float("inf"))
-    largest, scale = tl.where(is_valid, largest, 0.0), tl.where(is_valid, scale, 1.0)
+    is_valid = (has_nan == 0) & (tl.abs(largest) < float("inf")) & (factor > 0)
+    largest, factor = tl.where(is_valid, largest, 0.0), tl.where(is_valid, factor, 1.0)
     top = _key(largest, COMPUTE, SHIFT)
     bottom = _key(tl.full((ROWS,), -float("inf"), COMPUTE), COMPUTE, SHIFT) - 1
-    key, weight = _key(x, COMPUTE, SHIFT), _weigh(x, largest, scale)
+    # Weights count from the origin and the place of the largest logit (`reference.weigh`).
+    origin = tl.where(tl.abs(largest.to(tl.float32)) * factor >= 35.0, largest, 0.0)
+    factor = factor * 33554432.0
+    place = tl.sum(_place(largest[:, None], origin, factor), 1)
+    key, weight = _key(x, COMPUTE, SHIFT), _weigh(x, origin, factor, place)
 
     # Top-k: tokens with keys above `low` stay. The search ends as soon as exactly `keep` do, since `low` need not be a
     # key itself.
@@ -138,7 +153,7 @@ def sample_kernel(
         count = tl.zeros((ROWS,), tl.int32)
         for first in range(0, COLUMNS, BLOCK):
             k, w, c = _tile(
-                key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
+                key, weight, rows, logits_column, inside, first, vocabulary, origin, factor, place,
                 COMPUTE, SHIFT, BLOCK, WHOLE,
             )  # fmt: skip
             count += tl.sum((k > middle[:, None]).to(tl.int32), 1)
@@ -150,13 +165,13 @@ def sample_kernel(
     total, count = tl.zeros((ROWS,), tl.int64), tl.zeros((ROWS,), tl.int32)
     for first in range(0, COLUMNS, BLOCK):
         k, w, c = _tile(
-            key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
+            key, weight, rows, logits_column, inside, first, vocabulary, origin, factor, place,
             COMPUTE, SHIFT, BLOCK, WHOLE,
         )  # fmt: skip
         total += tl.sum(tl.where(k > cut[:, None], w, 0), 1)
         count += tl.sum((k > cut[:, None]).to(tl.int32), 1)
-    limit = tl.minimum((drop * total.to(tl.float64)).to(tl.int64), total - 1)
-    has_p = drop <= 1.0
+    has_p = drop >= 0
+    limit = _part(total, tl.maximum(drop, 0))
     high = tl.where(has_p, top, low)
     below, up_to = tl.zeros((ROWS,), tl.int64), total
     fewer, most = tl.zeros((ROWS,), tl.int32), count
@@ -166,7 +181,7 @@ def sample_kernel(
         running, count = tl.zeros((ROWS,), tl.int64), tl.zeros((ROWS,), tl.int32)
         for first in range(0, COLUMNS, BLOCK):
             k, w, c = _tile(
-                key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
+                key, weight, rows, logits_column, inside, first, vocabulary, origin, factor, place,
                 COMPUTE, SHIFT, BLOCK, WHOLE,
             )  # fmt: skip
             is_in = (k > cut[:, None]) & (k <= middle[:, None])
@@ -188,7 +203,7 @@ def sample_kernel(
         count = tl.zeros((ROWS,), tl.int32)
         for first in range(0, COLUMNS, BLOCK):
             k, w, c = _tile(
-                key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
+                key, weight, rows, logits_column, inside, first, vocabulary, origin, factor, place,
                 COMPUTE, SHIFT, BLOCK, WHOLE,
             )  # fmt: skip
             is_in = (k > low[:, None]) & (k <= high[:, None]) & (c <= middle[:, None])
@@ -199,14 +214,15 @@ def sample_kernel(
     # The token is the first column whose running weight exceeds the uniform's share of the total.
     total -= below + ties * each
     u = tl.minimum(tl.maximum(tl.where(u == u, u, 0.0), 0.0), 1.0)
-    target = tl.minimum((u * total.to(tl.float64)).to(tl.int64), total - 1)
+    share = (u * 4611686018427387904.0).to(tl.int64)
+    target = _part(total, share)
     left, right = tl.full((ROWS,), -1, tl.int32), tl.zeros((ROWS,), tl.int32) + (vocabulary - 1)
     while tl.max((left + 1 < right).to(tl.int32), 0) > 0:
         middle = (left + right) >> 1
         running = tl.zeros((ROWS,), tl.int64)
         for first in range(0, COLUMNS, BLOCK):
             k, w, c = _tile(
-                key, weight, rows, logits_column, inside, first, vocabulary, largest, scale,
+                key, weight, rows, logits_column, inside, first, vocabulary, origin, factor, place,
                 COMPUTE, SHIFT, BLOCK, WHOLE,
             )  # fmt: skip
             is_in = (k > low[:, None]) & ((k > high[:, None]) | (c > gone[:, None])) & (c <= middle[:, None])

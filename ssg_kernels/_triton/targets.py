@@ -1,7 +1,11 @@
-"""What the plan knows about each GPU family: its limits, and the peak rates of one representative card."""
+"""What the plan knows about each GPU family: its limits, and the peak rates of one representative card.
+
+bench/ptx/rates.py has the sources of the rates.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +17,7 @@ class Target:
 
     name: str
     card: str
+    clock: float  # cycles a second
     units: int  # number of multiprocessors, or of compute units on AMD
     copy: float  # bytes/s from and to device memory
     cache: float  # bytes/s out of the L2 cache
@@ -22,7 +27,6 @@ class Target:
     precision: str  # how matrix products are as accurate as in float32 (kernels.py)
     products: int  # how many matrix products one product takes with `precision`
     shared: int  # bytes of shared memory that a program can have
-    near: int  # bytes of tables that stay in the L1 cache beside a kernel's shared memory
 
     @property
     def is_amd(self) -> bool:
@@ -34,27 +38,30 @@ class Target:
         return self.narrow < self.matrix
 
 
-def _nvidia(name: str, card: str, units: int, *rates: float, shared: int) -> Target:
+def _nvidia(name: str, card: str, clock: float, units: int, *rates: float, shared: int) -> Target:
     memory, cache, fma, matrix, narrow = (r * 1e12 for r in rates)
-    return Target(name, card, units, memory, cache, fma, matrix, narrow, "f16x3", 3, shared << 10, 96 << 10)
+    return Target(
+        name, card, clock * 1e9, units, memory, cache, fma, matrix, narrow, "f16x3", 3, shared << 10
+    )
 
 
 def _amd(name: str, card: str, units: int, *rates: float, shared: int) -> Target:
-    # AMD's matrix units multiply float32 itself. They need no splitting.
+    # AMD's matrix units multiply float32 itself. They need no splitting. Nobody has counted what these cards issue.
     memory, cache, fma, matrix, narrow = (r * 1e12 for r in rates)
-    return Target(name, card, units, memory, cache, fma, matrix, narrow, "ieee", 1, shared << 10, 16 << 10)
+    return Target(name, card, math.inf, units, memory, cache, fma, matrix, narrow, "ieee", 1, shared << 10)
 
 
 TARGETS = {
     target.name: target
     for target in (
-        # units, TB/s of memory, TB/s of L2, Tflop/s of FMA, of matrix instructions, of narrow matrix instructions
-        _nvidia("sm_80", "A100", 108, 1.7, 4.0, 15.0, 100.0, 100.0, shared=163),
-        _nvidia("sm_86", "RTX A6000", 84, 0.65, 3.0, 25.0, 50.0, 50.0, shared=99),
-        _nvidia("sm_89", "L40S", 142, 0.75, 4.0, 60.0, 120.0, 120.0, shared=99),
-        _nvidia("sm_90", "H200", 132, 4.3, 5.5, 45.0, 300.0, 150.0, shared=227),
-        _nvidia("sm_100", "B200", 148, 7.0, 10.0, 55.0, 600.0, 150.0, shared=227),
-        _nvidia("sm_120", "RTX PRO 6000", 188, 1.5, 6.0, 80.0, 160.0, 160.0, shared=99),
+        # GHz, units, TB/s of memory, TB/s of L2, Tflop/s of FMA, of matrix instructions (float16 with float32 sums on
+        # NVIDIA, float32 on AMD), of narrow ones
+        _nvidia("sm_80", "A100", 1.41, 108, 1.6, 4.0, 15.0, 310.0, 310.0, shared=163),
+        _nvidia("sm_86", "RTX A6000", 1.8, 84, 0.65, 3.0, 25.0, 150.0, 150.0, shared=99),
+        _nvidia("sm_89", "L40S", 2.5, 142, 0.75, 4.0, 60.0, 360.0, 360.0, shared=99),
+        _nvidia("sm_90", "H200", 1.755, 132, 4.3, 5.5, 45.0, 940.0, 580.0, shared=227),
+        _nvidia("sm_100", "B200", 1.85, 148, 7.0, 10.0, 55.0, 2200.0, 580.0, shared=227),
+        _nvidia("sm_120", "RTX PRO 6000", 2.4, 188, 1.6, 6.0, 80.0, 230.0, 230.0, shared=99),
         _amd("gfx942", "MI300X", 304, 4.0, 8.0, 60.0, 90.0, 90.0, shared=64),
         _amd("gfx950", "MI355X", 256, 6.0, 10.0, 60.0, 90.0, 90.0, shared=160),
     )

@@ -578,6 +578,16 @@ void samplers_steps(Random& random) {
       }
 }
 
+// Fewer columns than threads, and so much work that the rows of a strip are shared out.
+void shared_rows(Random& random) {
+  Case c;
+  c.key.prev_size = {48, 48};
+  c.key.size = {64, 64};
+  c.vocabulary = 8;
+  c.threads = 3;
+  test(c, random);
+}
+
 void empty_batch(Random& random) {
   for (Scalar scalar : kScalars)
     for (int mode = 0; mode < 3; ++mode) {
@@ -616,10 +626,10 @@ void invalid_keys() {
   bigger.step.prev_size = {3, 1};
   ssg::cpu::PlanKey empty;
   empty.step.size = {2, 2};
-  ssg::cpu::PlanKey no_rows;
-  no_rows.step.size = no_rows.step.prev_size = {2, 2};
-  no_rows.max_rows = 0;
-  for (const ssg::cpu::PlanKey& key : {bigger, empty, no_rows}) {
+  ssg::cpu::PlanKey no_registers;
+  no_registers.step.size = no_registers.step.prev_size = {2, 2};
+  no_registers.accumulators = 0;
+  for (const ssg::cpu::PlanKey& key : {bigger, empty, no_registers}) {
     std::string error = "a plan was made";
     try {
       ssg::cpu::make_plan<float>(key);
@@ -652,6 +662,7 @@ int run_all(const char* capability) {
   every_vocabulary(random);
   every_size(random);
   samplers_steps(random);
+  shared_rows(random);
   large_outputs(random);
   shares_of_halves();
   report("row groups", row_grouped_cases > 0 ? "" : "no case split the rows of a strip");

@@ -124,7 +124,32 @@ double logit(int kind, int64_t v, int64_t vocabulary, std::mt19937_64& random) {
   }
 }
 
-int64_t expected_token(const std::vector<double>& row, double uniform, double scale, int64_t top_k, double top_p) {
+// ssg_kernels.reference.weigh, in 64-bit integers.
+template <class T>
+int64_t weight_in(T value, T largest, float scale) {
+  const T origin = static_cast<float>(std::abs(largest)) * scale >= 35.0f ? largest : T(0);
+  const T factor = scale * 0x1p25f;
+  const auto place = [&](T x) {
+    return static_cast<int64_t>(std::clamp<T>((x - origin) * factor, T(-63 * 0x1p25f), T(63 * 0x1p25f)));
+  };
+  const int64_t distance = std::min<int64_t>(place(largest) - place(value), int64_t{28} << 25);
+  const int64_t octaves = (int64_t{41} << 26) - (distance * 3098164009 >> 30);
+  const int64_t fraction = octaves & ((1 << 26) - 1);
+  int64_t power = 0;
+  for (int64_t coefficient : {232067, 1338725, 10388937, 59576866, 257944253, 744260972, 1073741824})
+    power = (fraction * power >> 26) + coefficient;
+  return ((power + 64) >> 7) << 16 >> (41 - (octaves >> 26));
+}
+
+// The share of the total, at most total - 1. The share counts in units of 2^-62.
+int64_t part(int64_t total, int64_t share) {
+  __extension__ using Wide = __int128;
+  return std::min(static_cast<int64_t>(static_cast<Wide>(total) * share >> 62), total - 1);
+}
+int64_t share_of(double x) { return x > 0 ? std::max<int64_t>(static_cast<int64_t>(x * 0x1p62), 1) : 0; }
+
+int64_t expected_token(const std::vector<double>& row, Scalar scalar, double uniform, double scale, int64_t top_k,
+                       double top_p) {
   const auto n = static_cast<int64_t>(row.size());
   for (double value : row)
     if (std::isnan(value)) return -1;
@@ -135,7 +160,11 @@ int64_t expected_token(const std::vector<double>& row, double uniform, double sc
   std::stable_sort(order.begin(), order.end(),
                    [&](int64_t a, int64_t b) { return row[static_cast<size_t>(a)] < row[static_cast<size_t>(b)]; });
   std::vector<int64_t> weights;
-  for (double value : row) weights.push_back(std::llrint(0x1p35 * std::exp((value - largest) * scale)));
+  const auto factor = static_cast<float>(scale);
+  for (double value : row)
+    weights.push_back(scalar == Scalar::float64
+                          ? weight_in(value, largest, factor)
+                          : weight_in(static_cast<float>(value), static_cast<float>(largest), factor));
   if (top_k > 0) {
     const double kth = row[static_cast<size_t>(order[static_cast<size_t>(n - top_k)])];
     for (int64_t v = 0; v < n; ++v)
@@ -143,8 +172,7 @@ int64_t expected_token(const std::vector<double>& row, double uniform, double sc
   }
   if (top_p > 0) {
     const int64_t total = std::accumulate(weights.begin(), weights.end(), int64_t{0});
-    const int64_t limit =
-        std::min(static_cast<int64_t>(std::floor((1 - top_p) * static_cast<double>(total))), total - 1);
+    const int64_t limit = part(total, (int64_t{1} << 62) - share_of(top_p));
     int64_t running = 0;
     for (int64_t v : order) {
       int64_t& weight = weights[static_cast<size_t>(v)];
@@ -153,7 +181,7 @@ int64_t expected_token(const std::vector<double>& row, double uniform, double sc
     }
   }
   const int64_t total = std::accumulate(weights.begin(), weights.end(), int64_t{0});
-  const int64_t target = std::min(static_cast<int64_t>(std::floor(uniform * static_cast<double>(total))), total - 1);
+  const int64_t target = part(total, share_of(uniform));
   int64_t running = 0;
   for (int64_t v = 0; v < n; ++v)
     if ((running += weights[static_cast<size_t>(v)]) > target) return v;
@@ -194,8 +222,8 @@ void test(const Case& c, std::mt19937_64& random) {
     const uint64_t draw = random();
     uniform[static_cast<size_t>(r)] =
         draw % 2 == 0 ? static_cast<double>(draw % 8) / 8 : static_cast<double>(draw >> 11) * 0x1p-53;
-    expected.push_back(expected_token(row, uniform[static_cast<size_t>(r)], scale[static_cast<size_t>(r / c.tokens)],
-                                      c.top_k, c.top_p));
+    expected.push_back(expected_token(row, c.scalar, uniform[static_cast<size_t>(r)],
+                                      scale[static_cast<size_t>(r / c.tokens)], c.top_k, c.top_p));
     if (expected.back() == -1 && first_empty < 0) first_empty = r;
   }
 

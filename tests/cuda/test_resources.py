@@ -35,8 +35,9 @@ STORAGES = {"float": "f", "double": "d", "BFloat16": "NS0_8BFloat16E", "Float16"
 THREADS = {
     "guided_logits_kernel": 16 * 32,
     "guided_logits_direct_kernel": 2 * 256,
-    "sample_kernel": 2 * 512,
-    "sample_few_kernel": 8 * 128,
+    "sample_block_kernel": 3 * 128,
+    "sample_long_kernel": 4 * 256,
+    "sample_few_kernel": 4 * 128,
 }
 
 
@@ -129,10 +130,16 @@ def test_every_kernel_is_there(architecture: int) -> None:
         (_storage(name), _kernel(name), "mma" if "6TensorI" in name else "")
         for name in resources(architecture)
     )
+    # One instance for two columns, one for up to eight.
+    assert all(found.pop((storage, "sample_few_kernel", "")) == 2 for storage in STORAGES)
     expected: Counter[tuple[str, str, str]] = Counter()
     for storage in STORAGES:
         expected += Counter(
-            {(storage, kernel, ""): 1 for kernel in THREADS if kernel != "guided_logits_kernel"}
+            {
+                (storage, kernel, ""): 1
+                for kernel in THREADS
+                if kernel not in ("guided_logits_kernel", "sample_few_kernel")
+            }
         )
         for engine, columns, _, has_float64 in load_host().cuda_tiles:
             # A tile of the MMA engine for 16-bit logits of one source, and one for all others.
@@ -167,8 +174,8 @@ def test_instructions_are_those_of_the_engine(architecture: int) -> None:
             copies = "LDGSTS" if "6TensorI" not in name else "LDSM"
             assert any(operation.startswith(copies) for operation in found), name
         if _kernel(name).startswith("sample"):
-            assert "DMUL" in operations, name
-            assert "DFMA" not in operations, f"{name} fuses what csrc/weight.h rounds twice"
+            assert "FMUL" in operations or _storage(name) == "double", name
+            assert not operations & {"FFMA", "DFMA"}, f"{name} fuses what csrc/weight.h rounds twice"
 
 
 def test_newer_gpus_find_ptx() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from support.executed import require_nvcc
 from support.strategies import DTYPES
 
 from bench.ptx import cuda
+from bench.ptx.faults import Fault
 from ssg_kernels import reference
 
 require_nvcc()
@@ -68,3 +70,32 @@ def test_strided_rows_and_a_scale_per_sample() -> None:
         wide[..., 5:35].transpose(0, 1), uniform.t().contiguous().t(), scale, top_k=9, top_p=top_p
     )
     assert torch.equal(tokens, reference.sample_tempered(logits, uniform, scale, 9, top_p))
+
+
+CHANGES = {
+    "a barrier": (r"bar\.sync\s+0;", ""),
+    "the polynomial of the weight": (r"mad\.hi\.u32", "mad.lo.u32"),
+    "a sum of weights": (r"@inside red\.shared\.add\.u32 \[(%r\d+)\+4\], (%r\d+);", ""),
+    "the tokens that top-k lists": (r"@inside st\.shared\.u16", "st.shared.u16"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_kernel_is_caught(name: str) -> None:
+    pattern, by = CHANGES[name]
+
+    def change(text: str) -> str:
+        changed, count = re.subn(pattern, by, text)
+        if not count:
+            raise LookupError(pattern)
+        return changed
+
+    call = Draw(700, 2, 4, top_k=300, top_p=0.9, seed=3)
+    logits, uniform = call.logits(), call.uniform()
+
+    def execute() -> None:
+        tokens = cuda.sample(logits, uniform, 1.0, top_k=300, top_p=0.9, change=change)
+        assert torch.equal(tokens, expected_tokens(call, logits, uniform))
+
+    with pytest.raises((Fault, AssertionError)):
+        execute()

@@ -57,6 +57,7 @@ INTEGERS = {
     "add.s32 %r3, %r2, -7;": lambda x: (x - 7) & M,
     "mul.lo.s32 %r3, %r2, 0x1234567;": lambda x: x * 0x1234567 & M,
     "mul.hi.u32 %r3, %r2, 0x9234567;": lambda x: x * 0x9234567 >> 32,
+    "mad.hi.u32 %r3, %r2, 0xF0000001, 5;": lambda x: (x * 0xF0000001 >> 32) + 5 & M,
     "mad.lo.s32 %r3, %r2, %r2, 5;": lambda x: (x * x + 5) & M,
     "shl.b32 %r3, %r2, 5;": lambda x: x << 5 & M,
     "shl.b32 %r3, 3, %r2;": lambda x: 3 << x & M if x < 32 else 0,
@@ -113,6 +114,13 @@ def test_comparisons_with_nan(comparison: str) -> None:
         return int(eval(f"x {plain[comparison[:2]]} 2.0", {"x": x}))
 
     assert results(body, [bits_of(x) for x in given]) == [expected(x) for x in given]
+
+
+def test_the_larger_number_or_nan() -> None:
+    given = [1.0, 3.0, math.nan, -math.nan, -math.inf, math.inf, -0.0, 2.5] * 4
+    body = "mov.b32 %f1, %r2; max.NaN.f32 %f1, %f1, 0f40000000; mov.b32 %r3, %f1;"
+    expected = [0x7FFFFFFF if math.isnan(x) else bits_of(max(x, 2.0)) for x in given]
+    assert results(body, [bits_of(x) for x in given]) == expected
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("f16", torch.float16), ("bf16", torch.bfloat16)])

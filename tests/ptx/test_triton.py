@@ -99,6 +99,27 @@ def test_nan_stays_in_its_column(form: str, target: str) -> None:
     assert not actual.masked_select(rows).isfinite().all()
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("form", ["dense_halves", "separable"])
+def test_beyond_float16(form: str, target: str) -> None:
+    """A column that float16 cannot hold is computed again with a scale of its own; the others keep their bits."""
+    call = Call((9, 8), (7, 6), 1, 24)
+    logits, prev_logits = call.logits(), call.prev_logits()
+    how = {"target": target, "choose": of_form(form)}
+    before = guided(call, logits, prev_logits, 0.5, **how)
+    for column, power in ((3, 14.0), (11, 100.0), (20, -40.0)):
+        logits[..., column] *= 2**power
+        prev_logits[..., column] *= 2**power
+    actual, expected = (
+        guided(call, logits, prev_logits, 0.5, **how),
+        expected_of(call, logits, prev_logits, 0.5),
+    )
+    for column in range(24):
+        assert_accurate(actual[..., column], expected[..., column])
+        if column not in (3, 11, 20):
+            assert torch.equal(actual[..., column], before[..., column])
+
+
 def test_minus_infinity_stays_and_in_place() -> None:
     call = Call((9, 8), (7, 6), 2, 48, torch.bfloat16, is_cfg=True)
     logits, prev_logits = call.logits(), call.prev_logits()

@@ -52,6 +52,10 @@ WRONG: list[tuple[str, Break]] = [
     (FLOATING + "torch.bool", alter("logits", lambda x: x.bool())),
     (FLOATING + "torch.complex64", alter("logits", lambda x: x.to(torch.complex64))),
     ("logits must have at least one vocabulary column, got 0", alter("logits", lambda x: x[..., :0])),
+    (
+        "logits must have at most 8388608 vocabulary columns, got 8388609",
+        alter("logits", lambda x: x[..., :1].expand(*x.shape[:2], 2**23 + 1)),
+    ),
     ("uniform must have shape (B, L) = (2, 6), got (2, 5)", alter("uniform", lambda x: x[:, :5])),
     ("uniform must have shape (B, L) = (2, 6), got (1, 6)", alter("uniform", lambda x: x[:1])),
     ("uniform must have shape (B, L) = (2, 6), got (2, 6, 1)", alter("uniform", lambda x: x[..., None])),

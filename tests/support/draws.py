@@ -91,13 +91,14 @@ def draws(draw: st.DrawFn, *, widest: int = 3000, dtypes: tuple[torch.dtype, ...
 def edges(weights: Tensor) -> tuple[Tensor, Tensor]:
     """For weights (V,), uniforms (N,) in float64 near both edges of each token's share, and the tokens of these shares.
 
-    The uniforms keep a distance of 64 units from the edges, because an exp may be off in its last place. That could
-    move a token with a chance below 1e-9 by more than its weight, so such tokens are left out.
+    A uniform is rounded to float64, which may move it by 2**-53 of the total. So tokens that weigh little beside that
+    are left out, and the uniforms keep that distance from the edges.
     """
     running = weights.cumsum(0).double()
     total = running[-1]
-    kept = (weights >= max(128, 1e-9 * total.item())).nonzero().flatten()
-    targets = torch.stack([(running - weights)[kept] + 64.5, running[kept] - 64.5], 1).flatten()
+    margin = max(0.5, 2.0**-51 * total.item())
+    kept = (weights >= 2 * margin).nonzero().flatten()
+    targets = torch.stack([(running - weights)[kept] + margin, running[kept] - margin], 1).flatten()
     return targets / total, kept.repeat_interleave(2)
 
 

@@ -1,4 +1,4 @@
-"""The torch-free core, and a step's packed plan executed as a kernel executes it: chunk by chunk, in numpy."""
+"""The torch-free core, and a step's packed plan executed as a kernel executes it: part by part, in numpy."""
 
 from __future__ import annotations
 
@@ -21,106 +21,152 @@ def load_host() -> Any:
 
 
 class Execution:
-    """Runs `plan` on maps x (in_h, in_w, columns), or their tokens as one column of the grid in the dense form.
+    """Runs `plan` on the maps of coarse tokens x (tokens, columns).
 
-    `output` is (out_h, out_w, columns) and NaN where nothing was written; `multiply_adds` is what it took per column.
+    `output` is (tokens, columns) and NaN where nothing was written; `multiply_adds` is what it took per column.
     """
 
     def __init__(self, plan: Any, x: Array) -> None:
         self.plan = plan
         self.multiply_adds = 0
-        self.even_h, self.odd_h = _halves(plan.in_h, plan.symmetric_h)
-        self.even_w, self.odd_w = _halves(plan.in_w, plan.symmetric_w)
-        self.map = _even_odd(x, plan.symmetric_h)
-        self.map = _even_odd(self.map.swapaxes(0, 1), plan.symmetric_w).swapaxes(0, 1)
-        self.output = np.full((plan.out_h, plan.out_w, x.shape[2]), np.nan, x.dtype)
-        self.written = np.zeros((plan.out_h, plan.out_w), int)
-        pairs_h = _pairs(plan.out_h, plan.symmetric_h)
-        for block in range(plan.blocks):
-            first = block * plan.block_pairs
-            last = min(first + plan.block_pairs, pairs_h)
-            slots = self._fill_slots(block, first, last)
-            if plan.form == "dense":  # one row: a kernel reads the map itself in place of the slots
-                np.testing.assert_array_equal(slots[0, 0], self.map[0])
-            for pair in range(first, last):
-                mirror = plan.out_h - 1 - pair if plan.symmetric_h else pair
-                self._write_row(pair, slots[pair - first, 0])
-                if mirror != pair:
-                    self._write_row(mirror, slots[pair - first, 1])
+        maps = self._along_the_plan(x, plan.in_h, plan.in_w)
+        self.map = np.full((plan.in_h, plan.row, x.shape[1]), np.nan, x.dtype)
+        self.addend = np.zeros((0, plan.out_w, x.shape[1]), x.dtype)
+        takes_entries = plan.h_taps[0].size > 0 and not plan.lifted
+        if takes_entries:
+            self.addend = self._take(plan.w_taps, maps.swapaxes(0, 1), plan.in_h).swapaxes(0, 1)
+        self._load(maps)
+        if plan.lifted:
+            self._lift()
+        if plan.groups:
+            self._to_spectrum(maps)
+        rows = self._take(plan.h_taps, self.addend, plan.out_w) if len(self.addend) else 0.0
+        rows = rows + self._dense()
+        assert rows.shape == (plan.out_h, plan.out_w, x.shape[1])
+        if plan.swapped:
+            rows = rows.swapaxes(0, 1)
+        self.output = rows.reshape(-1, x.shape[1])
 
-    def _fill_slots(self, block: int, first: int, last: int) -> Array:
+    def _along_the_plan(self, x: Array, h: int, w: int) -> Array:
+        if self.plan.swapped:
+            return x.reshape(w, h, -1).swapaxes(0, 1)
+        return x.reshape(h, w, -1)
+
+    def _load(self, maps: Array) -> None:
         plan = self.plan
-        slots = np.full((last - first, 2, plan.slots, self.map.shape[2]), np.nan, self.map.dtype)
-        terms = len(plan.dense_terms)
-        for begin, rows, offset in plan.block_chunks[block]:
-            coefficients = _cut(plan.h_coefficients, offset, rows * plan.in_h).reshape(plan.in_h, rows)
-            p = np.tensordot(coefficients[: self.even_h].T, self.map[: self.even_h], 1)
-            q = np.tensordot(coefficients[self.even_h :].T, self.map[self.even_h :], 1)
-            self.multiply_adds += coefficients.size * plan.in_w
-            for r in range(rows):
-                pair, term = divmod(begin + r, terms)
-                self._put(slots[pair], plan.dense_terms[term], p[r], q[r])
-        for term, taps in zip(plan.banded_terms, plan.h_taps, strict=True):
-            count = taps.even + taps.odd
-            for pair in range(first, last):
-                coefficients = _cut(taps.coefficient, pair * count, count)[:, None, None]
-                products = coefficients * self.map[_cut(taps.index, pair * count, count)]
-                self.multiply_adds += count * plan.in_w
-                self._put(
-                    slots[pair - first], term, products[: taps.even].sum(0), products[taps.even :].sum(0)
-                )
-        return slots
+        folded = fold(maps, 1 if plan.pairs_h else 0)
+        folded = fold(folded.swapaxes(0, 1), 1 if plan.pairs_w else 0).swapaxes(0, 1)
+        split = plan.pairs_w or plan.in_w
+        self.map[:, :split] = folded[:, :split]
+        self.map[:, plan.row - (plan.in_w - split) :] = folded[:, split:]
 
-    def _put(self, slots: Array, term: int, p: Array, q: Array) -> None:
-        for j in range(self.plan.in_w):
-            is_even = j < self.even_w
-            slot = self.plan.slot_even[term] + j if is_even else self.plan.slot_odd[term] + j - self.even_w
-            assert np.isnan(slots[:, slot]).all(), f"slot {slot} of term {term} is written twice"
-            slots[0, slot] = p[j] + q[j]
-            slots[1, slot] = p[j] - q[j]
-
-    def _write_row(self, row: int, slots: Array) -> None:
+    def _lift(self) -> None:
         plan = self.plan
-        taps = plan.w_taps
-        count = taps.even + taps.odd
-        length = plan.dense_even + plan.dense_odd
-        for begin, rows, offset in plan.w_chunks:
-            coefficients = _cut(plan.w_coefficients, offset, rows * length).reshape(length, rows)
-            p = coefficients[: plan.dense_even].T @ slots[: plan.dense_even]
-            q = coefficients[plan.dense_even :].T @ slots[plan.dense_even : length]
-            self.multiply_adds += coefficients.size + rows * count
-            for r in range(rows):
-                column = begin + r
-                tap = _cut(taps.coefficient, column * count, count)[:, None]
-                products = tap * slots[_cut(taps.index, column * count, count)]
-                even = p[r] + products[: taps.even].sum(0)
-                odd = q[r] + products[taps.even :].sum(0)
-                mirror = plan.out_w - 1 - column if plan.symmetric_w else column
-                self._write(row, column, even + odd)
-                if mirror != column:
-                    self._write(row, mirror, even - odd)
+        split = plan.pairs_w or plan.in_w
+        own = np.concatenate([self.map[:, :split], self.map[:, plan.row - (plan.in_w - split) :]], axis=1)
+        lifted = self._transform(plan.lift_h, own, plan.lifted)
+        for j in range(plan.pairs_w):
+            odd, even = lifted[:, j].copy(), lifted[:, -1 - j].copy()
+            lifted[:, j], lifted[:, -1 - j] = even + odd, even - odd
+        self.addend = self._take(plan.w_taps, lifted.swapaxes(0, 1), plan.lifted).swapaxes(0, 1)
+        columns = self.map.swapaxes(0, 1)
+        appended = self._transform(plan.lift_w, columns, plan.row)
+        written = ~np.isnan(appended)
+        assert not (written & ~np.isnan(columns)).any(), "a lift overwrites the map"
+        columns[written] = appended[written]
 
-    def _write(self, row: int, column: int, values: Array) -> None:
-        self.written[row, column] += 1
-        self.output[row, column] = values
+    def _to_spectrum(self, maps: Array) -> None:
+        plan = self.plan
+        rows = self._transform(plan.spectrum_h, fold(maps, plan.folds_h), sum(plan.h[0]["lengths"]))
+        length = sum(plan.w["lengths"])
+        assert sorted(row for group in plan.groups for row in group) == list(range(len(rows)))
+        for group in plan.groups:
+            mixed = fold(rows[group].swapaxes(0, 1), plan.folds_w)
+            spectrum = self._transform(plan.spectrum_w, mixed, length).swapaxes(0, 1)
+            for at, row in enumerate(group):
+                taps = tuple(part[[row]] for part in plan.bracket_h)
+                bracket = self._take(taps, spectrum, length)[0]
+                self.map[row, :length] = spectrum[at] + self._take(plan.bracket_w, bracket, 1)
+
+    def _dense(self) -> Array:
+        plan = self.plan
+        if not plan.w["out"]:
+            return np.zeros(())
+        slots = self.map
+        if plan.h:
+            slots = np.full((plan.out_h, sum(plan.w["lengths"]), self.map.shape[2]), np.nan, self.map.dtype)
+            for begin, to, count, factor in plan.columns:
+                assert np.isnan(slots[:, to : to + count]).all(), "a slot is filled twice"
+                coordinates = self.map[: sum(plan.h[factor]["lengths"]), begin : begin + count]
+                slots[:, to : to + count] = self._expand(plan.h[factor], coordinates)
+        return self._expand(plan.w, slots.swapaxes(0, 1)).swapaxes(0, 1)
+
+    def _transform(self, blocks: Any, x: Array, outputs: int) -> Array:
+        y = np.full((outputs, *x.shape[1:]), np.nan, x.dtype)
+        for begin, to, matrix in blocks:
+            assert np.isnan(y[to : to + matrix["out"]]).all(), "two blocks write one output"
+            y[to : to + matrix["out"]] = self._expand(matrix, x[begin : begin + sum(matrix["lengths"])])
+        return y
+
+    def _expand(self, matrix: Any, x: Array) -> Array:
+        """Chunk by chunk, from coordinates x (coordinates, streams, columns) to outputs."""
+        out, folds, lengths = matrix["out"], matrix["folds"], matrix["lengths"]
+        assert len(x) == sum(lengths)
+        y = np.full((out, *x.shape[1:]), np.nan, x.dtype)
+        for begin, orbits, offset, runs in matrix["chunks"]:
+            products = []
+            first = 0
+            for k, length in enumerate(lengths):
+                width = orbits << (folds - 1 - k) if k < folds else orbits
+                coefficients = _cut(matrix["coefficients"], offset, width * length).reshape(length, width)
+                products.append(np.tensordot(coefficients.T, x[first : first + length], 1))
+                self.multiply_adds += coefficients.size * x.shape[1]
+                offset, first = offset + width * length, first + length
+            outputs = _unfold(products, orbits)
+            places = [begin + i for i in range(orbits)]
+            if folds == 2:
+                places += [out // 2 - 1 - p for p in places] + [out // 2 + p for p in places]
+            if folds:
+                places += [out - 1 - (begin + i) for i in range(orbits)]
+            y[places] = outputs
+            covered = [first + i for first, count in runs for i in range(count)]
+            assert sorted(set(places)) == sorted(covered)
+        return y
+
+    def _take(self, taps: Any, x: Array, streams: int) -> Array:
+        index, coefficient = taps
+        self.multiply_adds += coefficient.size * streams
+        shape = (*coefficient.shape, *(1 for _ in x.shape[1:]))
+        return (coefficient.reshape(shape) * x[index]).sum(axis=1)
 
 
-def _halves(n: int, symmetric: bool) -> tuple[int, int]:
-    return ((n + 1) // 2, n // 2) if symmetric else (n, 0)
+def fold(x: Array, folds: int) -> Array:
+    """Along the first axis: differences of mirrored entries, in place of the first of them, then their sums."""
+    x = x.copy()
+    begin = 0
+    for _ in range(folds):
+        n = len(x) - begin
+        # The sums of a fold stand in reverse order.
+        part = x[begin:] if begin == 0 else x[begin:][::-1]
+        difference, total = part[: n // 2] - part[::-1][: n // 2], part[: n // 2] + part[::-1][: n // 2]
+        middle = part[n // 2 : n - n // 2]
+        x[begin:] = np.concatenate([difference, middle, total[::-1]])
+        begin += n // 2
+    return x
 
 
-def _pairs(n: int, symmetric: bool) -> int:
-    return (n + 1) // 2 if symmetric else n
-
-
-def _even_odd(x: Array, symmetric: bool) -> Array:
-    """Even coordinate i of the first axis is x_i + x_i', odd coordinate i is x_i - x_i'; a middle is even."""
-    if not symmetric:
-        return x
-    n = len(x)
-    half = n // 2
-    mirrored = x[::-1][:half]
-    return np.concatenate([x[:half] + mirrored, x[half : n - half], x[:half] - mirrored])
+def _unfold(products: list[Array], orbits: int) -> Array:
+    """A chunk's outputs in the order of the places of its orbits."""
+    even = products[-1]
+    if len(products) == 1:
+        return even
+    if len(products) == 2:
+        return np.concatenate([even + products[0], even - products[0]])
+    outer, inner = even + products[1], even - products[1]
+    odd = products[0]
+    return np.concatenate(
+        [outer + odd[:orbits], inner + odd[orbits:], inner - odd[orbits:], outer - odd[:orbits]]
+    )
 
 
 def _cut(packed: Array, offset: int, size: int) -> Array:
@@ -132,6 +178,5 @@ def _cut(packed: Array, offset: int, size: int) -> Array:
 def operator_of(plan: Any, tokens: int) -> tuple[Array, Execution]:
     """The plan's whole operator, (output tokens) x (input tokens): one unit vector per column."""
     assert plan.in_h * plan.in_w == tokens
-    unit = np.eye(tokens).reshape(plan.in_h, plan.in_w, tokens)
-    execution = Execution(plan, unit)
-    return execution.output.reshape(-1, tokens), execution
+    execution = Execution(plan, np.eye(tokens))
+    return execution.output, execution

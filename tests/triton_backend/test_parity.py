@@ -231,6 +231,30 @@ def test_what_is_not_finite_stays_in_its_sample_and_column(form: str, bad: float
                 assert dirty[1, 7, column] == -INF
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_every_magnitude(form: str) -> None:
+    """Each column by its own size, and the bits of one do not depend on another."""
+    powers = (-100, -30, -14, -8, -3, 0, 3, 6, 9, 12, 16, 30, 100, 120)
+    call = Call((9, 8), (7, 5), 2, len(powers))
+    logits, prev_logits = (x * torch.exp2(torch.tensor(powers)) for x in (call.logits(), call.prev_logits()))
+    actual, expected = (each(call, logits, prev_logits, 0.5) for each in (run, expected_of))
+    for i in range(len(powers)):
+        assert_accurate(actual[..., i], expected[..., i])
+    beside = prev_logits.clone()
+    beside[..., 1:] = prev_logits[..., 1:].flip(-1)
+    assert torch.equal(run(call, logits, beside, 0.5)[..., 0], actual[..., 0])
+
+
+def test_what_is_not_finite_makes_its_column_nan(form: str) -> None:
+    for prior, value in (("dse", INF), ("dse_zero_pad", -INF), ("spatial", torch.nan)):
+        call = Call((6, 7), (4, 5), 1, 5, prior=prior)
+        prev_logits = call.prev_logits()
+        prev_logits[0, 7, 2] = value
+        actual = run(call, call.logits(), prev_logits, 0.5)
+        assert actual[..., 2].isnan().all()
+        assert actual[..., [0, 1, 3, 4]].isfinite().all()
+
+
 @pytest.mark.parametrize("is_cfg", [False, True])
 @pytest.mark.parametrize("beta", [0.5, 0.0, -1.0])
 def test_masked_logits_stay_masked(form: str, is_cfg: bool, beta: float) -> None:

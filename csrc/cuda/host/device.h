@@ -72,6 +72,22 @@ inline uint32_t multiply_high(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
 }
 
+inline uint32_t multiply_high_add(uint32_t a, uint32_t b, uint32_t c) { return multiply_high(a, b) + c; }
+inline uint64_t multiply_high(uint64_t a, uint64_t b) {
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<uint64_t>(static_cast<Wide>(a) * b >> 64);
+}
+template <class T>
+T larger(T a, T b) {
+  return a != a || b != b ? std::numeric_limits<T>::quiet_NaN() : (a > b ? a : b);
+}
+template <class T>
+int32_t truncated(T x) {
+  if (x != x) return 0;
+  if (x >= 0x1p31f) return std::numeric_limits<int32_t>::max();
+  return x >= -0x1p31f ? static_cast<int32_t>(x) : std::numeric_limits<int32_t>::min();
+}
+
 inline uint32_t bits_of(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
@@ -87,6 +103,11 @@ inline double double_of(uint64_t bits) {
   double x;
   std::memcpy(&x, &bits, 8);
   return x;
+}
+inline uint64_t bits_of(double x) {
+  uint64_t bits;
+  std::memcpy(&bits, &x, 8);
+  return bits;
 }
 
 inline float to_float(float x) { return x; }
@@ -109,9 +130,46 @@ inline uint64_t shuffle(uint64_t x, int lane) {
   return x;
 }
 
+inline uint32_t shuffle(uint32_t x, int lane) { return static_cast<uint32_t>(shuffle(uint64_t{x}, lane)); }
+
+template <class T>
+void add_lane_before(T& x, int distance) {
+  const int lane = thread_index() % 32;
+  const T other = shuffle(x, (lane - distance) & 31);
+  if (lane >= distance) x += other;
+}
+
 inline void add_shared(uint64_t* to, uint64_t x) {
   host::check_shared(to, 8, 8);
   *to += x;
+}
+using SharedAddress = uint32_t;
+inline SharedAddress shared_address(const void* at) {
+  return static_cast<SharedAddress>(static_cast<const unsigned char*>(at) - shared_memory());
+}
+template <class T>
+T* shared_at(SharedAddress at) {
+  auto* found = reinterpret_cast<T*>(shared_memory() + at);
+  host::check_shared(found, sizeof(T), sizeof(T));
+  return found;
+}
+inline void count_shared_if(uint32_t x, uint32_t high, SharedAddress to) {
+  if (x <= high) ++*shared_at<uint32_t>(to);
+}
+inline void count_if(uint32_t x, uint32_t high, uint32_t& count) { count += x <= high; }
+inline void add_shared_if(uint32_t x, uint32_t low, SharedAddress to, uint32_t first, uint32_t second) {
+  if (x < low) return;
+  *shared_at<uint32_t>(to) += first;
+  *shared_at<uint32_t>(to + 4) += second;
+}
+inline void append_shared_if(uint32_t x, uint32_t high, SharedAddress& to, uint16_t value) {
+  if (x > high) return;
+  *shared_at<uint16_t>(to) = value;
+  to += 2;
+}
+inline uint32_t claim_shared(uint64_t* to) {
+  add_shared(to, 1);
+  return static_cast<uint32_t>(*to - 1);
 }
 
 // Addresses in shared memory count from its start.

@@ -48,14 +48,16 @@ void sample(const SampleCall& call, Order order) {
   const SamplePlan plan = plan_sample(call);
   with_storage(call.scalar, [&](auto storage) {
     using S = decltype(storage);
-    // Fewer blocks than rows, so that a block takes several rows.
-    const int64_t blocks = plan.blocks > 2 ? 2 : plan.blocks;
+    // Where a block draws a row, there are fewer blocks than rows, so that a block takes several rows.
+    const int64_t blocks = plan.shared_bytes > 0 && plan.blocks > 2 ? 2 : plan.blocks;
     for (int64_t n = 0; n < blocks; ++n)
       run_block(n, blocks, plan.threads, static_cast<size_t>(plan.shared_bytes), order, [&] {
-        if (plan.shared_bytes == 0)
-          SampleFew<S>::run(call);
-        else
-          SampleBlock<S>::run(plan.params);
+        switch (plan.form) {
+          case SampleForm::two: return SampleFew<S, 2>::run(plan.params);
+          case SampleForm::few: return SampleFew<S, kFewColumns>::run(plan.params);
+          case SampleForm::block: return SampleBlock<S>::run(plan.params);
+          default: return SampleLong<S>::run(plan.params);
+        }
       });
   });
 }
