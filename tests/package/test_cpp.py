@@ -39,6 +39,8 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not LIBRARY.exists():
+        pytest.skip("libssg_kernels.so is not built")
     if not all(shutil.which(tool, path=TOOLS) for tool in ("cmake", "ninja", "c++")):
         pytest.skip("cmake, ninja and a C++ compiler are not all installed")
     build = tmp_path_factory.mktemp("cpp")
