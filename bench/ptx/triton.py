@@ -58,8 +58,10 @@ class Driver:
 def driver(target: str, launched: Callable[..., None] = lambda *arguments: None) -> Iterator[None]:
     before = triton.runtime.driver._active
     triton.runtime.driver.set_active(Driver(target, launched))
-    yield
-    triton.runtime.driver._active = before
+    try:
+        yield
+    finally:
+        triton.runtime.driver._active = before
 
 
 @dataclasses.dataclass(frozen=True)

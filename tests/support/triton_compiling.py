@@ -68,14 +68,11 @@ def compile_sample(dtype: torch.dtype, vocabulary: int, target: str) -> Compiled
         logits,
         *strides,
         uniform,
-        256,
-        1,
+        *(256, 1),
+        *(1.0, None),
         *(0, None, 0, 0),
-        *(0, None, 0, 0),
-        *(0, None, 0, 0),
-        1,
-        256,
-        vocabulary,
+        *(0, None),
+        *(1, 256, vocabulary),
         *constants,
     )
     with driver(target):
