@@ -29,7 +29,6 @@ from . import check, machine, recordings, report, summary
 from .baselines import Contender
 from .cases import BETA, DTYPES, VAR_256, Case, make_inputs, square
 from .gpu_contenders import CONTENDERS
-from .machine import forced_backend
 from .recordings import Recording
 from .timing import Budget, Inputs
 
@@ -90,7 +89,7 @@ def run_case(
                 row.update(verdict="unavailable", reason=reason)
                 continue
             try:
-                with forced_backend(backend) if backend else nullcontext():
+                with backends.forcing(backend) if backend else nullcontext():
                     step = contender.build(case, dtype, count)
                     got = step(*first)
                     verdict = check.judge(got, want, dtype) if contender.checked else None
@@ -160,7 +159,7 @@ def whole_image(
             return [guidance(x) for x in logits]
 
         for name, step in (("operators", operators), ("SSG", ssg)):
-            with torch.inference_mode(), forced_backend(backend):
+            with torch.inference_mode(), backends.forcing(backend):
                 recording = recordings.record(step, [(logits[0], logits[1])], 10, device)
                 timing = recordings.measure({name: recording}, device, budget)[name]
             row = {"backend": backend, "what": name, "dtype": str(dtype).removeprefix("torch.")}

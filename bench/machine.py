@@ -6,8 +6,6 @@ import importlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -76,20 +74,6 @@ def accelerator(device: torch.device) -> dict[str, Any]:
             "nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,clocks.max.sm", "--format=csv,noheader"
         ),
     }
-
-
-@contextmanager
-def forced_backend(name: str) -> Iterator[None]:
-    """Sets SSG_KERNELS_BACKEND to `name` inside the context."""
-    before = os.environ.get("SSG_KERNELS_BACKEND")
-    os.environ["SSG_KERNELS_BACKEND"] = name
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["SSG_KERNELS_BACKEND"]
-        else:
-            os.environ["SSG_KERNELS_BACKEND"] = before
 
 
 def kernel_in_use() -> bool:

@@ -6,10 +6,8 @@ into a bug report.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -61,7 +59,7 @@ def run() -> int:
             print(_line(name, "", "not usable", note))
         for device in devices:
             start = time.perf_counter()
-            with _forced(name):
+            with resolution.forcing(name):
                 problems = _compare(cases, device)
             took = f"{time.perf_counter() - start:.1f} s"
             if problems:
@@ -85,19 +83,6 @@ def _devices() -> list[torch.device]:
     if torch.cuda.is_available():
         return [torch.device("cpu"), torch.device("cuda", torch.cuda.current_device())]
     return [torch.device("cpu")]
-
-
-@contextlib.contextmanager
-def _forced(backend: str) -> Iterator[None]:
-    before = os.environ.get("SSG_KERNELS_BACKEND")
-    os.environ["SSG_KERNELS_BACKEND"] = backend
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["SSG_KERNELS_BACKEND"]
-        else:
-            os.environ["SSG_KERNELS_BACKEND"] = before
 
 
 def _compare(cases: list[Case], device: torch.device) -> list[str]:

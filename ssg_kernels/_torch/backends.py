@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import os
 import warnings
+from collections.abc import Iterator
 from types import ModuleType
 
 import torch
@@ -33,6 +35,20 @@ def families_of_triton() -> list[int]:
 def forced() -> str | None:
     """The backend that SSG_KERNELS_BACKEND asks for."""
     return os.environ.get("SSG_KERNELS_BACKEND") or None
+
+
+@contextlib.contextmanager
+def forcing(name: str) -> Iterator[None]:
+    """Sets SSG_KERNELS_BACKEND to `name` inside the context."""
+    before = os.environ.get("SSG_KERNELS_BACKEND")
+    os.environ["SSG_KERNELS_BACKEND"] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["SSG_KERNELS_BACKEND"]
+        else:
+            os.environ["SSG_KERNELS_BACKEND"] = before
 
 
 def unavailable(name: str, device: torch.device) -> str | None:
