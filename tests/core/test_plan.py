@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support import schedules
 from support.packed import Execution, load_host, operator_of
 from support.strategies import INTERPOLATIONS, PRIORS, sides
+
+from bench import schedules
 
 host = load_host()
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from support import derived, standins
 from support.generation_checks import Sampler, assert_close, check_everything, literal, ramp
-from support.schedules import square
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import GuidanceWarning, switti, var
 
 

@@ -18,9 +18,9 @@ from support.generation_checks import (
     check_is_itself_again,
     check_two_models,
 )
-from support.schedules import square
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import switti
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from support import infinity_kin
 from support.generation_checks import CHECKS, Sampler, check_guided, ramp
-from support.schedules import square
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import tokenflow
 
 FIRST_ID = 5

@@ -10,9 +10,9 @@ import pytest
 import torch
 from support import standins
 from support.generation_checks import CHECKS, Sampler, ramp, run, same
-from support.schedules import square
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import var
 
 

@@ -17,10 +17,10 @@ from support.generation_checks import (
     ramp,
 )
 from support.refiner_checks import Refiner, check_refiner
-from support.schedules import square
 from torch import Tensor
 
 import ssg_kernels
+from bench.schedules import square
 from ssg_kernels.integrations import GuidanceWarning, aar, code, lsrs, mvar, sar3d, skipvar
 
 CFG = 1.5

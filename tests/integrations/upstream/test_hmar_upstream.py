@@ -9,9 +9,9 @@ import pytest
 import torch
 from support.checkouts import checkout, empty, randomize
 from support.generation_checks import Sampler, check_everything, check_two_models, run
-from support.schedules import VAR_256, square
 from torch import Tensor
 
+from bench.schedules import VAR_256, square
 from ssg_kernels.integrations import hmar
 
 VOCABULARY, CFG = 48, 1.5
