@@ -119,10 +119,12 @@ def check(case: Case, logits: Tensor, prev_logits: Tensor, out: Tensor) -> float
 
 @functools.cache
 def _executor() -> bytes:
-    folder, others = Path(__file__).parent, ("model.py", "rates.py", "ranking.py")
+    """Of all sources that decide what is executed, but for the kernels, whose PTX is at hand, and for the models."""
+    models = ("__init__.py", "model.py", "rates.py", "ranking.py", "model.cpp", "search.cpp")
+    folders = (Path(__file__).parent.glob("*.py"), *(cuda.ROOT.glob(f"csrc/{x}*.cpp") for x in ("", "cuda/")))
     found = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
-        if path.name not in others:
+    for path in sorted(path for folder in folders for path in folder):
+        if path.name not in models:
             found.update(path.read_bytes())
     return found.digest()
 
@@ -167,6 +169,7 @@ def _cuda(case: Case, target: str, plan: Any, strips: int) -> Executed:
         choose=lambda call: plan.with_blocks(plan.splits), size=case.size, prev_size=case.prev_size,
     )  # fmt: skip
     ptx = cuda.ptx("guided.cu", target)
+    text = parse.alone(ptx, made.kernel.name)
 
     def execute() -> Executed:
         counts = Counts()
@@ -175,8 +178,8 @@ def _cuda(case: Case, target: str, plan: Any, strips: int) -> Executed:
         used = resources.of_ptx(ptx, made.kernel.name)
         return Executed(counts, made.threads, made.shared_bytes, used, error)
 
-    launched = (made.threads, made.blocks, made.shared_bytes, bytes(made.params).hex())
-    return _kept((case.apart, target, launched), parse.alone(ptx, made.kernel.name), execute)
+    cuts = (plan.column_warps, plan.warps, plan.group_pairs, plan.splits, strips)
+    return _kept((case, target, plan.engine, plan.thread_columns, plan.made_for, cuts), text, execute)
 
 
 def triton_strip(case: Case, target: str, plan: Any) -> Executed:
