@@ -8,7 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "forms.h"
+#include "forms/cheapest.h"
 
 namespace ssg::cpu {
 namespace {

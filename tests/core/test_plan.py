@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from typing import Any
 
@@ -102,15 +101,6 @@ def test_plan_of_samplers_steps(interpolation: str, transposed: bool, accumulato
         if size[0] * size[1] <= 1024:
             forms.add(assert_prior(size, prev_size, *options, accumulators=accumulators).form)
     assert "rank" in forms
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-def test_plan_of_pairs_up_to_64(transposed: bool) -> None:
-    """One in 101 pairs: all of them take minutes, and hypothesis draws the small ones."""
-    pairs = [(n, m) for n in range(1, 65) for m in range(n, 65)]
-    interpolations = itertools.cycle(INTERPOLATIONS)
-    for (n, m), interpolation in zip(pairs[::101], interpolations, strict=False):
-        assert_prior((m, m), (n, n), "dse", interpolation, n % 2 == 0, transposed, accumulators=12)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
