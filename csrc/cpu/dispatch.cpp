@@ -60,17 +60,17 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t workers) {
-  // As many small strips are computed together as lie in a first-level cache, and as many large ones as lie in a
-  // second-level cache: the more of them, the longer the runs of a token's logits.
-  constexpr int64_t kSmallBytes = int64_t{64} << 10;
-  constexpr int64_t kLargeBytes = int64_t{1536} << 10;
-  constexpr int64_t kMaxLarge = 4;
+  // Strips of a visit share the memory pages and rows of each token, so there are four of them where a second-level cache
+  // holds them, and more of small maps, which lie in a first-level cache.
+  constexpr int64_t kFirstLevel = int64_t{64} << 10;
+  constexpr int64_t kSecondLevel = int64_t{1536} << 10;
+  constexpr int64_t kMaxSecondLevel = 4;
   constexpr int64_t kMaxStrips = 16;
   const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * layout_of(plan).strip();
   const int64_t strips = ceil_div(call.vocabulary, strip);
   Split split;
-  split.visit = strip_bytes <= kSmallBytes ? std::clamp<int64_t>(kSmallBytes / strip_bytes, 1, kMaxStrips)
-                                           : std::clamp<int64_t>(kLargeBytes / strip_bytes, 1, kMaxLarge);
+  split.visit = std::max(std::min(kFirstLevel / strip_bytes, kMaxStrips),
+                         std::clamp<int64_t>(kSecondLevel / strip_bytes, 1, kMaxSecondLevel));
   // There should be enough tasks for all workers. Tasks get fewer columns first. Rows are shared out only where there
   // would be less than a task for each worker, since each of them prepares the same map.
   const int64_t wanted = workers > 1 ? 4 * workers : 1;
