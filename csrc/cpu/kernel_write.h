@@ -52,9 +52,9 @@ struct Task<T, S, Sources>::Part {
   const T* begun;  // their dense part, or null
 };
 
-// Writes one row, a few tokens at a time. Each strip of them is finished as soon as it is computed. Then the logits of the
-// same strip of the next tokens are fetched, since tokens lie too far apart for a hardware prefetcher. Stores and fetches
-// alternate with arithmetic, because memory serves neither of them fast in bursts.
+// Writes one row, a few tokens at a time. Each strip of them is finished as soon as it is computed, and meanwhile the
+// logits of the same strip of the next tokens are fetched: tokens lie too far apart for a hardware prefetcher. Stores and
+// fetches alternate with arithmetic, because memory serves neither of them fast in bursts.
 template <class T, class S, int Sources>
 inline void Task<T, S, Sources>::write(int64_t row, const T* slots, int64_t next_row) const {
   const Finish finish = finish_of(plan_.h_taps.count);
@@ -115,6 +115,7 @@ void Task<T, S, Sources>::finish(const void* context, int64_t g) {
   const int64_t out_step = task.out_step_w_ * task.call_.out.token_stride;
   int64_t current_step[2] = {};
   for (int s = 0; s < Sources; ++s) current_step[s] = task.out_step_w_ * task.call_.current[s].token_stride;
+  if (part.next.row >= 0) task.fetch(part.next, g);
   const T* begun = part.begun;
   for (const Chunk::Run* run = part.now.begin; run != part.now.end; ++run) {
     const int64_t token = part.now.row * task.out_step_h_ + run->begin * task.out_step_w_;
@@ -144,7 +145,6 @@ void Task<T, S, Sources>::finish(const void* context, int64_t g) {
       out += out_step;
     }
   }
-  if (part.next.row >= 0) task.fetch(part.next, g);
 }
 
 // Fetches the logits of a strip into the second-level cache.

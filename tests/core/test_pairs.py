@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from support import schedules
 from support.packed import load_host
 from support.strategies import INTERPOLATIONS, PRIORS
+
+from bench import schedules
 
 host = load_host()
 pytestmark = pytest.mark.usefixtures("extension")

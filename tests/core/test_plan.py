@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support import schedules
 from support.packed import Execution, load_host, operator_of
 from support.strategies import INTERPOLATIONS, PRIORS, sides
+
+from bench import schedules
 
 host = load_host()
 
@@ -112,6 +113,7 @@ def test_plan_of_samplers_steps(interpolation: str, transposed: bool, accumulato
         ((5, 5), (6, 6), "dense"),
         ((10, 10), (13, 13), "rank"),
         ((13, 13), (16, 16), "rank"),
+        ((12, 12), (16, 16), "rank"),
         ((24, 24), (32, 32), "spectrum"),
         ((48, 48), (64, 64), "spectrum"),
         ((90, 45), (120, 60), "spectrum"),

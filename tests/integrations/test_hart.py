@@ -9,8 +9,8 @@ import pytest
 from support import standins
 from support.generation_checks import CHECKS
 from support.guided_samplers import Sampler, ramp
-from support.schedules import square
 
+from bench.schedules import square
 from ssg_kernels.integrations import hart
 
 

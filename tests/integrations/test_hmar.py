@@ -8,9 +8,9 @@ import pytest
 from support import standins
 from support.generation_checks import CHECKS
 from support.guided_samplers import Sampler, ramp
-from support.schedules import square
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import hmar
 
 

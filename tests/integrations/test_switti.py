@@ -18,9 +18,9 @@ from support.generation_checks import (
     check_two_models,
 )
 from support.guided_samplers import Sampler
-from support.schedules import square
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import switti
 
 

@@ -12,9 +12,9 @@ import torch
 from support import infinity_kin
 from support.generation_checks import CHECKS, check_guided
 from support.guided_samplers import Sampler, ramp
-from support.schedules import square
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import tokenflow
 
 FIRST_ID = 5

@@ -12,9 +12,9 @@ from support import standins
 from support.generation_checks import CHECKS
 from support.guided_samplers import Sampler, ramp
 from support.recorders import run, same
-from support.schedules import square
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import var
 
 

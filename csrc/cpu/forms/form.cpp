@@ -58,6 +58,18 @@ int64_t multiply_adds(const Transform<double>& transform) {
   return sum;
 }
 
+int64_t spectrum_rows(const Plan<double>& plan) {
+  int64_t rows = 0;
+  for (const auto& group : plan.groups) rows += static_cast<int64_t>(group.size());
+  return rows;
+}
+
+// Of the taps and of the bracket.
+int64_t banded_multiply_adds(const Plan<double>& plan) {
+  return plan.addend_rows() * plan.out_w * plan.w_taps.count + plan.out_h * plan.out_w * plan.h_taps.count +
+         spectrum_rows(plan) * plan.w.in() * (plan.bracket_h.count + plan.bracket_w.count);
+}
+
 // Products of a chunk with one vector, which the kernel begins anew for each.
 int64_t tiles(const Transform<double>& transform) {
   int64_t sum = 0;
@@ -70,14 +82,10 @@ int64_t tiles(const Transform<double>& transform) {
 Plan<double> counted(Plan<double> plan) {
   int64_t& sum = plan.multiply_adds;
   sum += multiply_adds(plan.lift_h) * plan.in_w + multiply_adds(plan.lift_w) * plan.in_h;
-  sum += plan.addend_rows() * plan.out_w * plan.w_taps.count + plan.out_h * plan.out_w * plan.h_taps.count;
-  int64_t spectrum_rows = 0;
-  for (const auto& group : plan.groups) spectrum_rows += static_cast<int64_t>(group.size());
-  sum += multiply_adds(plan.spectrum_h) * plan.in_w + multiply_adds(plan.spectrum_w) * spectrum_rows;
-  if (spectrum_rows > 0) sum += spectrum_rows * plan.w.in() * (plan.bracket_h.count + plan.bracket_w.count);
+  sum += multiply_adds(plan.spectrum_h) * plan.in_w + multiply_adds(plan.spectrum_w) * spectrum_rows(plan);
   for (const Columns& columns : plan.columns)
     sum += plan.h[static_cast<size_t>(columns.factor)].multiply_adds() * columns.count;
-  sum += plan.out_h * plan.w.multiply_adds();
+  sum += plan.out_h * plan.w.multiply_adds() + banded_multiply_adds(plan);
   return plan;
 }
 
@@ -88,7 +96,8 @@ int64_t cost_of(const Plan<double>& plan) {
   begun += tiles(plan.spectrum_h) * plan.in_w + tiles(plan.spectrum_w) * plan.w.in();
   for (const Columns& columns : plan.columns)
     begun += static_cast<int64_t>(plan.h[static_cast<size_t>(columns.factor)].chunks.size()) * columns.count;
-  return plan.multiply_adds + kTile * begun + (plan.h.empty() ? 0 : plan.out_h * plan.w.in());
+  const int64_t slots = plan.h.empty() ? 0 : plan.out_h * plan.w.in();
+  return plan.multiply_adds + banded_multiply_adds(plan) + kTile * begun + slots;
 }
 
 }  // namespace ssg::cpu

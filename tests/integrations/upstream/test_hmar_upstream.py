@@ -11,9 +11,9 @@ from support.checkouts import checkout, empty, randomize
 from support.generation_checks import check_everything, check_two_models
 from support.guided_samplers import Sampler
 from support.recorders import run
-from support.schedules import VAR_256, square
 from torch import Tensor
 
+from bench.schedules import VAR_256, square
 from ssg_kernels.integrations import hmar
 
 VOCABULARY, CFG = 48, 1.5

@@ -16,9 +16,9 @@ from support.generation_checks import (
     check_two_models,
 )
 from support.guided_samplers import Sampler
-from support.schedules import VAR_256, VAR_512, square
 from torch import Tensor, nn
 
+from bench.schedules import VAR_256, VAR_512, square
 from ssg_kernels.integrations import switti
 
 VOCABULARY, CFG, TEXT = 48, 6.0, 5

@@ -10,9 +10,9 @@ import torch
 from support.checkouts import checkout, randomize
 from support.generation_checks import check_after, check_everything, check_two_models
 from support.guided_samplers import Sampler
-from support.schedules import VAR_256, VAR_512, square
 from torch import Tensor
 
+from bench.schedules import VAR_256, VAR_512, square
 from ssg_kernels.integrations import var
 
 VOCABULARY, CFG = 48, 1.5
