@@ -60,17 +60,18 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t workers) {
-  // Strips of a visit share the memory pages and rows of each token, so there are four of them where a second-level cache
-  // holds them, and more of small maps, which lie in a first-level cache.
+  // Strips of a visit lie side by side in every token, and memory serves long runs faster. So a visit takes runs of 512
+  // bytes where a second-level cache holds its maps, and longer ones of small maps, which lie in a first-level cache.
+  constexpr int64_t kRunBytes = 512;
   constexpr int64_t kFirstLevel = int64_t{64} << 10;
   constexpr int64_t kSecondLevel = int64_t{1536} << 10;
-  constexpr int64_t kMaxSecondLevel = 4;
   constexpr int64_t kMaxStrips = 16;
   const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * layout_of(plan).strip();
   const int64_t strips = ceil_div(call.vocabulary, strip);
   Split split;
-  split.visit = std::max(std::min(kFirstLevel / strip_bytes, kMaxStrips),
-                         std::clamp<int64_t>(kSecondLevel / strip_bytes, 1, kMaxSecondLevel));
+  split.visit =
+      std::max(std::min(kFirstLevel / strip_bytes, kMaxStrips),
+               std::clamp<int64_t>(kSecondLevel / strip_bytes, 1, kRunBytes / (strip * item_bytes(call.scalar))));
   // There should be enough tasks for all workers. Tasks get fewer columns first. Rows are shared out only where there
   // would be less than a task for each worker, since each of them prepares the same map.
   const int64_t wanted = workers > 1 ? 4 * workers : 1;
