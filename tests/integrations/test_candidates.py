@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from support import derived, standins
-from support.generation_checks import Sampler, assert_close, check_everything, literal, ramp
+from support.generation_checks import assert_close, check_everything, literal
+from support.guided_samplers import Sampler, ramp
 from torch import Tensor
 
 from bench.schedules import square

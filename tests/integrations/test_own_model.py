@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.generation_checks import CHECKS, Sampler
+from support.generation_checks import CHECKS
+from support.guided_samplers import Sampler
 
 import ssg_kernels
 from bench.schedules import square

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from support import infinity_kin
-from support.generation_checks import CHECKS, Sampler, check_guided, ramp
+from support.generation_checks import CHECKS, check_guided
+from support.guided_samplers import Sampler, ramp
 from torch import Tensor
 
 from bench.schedules import square

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from support import standins
-from support.generation_checks import CHECKS, Sampler, ramp, run, same
+from support.generation_checks import CHECKS
+from support.guided_samplers import Sampler, ramp
+from support.recorders import run, same
 from torch import Tensor
 
 from bench.schedules import square

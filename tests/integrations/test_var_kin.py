@@ -10,12 +10,8 @@ from typing import Any
 import pytest
 from support import var_kin
 from support.attach_checks import BETA, check_threads
-from support.generation_checks import (
-    Sampler,
-    check_guided,
-    check_two_of_one_module,
-    ramp,
-)
+from support.generation_checks import check_guided, check_two_of_one_module
+from support.guided_samplers import Sampler, ramp
 from support.refiner_checks import Refiner, check_refiner
 from torch import Tensor
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from support.checkouts import checkout, empty, randomize
-from support.generation_checks import Sampler, check_everything, check_two_models
+from support.generation_checks import check_everything, check_two_models
+from support.guided_samplers import Sampler
 from torch import Tensor
 from torch.nn import functional
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from support.checkouts import checkout, empty, randomize
 from support.generation_checks import (
-    Sampler,
     check_after,
     check_before,
     check_everything,
     check_is_itself_again,
     check_two_models,
 )
+from support.guided_samplers import Sampler
 from torch import Tensor, nn
 
 from bench.schedules import VAR_256, VAR_512, square
