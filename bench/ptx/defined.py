@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.ptx.faults import Fault
 from bench.ptx.machine import Active, Machine, call, items
-from bench.ptx.parse import Address, Instruction, Kernel, Operand, Register
+from bench.ptx.parse import Address, Instruction, Kernel, Operand, Register, Vector
 
 Array = Any
 Run = Callable[[Active], None]
@@ -34,8 +34,10 @@ _WITHOUT_RESULT = {
 }
 # These follow undefined values by themselves. The strict ones are no instructions of a thread on its registers: their
 # operands must be defined.
-_OWN = {"mma", "wgmma"}
-_STRICT = {"shfl", "redux", "vote", "atom", "red", "cp", "ld", "ldmatrix", "stmatrix", "bra", "ret", "exit"}
+_OWN = {"mma", "wgmma", "shfl"}
+_STRICT = {"redux", "vote", "atom", "red", "cp", "ldmatrix", "bra", "ret", "exit"}
+# These see by themselves to what they load or store. Their address must be defined: the operand with this number.
+_ADDRESS = {"ld": 1, "st": 0, "stmatrix": 0}
 
 
 def names_of(operand: Operand) -> list[str]:
@@ -109,6 +111,7 @@ def demand(machine: Machine, names: list[str], active: Active) -> None:
 def mark(machine: Machine, name: str, active: Active, undefined: Array) -> None:
     """Of the active lanes, those have no defined value in the register; the others have one."""
     before = machine.undefined.get(name)
+    machine.parts.pop(name, None)
     now = undefined if before is None else (before & ~active.mask) | undefined
     if now.any():
         machine.undefined[name] = now
@@ -124,6 +127,34 @@ def _union(machine: Machine, names: list[str], active: Active) -> Array:
     return found & active.mask
 
 
+def _follow_parts(machine: Machine, instruction: Instruction, run: Run) -> Run:
+    """mov from or to some registers. Compilers leave halves of a 64-bit register undefined, and never take them out."""
+    to, source = (items(operand) for operand in instruction.operands)
+
+    def followed(active: Active) -> None:
+        run(active)
+        if not machine.undefined:
+            return
+        found = [_union(machine, names_of(each), active) for each in source]
+        if len(to) > 1:
+            (whole,) = names_of(source[0]) or [""]
+            parts = machine.parts.get(whole, [])
+            found = [x & active.mask for x in parts] if len(parts) == len(to) else found * len(to)
+            for each, missing in zip(to, found, strict=True):
+                for name in names_of(each):
+                    mark(machine, name, active, missing)
+            return
+        (name,) = names_of(to[0])
+        before = machine.parts.get(name, [])
+        if len(before) != len(found):
+            before = [machine.undefined.get(name, np.zeros(machine.lanes, bool))] * len(found)
+        mark(machine, name, active, np.any(found, axis=0))
+        if name in machine.undefined:
+            machine.parts[name] = [(x & ~active.mask) | y for x, y in zip(before, found, strict=True)]
+
+    return followed
+
+
 def follow(machine: Machine, instruction: Instruction, run: Run) -> Run:
     """`run`, which also sees to it that what it makes of undefined values is undefined."""
     undefined = machine.undefined
@@ -131,12 +162,12 @@ def follow(machine: Machine, instruction: Instruction, run: Run) -> Run:
     name = instruction.name
     if name in _OWN or not (read or written):
         return run
+    if name == "mov" and any(isinstance(operand, Vector) for operand in instruction.operands):
+        return _follow_parts(machine, instruction, run)
+    if name in _ADDRESS:
+        read = names_of(instruction.operands[_ADDRESS[name]])
     touched = frozenset(read + written)
-    strict = name in _STRICT
-    if name == "st":
-        strict, read, written = True, names_of(instruction.operands[0]), []
-    elif name == "ld":
-        read = names_of(instruction.operands[1])
+    strict = name in _STRICT or name in _ADDRESS
     chooses = machine.source(instruction.operands[3], "pred") if name == "selp" else None
 
     def bad(active: Active) -> Array:

@@ -95,6 +95,9 @@ class Machine:
             name: np.zeros(self.lanes, _STORED[bits]) for name, bits in kernel.registers.items()
         }
         self.undefined: dict[str, Array] = {}  # registers, and the lanes that have no defined value there
+        self.parts: dict[
+            str, list[Array]
+        ] = {}  # the same for each part of a register that was packed from some
         self.pending: dict[
             str, Array
         ] = {}  # those of them whose value a matrix instruction is still computing

@@ -239,7 +239,18 @@ def store(machine: Machine, instruction: Instruction) -> Run:
         if transposed:
             tiles = np.ascontiguousarray(tiles.swapaxes(2, 3))
         memory.write(found, tiles.reshape(-1, 8).view(np.uint8))
+        if touched.isdisjoint(machine.undefined):
+            return
+        missing = np.zeros(words.shape, bool)
+        for m, name in enumerate(names_of(of)):
+            if name in machine.undefined:
+                missing[:, m, GROUP, IN_GROUP] = machine.undefined[name][index].reshape(-1, 32)
+        halves = np.repeat(missing, 2, axis=3)
+        if transposed:
+            halves = halves.swapaxes(2, 3)
+        memory.forget((found[:, None] + 2 * np.arange(8))[halves.reshape(-1, 8)], 2)
 
+    touched = frozenset(names_of(of))
     return run
 
 
