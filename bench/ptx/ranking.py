@@ -144,6 +144,14 @@ def summary(found: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def document(backend: str, target: str, found: Sequence[dict[str, Any]]) -> str:
+    """JSON, a line for each step."""
+    facts = {"backend": backend, "target": target, "card": rates.CARDS[target].name}
+    facts |= {"versions": counted.versions(backend), "summary": summary(found)}
+    lines = ",\n".join(f"  {json.dumps(step)}" for step in found)
+    return f'{json.dumps(facts, indent=1)[:-2]},\n "steps": [\n{lines}\n ]\n}}\n'
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ptx.ranking", description=__doc__.splitlines()[0])
     parser.add_argument("--target", choices=list(rates.CARDS), default="sm_90", help="which GPU")
@@ -156,14 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in tqdm(picked, disable=not sys.stderr.isatty()):
         found.append(rank(case, list(BACKENDS[given.backend](case, given.target))))
         if given.json:
-            facts = {
-                "backend": given.backend,
-                "target": given.target,
-                "versions": counted.versions(given.backend),
-            }
-            given.json.write_text(
-                json.dumps({**facts, "summary": summary(found), "steps": found}, indent=1) + "\n"
-            )
+            given.json.write_text(document(given.backend, given.target, found))
     print(summary(found))
     return 0
 
