@@ -20,6 +20,9 @@ def elementwise(
     machine: Machine, function: Callable[..., Array], to: Operand, kind: str, *sources: Any
 ) -> Run:
     store = machine.sink(to, kind)
+    kept = machine.stored(to, kind)
+    if kept is not None and isinstance(function, np.ufunc) and all(_is_of(s, kept.dtype) for s in sources):
+        return lambda active: function(*sources, out=kept, where=True if active.full else active.mask)
     if any(callable(s) for s in sources):
         return lambda active: store(active, function(*[call(s) for s in sources]))
     if len(sources) == 1:
@@ -29,6 +32,10 @@ def elementwise(
         a, b = sources
         return lambda active: store(active, function(a, b))
     return lambda active: store(active, function(*sources))
+
+
+def _is_of(source: Any, dtype: Any) -> bool:
+    return not callable(source) and source.dtype == dtype
 
 
 def _wide(kind: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import shutil
@@ -30,6 +31,7 @@ class Resources:
     loops: tuple[Loop, ...]  # none where there is no disassembler
 
 
+@functools.cache
 def of_ptx(ptx: str, name: str) -> Resources:
     """Of a kernel of a file that nvcc made, by the toolkit's ptxas."""
     nvcc = shutil.which("nvcc")
@@ -52,6 +54,7 @@ def of_ptx(ptx: str, name: str) -> Resources:
     return Resources(int(used[1]), int(spilled[1]) if spilled else 0, *_disassembled(cubin))
 
 
+@functools.cache
 def of_cubin(cubin: bytes) -> Resources:
     """Of the one kernel that Triton compiled, by the tools that come with Triton."""
     report = _cuobjdump("-res-usage", cubin)

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator
 
 import pytest
-from support import schedules
 
+from bench import schedules
 from ssg_kernels import __main__, info
 from ssg_kernels._triton import launch, plan, targets
 from ssg_kernels._triton.plan import LaunchPlan, Step
