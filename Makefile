@@ -17,10 +17,10 @@ PYTHON ?= $(shell for p in python3.11 python3.14 python3.13 python3.12 python3.1
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 CPP := $(shell find csrc python tests/cpp examples -name "*.h" -o -name "*.cpp" -o -name "*.cu")
 
-.PHONY: help setup build demo tour train study test test-torch bench docs lint format workflows sanitize wheel clean
+.PHONY: help setup build demo tour train study test test-torch bench docs lint format workflows sanitize aarch64 wheel clean
 
 help:
-	@echo "make setup | demo | tour | train | study | test | test-torch | bench | docs | lint | format | workflows | sanitize | wheel | clean"
+	@echo "make setup | demo | tour | train | study | test | test-torch | bench | docs | lint | format | workflows | sanitize | aarch64 | wheel | clean"
 
 setup: $(TOOLS) build
 	@$(BIN)/python -m ssg_kernels info
@@ -103,6 +103,17 @@ sanitize: $(TOOLS)
 	@$(BIN)/cmake --build build/sanitize -- --quiet
 	build/sanitize/kernel_sanitize
 	build/sanitize/sample_sanitize
+
+# The CPU kernels of aarch64 in an emulator, with the same checks, where a cross compiler and qemu are installed
+# (g++-aarch64-linux-gnu and qemu-user-static of Debian and Ubuntu).
+aarch64: $(READY)
+	@if ! command -v aarch64-linux-gnu-g++ >/dev/null || ! command -v qemu-aarch64-static >/dev/null; then \
+		echo "the kernels of aarch64 are not checked: aarch64-linux-gnu-g++ or qemu-aarch64-static is not installed"; exit; fi; \
+	$(BIN)/cmake -S . -B build/aarch64 -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DCMAKE_SYSTEM_NAME=Linux \
+		-DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static \
+		-DCMAKE_BUILD_TYPE=Release -DSSG_SANITIZE=ON -DSSG_SANITIZERS= >/dev/null && \
+	$(BIN)/cmake --build build/aarch64 -- --quiet && \
+	qemu-aarch64-static build/aarch64/kernel_sanitize && qemu-aarch64-static build/aarch64/sample_sanitize
 
 # A wheel of this machine, in dist/. Releases are built by cibuildwheel with the settings of pyproject.toml.
 wheel: $(TOOLS)

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .schedules import VAR_256
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # Every floating dtype holds these exactly, so that no contender is judged by how it rounds a scalar.
 BETA = 0.75
 CFG = 1.5
 PREV_CFG = 1.25
-
-VAR_256 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 
 
 @dataclass(frozen=True)

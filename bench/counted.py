@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,66 +20,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from bench.cases import VAR_256
-from bench.ptx import cuda, model, rates, resources
+from bench.ptx import cuda, model, rates, steps
 from bench.ptx.counts import Counts
 from bench.ptx.model import Launched
+from bench.ptx.steps import Case, Executed
+from bench.schedules import VAR_256
 from ssg_kernels import reference
-from ssg_kernels._call import GuidedCall, Options
 
 ROOT = Path(__file__).resolve().parent.parent
-OPTIONS = ("dse", "bilinear", False)
-# The executor's own bound, far above rounding of the result and far below a wrong kernel.
-_TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 
 
-@dataclass(frozen=True)
-class Case:
-    size: int
-    prev_size: int
-    batch: int
-    vocabulary: int
-    dtype: torch.dtype
-    cfg: bool = False
-    of: str = ""  # what the step is part of
-
-    @property
-    def name(self) -> str:
-        return f"{self.prev_size}->{self.size}"
-
-    @property
-    def halves(self) -> int:
-        return 2 if self.cfg else 1
-
-    @property
-    def tokens(self) -> int:
-        return self.size**2
-
-    @property
-    def bytes_of_map(self) -> int:
-        return self.halves * self.prev_size**2 * self.batch * self.vocabulary * self.dtype.itemsize
-
-    @property
-    def bytes(self) -> int:
-        rows = (self.halves + 1) * self.tokens
-        return rows * self.batch * self.vocabulary * self.dtype.itemsize + self.bytes_of_map
-
-    @property
-    def strengths(self) -> tuple[float, ...]:
-        return (0.5, 1.5, 0.75) if self.cfg else (0.5,)
+def square(prev: int, side: int, *rest: Any, **named: Any) -> Case:
+    return Case((side, side), (prev, prev), *rest, **named)
 
 
 _F32, _BF16, _F16 = torch.float32, torch.bfloat16, torch.float16
 CASES = (
-    *(Case(16, 13, 64, 4096, dtype) for dtype in (_F32, _BF16, _F16)),
-    Case(16, 13, 64, 4096, _F32, cfg=True),
-    *(Case(32, 24, 16, 4096, dtype) for dtype in (_F32, _BF16, _F16)),
-    *(Case(64, 48, 4, 4096, dtype) for dtype in (_F32, _BF16, _F16)),
-    Case(64, 48, 2, 64, _BF16, of="bitwise"),
-    *(Case(size, prev, 1, 4096, _F32, of="VAR-256") for prev, size in pairwise(VAR_256)),
+    *(square(13, 16, 64, 4096, dtype) for dtype in (_F32, _BF16, _F16)),
+    square(13, 16, 64, 4096, _F32, cfg=True),
+    *(square(24, 32, 16, 4096, dtype) for dtype in (_F32, _BF16, _F16)),
+    *(square(48, 64, 4, 4096, dtype) for dtype in (_F32, _BF16, _F16)),
+    square(48, 64, 2, 64, _BF16, of="bitwise"),
+    *(square(prev, size, 1, 4096, _F32, of="VAR-256") for prev, size in pairwise(VAR_256)),
 )
 # Name, vocabulary, rows of a launch, top_k, top_p, standard deviation of the logits.
 SAMPLING = (
@@ -94,107 +57,74 @@ SAMPLING = (
 )
 
 
-def strip(case: Case, width: int, first: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of both scales and `out`, of one sample. Only the columns of the strip have values."""
-    generator = torch.Generator().manual_seed(seed)
-    made: list[Tensor] = []
-    for rows in (case.halves * case.tokens, case.halves * case.prev_size**2, case.tokens):
-        x = torch.empty(1, rows, case.vocabulary, dtype=case.dtype)
-        x[..., first : first + width] = 3 * torch.randn(1, rows, width, generator=generator)
-        made.append(x.view(-1, rows // (case.halves if len(made) < 2 else 1), case.vocabulary))
-    logits, prev_logits, out = made
-    return logits, prev_logits, out
-
-
-def check(case: Case, logits: Tensor, prev_logits: Tensor, out: Tensor) -> float:
-    """The largest error over the largest expected value; a wrong result is not counted."""
-    operator = "guided_logits_cfg" if case.cfg else "guided_logits"
-    sides = ((case.size,) * 2, (case.prev_size,) * 2)
-    call = GuidedCall(
-        operator, logits.double(), prev_logits.double(), *sides, case.strengths, Options(*OPTIONS), None
-    )
-    expected = reference.compute(call)
-    error = ((out.double() - expected).abs().max() / expected.abs().max()).item()
-    if not error <= _TOLERANCE[case.dtype]:
-        raise RuntimeError(f"{case.name} in {case.dtype}: the executed kernel is wrong by {error:.2g}")
-    return error
-
-
-# Tokens of the strips of a block of the MMA engine that are executed, at most. What a block does once counts for each.
+# Tokens of the strips that a block of the MMA engine is counted for, at most. What a block does once counts for each.
 _TOKENS = 64 * 256
 
 
-def count_cuda(case: Case, target: str, plan: Any = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Counted:
+    """What executed blocks took, and the launch of which they are a part."""
+
+    case: Case
+    target: str
+    plan: str
+    executed: Executed
+    launch: Launched
+
+    @property
+    def times(self) -> model.Times:
+        return model.times(self.executed.counts, self.launch, rates.CARDS[self.target], self._sectors)
+
+    @property
+    def _sectors(self) -> int:
+        counted = self.executed.counts.sectors
+        return sum(n for name, n in counted.items() if name.split()[0] in ("current", "previous", "out"))
+
+    def row(self) -> dict[str, Any]:
+        case, found = self.case, self.executed
+        return {
+            "step": case.name,
+            "of": case.of,
+            "batch": case.batch,
+            "vocabulary": case.vocabulary,
+            "dtype": str(case.dtype).removeprefix("torch."),
+            "cfg": case.cfg,
+            **model.row(found.counts, self.launch, rates.CARDS[self.target], self._sectors),
+            "error": float(f"{found.error:.2g}"),
+            "plan": self.plan,
+        }
+
+
+def count_cuda(case: Case, target: str, plan: Any = None) -> Counted:
     """Some strips of columns in all their splits, planned as the whole step is, or as given."""
-    sides = ((case.size,) * 2, (case.prev_size,) * 2)
     plan = plan or cuda.plan(
-        *sides, case.batch, case.vocabulary, case.dtype, sources=case.halves, target=target
+        case.size, case.prev_size, case.batch, case.vocabulary, case.dtype, sources=case.halves, target=target
     )
     strips = -(-case.vocabulary // plan.columns)
     items = strips * plan.splits * case.batch
-    each = -(-items // plan.blocks)
-    executed_strips = min(each, strips, _TOKENS // case.tokens)
-    width = min(executed_strips * plan.columns, case.vocabulary)
-    logits, prev_logits, out = (x[..., :width] for x in strip(case, width, 0))
-
-    counts = Counts()
-    chosen = plan.with_blocks(plan.splits)
-    executed = cuda.guided(
-        logits, prev_logits, out, case.strengths, sources=case.halves, target=target, counts=counts,
-        choose=lambda call: chosen, size=sides[0], prev_size=sides[1],
-    )  # fmt: skip
-    error = check(case, logits, prev_logits, out)
-    made = resources.of_ptx(cuda.ptx("guided.cu", target), executed.kernel.name)
-    launch = Launched(
-        plan.blocks, executed.threads, executed.shared_bytes, made,
-        case.tokens * case.batch * case.vocabulary, case.bytes, case.bytes_of_map, False,
-        items / plan.blocks / executed_strips,
-    )  # fmt: skip
-    return _row(
-        case, counts, launch, target, error, str(plan).partition(";")[0], ("current", "previous", "out")
-    )
+    counted = min(-(-items // plan.blocks), strips, max(1, _TOKENS // case.tokens))
+    found = steps.cuda_strips(case, target, plan, counted)
+    launch = _launched(case, found, plan.blocks, items / plan.blocks / counted)
+    return Counted(case, target, str(plan).partition(";")[0], found, launch)
 
 
-def count_triton(case: Case, target: str, plan: Any = None) -> dict[str, Any]:
+def count_triton(case: Case, target: str, plan: Any = None) -> Counted:
     """The programs of one strip of columns, planned as the whole step is, or as given."""
     from bench.ptx import triton
-    from ssg_kernels._triton import launch as launcher
 
-    sides = ((case.size,) * 2, (case.prev_size,) * 2)
-    plan = plan or triton.planned(*sides, case.batch, case.vocabulary, case.dtype, target, case.halves)
-    # As in the whole step, the vocabulary is a multiple of 16, for which Triton compiles.
-    width = min(math.lcm(plan.block_v, 16), case.vocabulary)
-    logits, prev_logits, out = (x[..., :width] for x in strip(case, width, 0))
-    operator = "guided_logits_cfg" if case.cfg else "guided_logits"
-    made = GuidedCall(operator, logits, prev_logits, *sides, case.strengths, Options(*OPTIONS), out)
-    choose = triton.one_strip(plan, case.batch, case.vocabulary, width)
-    (launched,) = triton.launches(lambda: launcher.guided(made), target, choose)
-    counts = Counts()
-    triton.run(launched, out, counts=counts)
-    error = check(case, logits, prev_logits, out)
-    made_of = resources.of_cubin(launched.cubin)
-    launch = Launched(
-        plan.programs, launched.threads, launched.shared_bytes, made_of,
-        case.tokens * case.batch * case.vocabulary, case.bytes, case.bytes_of_map, "wgmma" in launched.ptx,
+    plan = plan or triton.planned(
+        case.size, case.prev_size, case.batch, case.vocabulary, case.dtype, target, case.halves
+    )
+    found = steps.triton_strip(case, target, plan)
+    return Counted(case, target, str(plan), found, _launched(case, found, plan.programs, 1.0))
+
+
+def _launched(case: Case, found: Executed, blocks: int, rounds: float) -> Launched:
+    outputs = case.tokens * case.batch * case.vocabulary
+    return Launched(
+        blocks, found.threads, found.shared_bytes, found.resources, outputs, case.bytes, case.bytes_of_map,
+        found.uses_wide_products, rounds,
     )  # fmt: skip
-    return _row(case, counts, launch, target, error, str(plan), ("current", "previous", "out"))
-
-
-def _row(
-    case: Case, counts: Counts, launch: Launched, target: str, error: float, plan: str, tensors: Sequence[str]
-) -> dict[str, Any]:
-    sectors = sum(n for name, n in counts.sectors.items() if name.split()[0] in tensors)
-    return {
-        "step": case.name,
-        "of": case.of,
-        "batch": case.batch,
-        "vocabulary": case.vocabulary,
-        "dtype": str(case.dtype).removeprefix("torch."),
-        "cfg": case.cfg,
-        **model.row(counts, launch, rates.CARDS[target], sectors),
-        "error": float(f"{error:.2g}"),
-        "plan": plan,
-    }
 
 
 def count_sampling(
@@ -208,11 +138,13 @@ def count_sampling(
     uniform = torch.rand(1, few, generator=generator)
     counts = Counts()
     if backend == "cuda":
-        tokens = cuda.sample(logits, uniform, 1.0, top_k=top_k, top_p=top_p, target=target, counts=counts)
+        tokens = cuda.sample(
+            logits, uniform, 1.0, top_k=top_k, top_p=top_p, target=target, counts=counts, checks=False
+        )
     else:
         from bench.ptx import triton
 
-        tokens = triton.sample(logits, uniform, 1.0, top_k, top_p, target, counts=counts)
+        tokens = triton.sample(logits, uniform, 1.0, top_k, top_p, target, counts=counts, checks=False)
     if not torch.equal(tokens, reference.sample(logits, uniform, top_k, top_p)):
         raise RuntimeError(f"sampling with {name}: the executed kernel draws other tokens than the reference")
     card = rates.CARDS[target]
@@ -246,7 +178,7 @@ def versions(backend: str) -> dict[str, str]:
 
 
 def count(case: Case, target: str, backend: str) -> dict[str, Any]:
-    return count_cuda(case, target) if backend == "cuda" else count_triton(case, target)
+    return (count_cuda(case, target) if backend == "cuda" else count_triton(case, target)).row()
 
 
 def document(target: str, backend: str) -> dict[str, Any]:

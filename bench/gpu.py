@@ -27,9 +27,10 @@ from ssg_kernels._torch import backends
 
 from . import check, machine, recordings, report, summary
 from .baselines import Contender
-from .cases import BETA, DTYPES, VAR_256, Case, make_inputs, square
+from .cases import BETA, DTYPES, Case, make_inputs, square
 from .gpu_contenders import CONTENDERS
 from .recordings import Recording
+from .schedules import VAR_256
 from .timing import Budget, Inputs
 
 CASES: tuple[Case, ...] = (

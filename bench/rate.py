@@ -41,13 +41,13 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def interleaved(calls: Sequence[Callable[[], object]], budget: float) -> list[list[float]]:
-    """Seconds of every call in turn, again and again for about ``budget`` seconds, at least five times."""
+def interleaved(calls: Sequence[Callable[[], object]], budget: float, least: int = 5) -> list[list[float]]:
+    """Seconds of every call in turn, again and again for about ``budget`` seconds, ``least`` times or more."""
     for call in calls:
         call()
     rounds: list[list[float]] = []
     end = time.perf_counter() + budget
-    while len(rounds) < 5 or time.perf_counter() < end:
+    while len(rounds) < least or time.perf_counter() < end:
         rounds.append([seconds(call) for call in calls])
     return rounds
 
@@ -60,6 +60,7 @@ def step(case: cases.Case, logits: Tensor, prev_logits: Tensor, out: Tensor | No
     return lambda: ssg_kernels.guided_logits(logits, prev_logits, *sizes, cases.BETA, out=out)
 
 
+@torch.inference_mode()
 def measure(case: cases.Case, dtype: torch.dtype, budget: float) -> str:
     ((logits, prev_logits),) = cases.make_inputs(case, dtype)
     left, right, product = (torch.rand(SIDE, SIDE) for _ in range(3))

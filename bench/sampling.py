@@ -25,18 +25,14 @@ from ssg_kernels._grids import Grid, Size, grids_of
 
 from . import machine, recordings, report
 from .__main__ import write
-from .cases import DTYPES, VAR_256
+from .cases import DTYPES
+from .schedules import AUDIO, VAR_256, VAR_512, VAR_1024, infinity
 from .timing import Budget, Rotation, measure
 
 DEFAULT_OUT = machine.ROOT / "bench" / "results" / "local-sampling.json"
 BETA = 0.5
 CHECKED_TOKENS = 64
 GRAPH_CALLS = 4  # on a GPU, one graph holds this many calls of a step
-
-VAR_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
-PIXELS_1024 = (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
-INFINITY_1M = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
-AUDIO = (1, 2, 4, 6, 9, 12, 16, 20, 25, 31, 37, 43, 50, 58, 66, 75)
 
 
 @dataclass(frozen=True)
@@ -66,9 +62,18 @@ MODELS = (
     Model("VAR-256", VAR_256, ramp(1.5, 10), (900,) * 10, 0.96),
     Model("VAR-512", VAR_512, ramp(1.5, 10), (900,) * 10, 0.96),
     # HART's last scale has the t of the scale before it.
-    Model("HART", PIXELS_1024, (*ramp(4.5, 14)[:-1], 4.5 * 12 / 13), (600,) * 7 + (300,) * 7),
-    Model("Infinity-2B", INFINITY_1M, (2.0,) * 13, (2,) * 13, 0.97, 0.5, vocabulary=64, classes=2),
-    Model("Switti", PIXELS_1024, (*ramp(6.0, 14)[:10], *(None,) * 4), (400,) * 14, 0.95, dtype="bfloat16"),
+    Model("HART", VAR_1024, (*ramp(4.5, 14)[:-1], 4.5 * 12 / 13), (600,) * 7 + (300,) * 7),
+    Model(
+        "Infinity-2B",
+        tuple(infinity("1.0")[:-1]),
+        (2.0,) * 13,
+        (2,) * 13,
+        0.97,
+        0.5,
+        vocabulary=64,
+        classes=2,
+    ),
+    Model("Switti", VAR_1024, (*ramp(6.0, 14)[:10], *(None,) * 4), (400,) * 14, 0.95, dtype="bfloat16"),
     Model("SAR3D", tuple((3, n, n) for n in VAR_256), ramp(4.0, 10), (10,) * 10, 0.5, vocabulary=16384),
     Model("AAR", tuple((n,) for n in AUDIO), ramp(4.0, 16), (200,) * 16, 0.95, vocabulary=1024),
 )

@@ -44,7 +44,7 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         type=_grid,
         metavar=("SIZE", "PREV_SIZE"),
-        help="a step, such as 16x16 13x13: how each GPU backend would compute it, and its time by counting; "
+        help="a step, such as 16x16 13x13: how each backend would compute it, and the time on a GPU by counting; "
         "the options below describe that step",
     )
     default = info.PlanRequest((1, 1), (1, 1))

@@ -10,6 +10,7 @@ It lives in `bench`, because `bench.counted` counts with it and tests import it,
     defined     undecided                values that nobody wrote, and branches on them
     schedule    which threads go on
     cuda        triton  resources        what nvcc and Triton compile, and how it is launched
+    steps                                some blocks of a step, executed and counted
     counts      rates  model             what blocks took, what cards can do, and the time that follows
     ranking                              how well a plan ranks its candidates, by these times
 """

@@ -125,7 +125,8 @@ def move(machine: Machine, instruction: Instruction) -> Run:
                 store(active, (value >> value.dtype.type(bits * i)).astype(narrow))
 
         return unpacked
-    return elementwise(machine, lambda a: a, to, kind, machine.source(source, kind))
+    function = np.copy if kind == "pred" else np.positive
+    return elementwise(machine, function, to, kind, machine.source(source, kind))
 
 
 def convert(machine: Machine, instruction: Instruction) -> Run:

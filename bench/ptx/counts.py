@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -69,21 +70,31 @@ class Counts:
         self.blocks += machine.block_count
         self._warps_per_block = machine.threads // 32
         self._spans = machine.spaces["global"].spans
-        self._classes = _classes(machine.kernel)
+        self._kernel = machine.kernel
+        self._warps = [0] * len(machine.kernel.blocks)
 
     def block(self, number: int, active: Active) -> None:
-        warps = int(active.mask.reshape(-1, 32).any(axis=1).sum())
-        classes, products, barriers = self._classes[number]
-        for name, count in classes.items():
-            self.instructions[name] += warps * count
-        for name, count in products.items():
-            self.products[name] += warps * count
-        if barriers:
-            self.barriers += warps / self._warps_per_block
+        self._warps[number] += active.warps
+
+    def end(self) -> None:
+        """The instructions of the blocks that were executed since `begin`."""
+        for warps, (classes, products, barriers) in zip(self._warps, _classes(self._kernel), strict=True):
+            if not warps:
+                continue
+            for name, count in classes.items():
+                self.instructions[name] += warps * count
+            for name, count in products.items():
+                self.products[name] += warps * count
+            if barriers:
+                self.barriers += warps / self._warps_per_block
 
     def access(self, space: str, how: str, lanes: Array, where: Array, width: int) -> None:
         if space == "shared":
-            made, fewest = wavefronts(lanes, where, width)
+            if not len(lanes):
+                return
+            # What is 128 bytes further takes the same banks.
+            moved = where - (where[0] & -128)
+            made, fewest = _wavefronts(lanes.tobytes(), moved.tobytes(), width)
             self.wavefronts += made
             self.fewest += fewest
             self.by_access[f"{how} {width}"] += made
@@ -96,7 +107,7 @@ class Counts:
                 if first <= int(where[0]) < behind:
                     name = each
             key = f"{name} {'stored' if how == 'st' else 'loaded'}"
-            self.sectors[key] += len(np.unique((lanes.astype(np.int64) >> 5 << 50) | (where >> 5)))
+            self.sectors[key] += _sectors(lanes.tobytes(), (where - (where[0] & -32)).tobytes())
             self.requested[key] += width * len(lanes)
 
     def operand(self, count: int) -> None:
@@ -105,6 +116,16 @@ class Counts:
         self.fewest += count // 128
         self.by_access["wgmma"] += count // 128
         self.fewest_by_access["wgmma"] += count // 128
+
+    def extended(self, more: Counts, times: int) -> Counts:
+        """Of as many blocks that each take `times` more of what those of `more` take beyond these."""
+
+        def longer(one: Any, other: Any) -> Any:
+            if isinstance(one, Counter):
+                return Counter({name: longer(one[name], other[name]) for name in one | other})
+            return one + times * (other - one)
+
+        return Counts(**{f.name: longer(getattr(self, f.name), getattr(more, f.name)) for f in fields(self)})
 
     @property
     def issued(self) -> int:
@@ -137,12 +158,30 @@ def wavefronts(lanes: Array, where: Array, width: int) -> tuple[int, int]:
         return 0, 0
     parts = max(1, width // 4)
     at_once = 32 // parts
-    words = (where // 4)[:, None] + np.arange(parts)
-    group = np.broadcast_to((lanes.astype(np.int64) // at_once)[:, None], words.shape)
-    codes = np.unique((group << 24 | words).reshape(-1))
-    groups, at = np.unique(codes >> 24, return_inverse=True)
-    banks = np.bincount(at * 32 + (codes & 31), minlength=32 * len(groups)).reshape(-1, 32)
-    warps = np.broadcast_to((lanes.astype(np.int64) // 32)[:, None], words.shape)
-    whole = np.unique((warps << 24 | words).reshape(-1)) >> 24
-    per_warp = np.unique(whole, return_counts=True)[1]
-    return int(banks.max(axis=1).sum()), int((-(-per_warp // 32)).sum())
+    words = (where >> 2)[:, None] + np.arange(1 << 23, (1 << 23) + parts)
+    lanes = lanes.astype(np.int64)[:, None]
+    codes = _distinct(lanes // at_once << 24 | words)
+    groups = codes >> 24
+    banks = np.bincount(
+        (groups - groups[0]) * 32 + (codes & 31), minlength=32 * int(groups[-1] - groups[0] + 1)
+    )
+    whole = _distinct(lanes // 32 << 24 | words) >> 24
+    per_warp = np.bincount(whole - whole[0])
+    return int(banks.reshape(-1, 32).max(axis=1).sum()), int((-(-per_warp // 32)).sum())
+
+
+def _distinct(codes: Array) -> Array:
+    codes = np.sort(codes, axis=None)
+    return codes[np.r_[True, codes[1:] != codes[:-1]]]
+
+
+# A kernel asks for the same pattern again and again.
+@functools.lru_cache(1 << 13)
+def _wavefronts(lanes: bytes, where: bytes, width: int) -> tuple[int, int]:
+    return wavefronts(np.frombuffer(lanes, np.int64), np.frombuffer(where, np.int64), width)
+
+
+@functools.lru_cache(1 << 13)
+def _sectors(lanes: bytes, where: bytes) -> int:
+    warps = np.frombuffer(lanes, np.int64) >> 5 << 50
+    return len(_distinct(warps + (np.frombuffer(where, np.int64) >> 5)))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.ptx import parse
+from bench.ptx import parse, rates
 from bench.ptx.memory import Arena
 from bench.ptx.parse import Kernel
 from bench.ptx.schedule import execute
@@ -74,13 +74,49 @@ def kernel(source: str, target: str, function: str, argument: str, change: Chang
 
 
 @dataclass(frozen=True)
-class Executed:
-    """A launch of which blocks were executed."""
+class Launch:
+    """A kernel with all that it is launched with. `out` receives what it writes."""
 
     kernel: Kernel
-    blocks: int
+    arena: Arena
+    out: Tensor
+    address: int
     threads: int
+    blocks: int
     shared_bytes: int
+    params: bytes
+
+    def run(self, *, blocks: Iterable[int] | None = None, counts: Any = None, checks: bool = True) -> None:
+        execute(
+            self.kernel,
+            threads=self.threads,
+            grid=(self.blocks, 1, 1),
+            parameters=self.params,
+            memory=self.arena.space(),
+            dynamic_shared=self.shared_bytes,
+            blocks=blocks,
+            counts=counts,
+            checks=checks,
+        )
+        self.arena.fetch(self.out, self.address, np.asarray(self.arena.is_written(self.out, self.address)))
+
+
+def _launch(arena: Arena, kernel: Kernel, launch: Any, out: Tensor, address: int) -> Launch:
+    return Launch(
+        kernel,
+        arena,
+        out,
+        address,
+        launch["threads"],
+        launch["blocks"],
+        launch["shared_bytes"],
+        launch["params"],
+    )
+
+
+def _machine(target: str) -> dict[str, int]:
+    card = rates.CARDS[target]
+    return {"capability": int(target.removeprefix("sm_")), "multiprocessors": card.multiprocessors}
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -140,7 +176,7 @@ def call_of(
         current=[places[0]] * sources,
         previous=[places[1]] * sources,
         out=places[0],
-        capability=int(target.removeprefix("sm_")),
+        **_machine(target),
     )
 
 
@@ -150,16 +186,30 @@ def guided(
     out: Tensor,
     strengths: Iterable[Strength],
     *,
+    blocks: Iterable[int] | None = None,
+    counts: Any = None,
+    **how: Any,
+) -> Launch:
+    """Executes a step, or some blocks of it. `how` is what `guided_launch` takes."""
+    made = guided_launch(logits, prev_logits, out, strengths, **how)
+    made.run(blocks=blocks, counts=counts)
+    return made
+
+
+def guided_launch(
+    logits: Tensor | None,
+    prev_logits: Tensor,
+    out: Tensor,
+    strengths: Iterable[Strength],
+    *,
     sources: int = 1,
     target: str = "sm_90",
     choose: Callable[[Any], Any] = lambda call: call.plan(),
-    blocks: Iterable[int] | None = None,
     columns: slice | None = None,
-    counts: Any = None,
     change: Change | None = None,
     **key: Any,
-) -> Executed:
-    """Executes a step, or some blocks of it; `out` receives what was written.
+) -> Launch:
+    """The launch of a step; `out` receives what it writes.
 
     `columns` are the only ones that the blocks touch, where not all are needed.
     """
@@ -183,7 +233,7 @@ def guided(
         previous=previous,
         out=to,
         strengths=[_number(arena, s) for s in strengths],
-        capability=int(target.removeprefix("sm_")),
+        **_machine(target),
         **key,
     )
     chosen = choose(call)
@@ -192,8 +242,7 @@ def guided(
     launch = host().cuda_launch(call, chosen, at)
     compiled = kernel("guided.cu", target, launch["function"], launch["argument"], change)
     address = to[0] + int(written.storage_offset() - out.storage_offset()) * out.element_size()
-    _run(arena, compiled, launch, written, address, blocks, counts)
-    return Executed(compiled, launch["blocks"], launch["threads"], launch["shared_bytes"])
+    return _launch(arena, compiled, launch, written, address)
 
 
 def sample(
@@ -207,6 +256,7 @@ def sample(
     blocks: Iterable[int] | None = None,
     counts: Any = None,
     change: Change | None = None,
+    checks: bool = True,
 ) -> Tensor:
     """The tokens that the sampling kernel draws; -2 where no block wrote."""
     arena = Arena()
@@ -227,21 +277,5 @@ def sample(
         top_p=_number(arena, top_p),
     )
     compiled = kernel("sample.cu", target, launch["function"], launch["argument"], change)
-    _run(arena, compiled, launch, out, at, blocks, counts)
+    _launch(arena, compiled, launch, out, at).run(blocks=blocks, counts=counts, checks=checks)
     return out
-
-
-def _run(
-    arena: Arena, compiled: Kernel, launch: Any, out: Tensor, address: int, blocks: Any, counts: Any
-) -> None:
-    execute(
-        compiled,
-        threads=launch["threads"],
-        grid=(launch["blocks"], 1, 1),
-        parameters=launch["params"],
-        memory=arena.space(),
-        dynamic_shared=launch["shared_bytes"],
-        blocks=blocks,
-        counts=counts,
-    )
-    arena.fetch(out, address, np.asarray(arena.is_written(out, address)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.ptx.faults import Fault
 from bench.ptx.machine import Active, Machine, call, items
-from bench.ptx.parse import Address, Instruction, Kernel, Operand, Register
+from bench.ptx.parse import Address, Instruction, Kernel, Operand, Register, Vector
 
 Array = Any
 Run = Callable[[Active], None]
@@ -34,8 +34,10 @@ _WITHOUT_RESULT = {
 }
 # These follow undefined values by themselves. The strict ones are no instructions of a thread on its registers: their
 # operands must be defined.
-_OWN = {"mma", "wgmma"}
-_STRICT = {"shfl", "redux", "vote", "atom", "red", "cp", "ld", "ldmatrix", "stmatrix", "bra", "ret", "exit"}
+_OWN = {"mma", "wgmma", "shfl"}
+_STRICT = {"redux", "vote", "atom", "red", "cp", "ldmatrix", "bra", "ret", "exit"}
+# These see by themselves to what they load or store. Their address must be defined: the operand with this number.
+_ADDRESS = {"ld": 1, "st": 0, "stmatrix": 0}
 
 
 def names_of(operand: Operand) -> list[str]:
@@ -109,6 +111,7 @@ def demand(machine: Machine, names: list[str], active: Active) -> None:
 def mark(machine: Machine, name: str, active: Active, undefined: Array) -> None:
     """Of the active lanes, those have no defined value in the register; the others have one."""
     before = machine.undefined.get(name)
+    machine.parts.pop(name, None)
     now = undefined if before is None else (before & ~active.mask) | undefined
     if now.any():
         machine.undefined[name] = now
@@ -124,6 +127,50 @@ def _union(machine: Machine, names: list[str], active: Active) -> Array:
     return found & active.mask
 
 
+def _parts(machine: Machine, name: str, count: int) -> list[Array]:
+    """For each of `count` equal parts of a register, the lanes where it is undefined."""
+    found = machine.parts.get(name, [])
+    if len(found) == count:
+        return found
+    return [machine.undefined.get(name, np.zeros(machine.lanes, bool))] * count
+
+
+def _mark_parts(machine: Machine, name: str, active: Active, undefined: list[Array]) -> None:
+    before = _parts(machine, name, len(undefined))
+    mark(machine, name, active, np.any(undefined, axis=0))
+    if name in machine.undefined:
+        machine.parts[name] = [(x & ~active.mask) | y for x, y in zip(before, undefined, strict=True)]
+
+
+def _follow_parts(machine: Machine, instruction: Instruction, run: Run) -> Run:
+    """mov from or to some registers, and arithmetic on pairs: each half of a 64-bit register is followed by itself.
+    Compilers leave one undefined where they take only the other one out.
+    """
+    to, *given = (items(operand) for operand in instruction.operands)
+
+    def followed(active: Active) -> None:
+        run(active)
+        if not machine.undefined:
+            return
+        if len(given[0]) > 1:
+            found = [_union(machine, names_of(each), active) for each in given[0]]
+        else:
+            count = max(2, len(to))
+            names = [name for each in given for name in names_of(each[0])]
+            parts = [_parts(machine, name, count) for name in names] or [
+                [np.zeros(machine.lanes, bool)] * count
+            ]
+            found = [np.any(each, axis=0) & active.mask for each in zip(*parts, strict=True)]
+        if len(to) > 1:
+            for each, missing in zip(to, found, strict=True):
+                for name in names_of(each):
+                    mark(machine, name, active, missing)
+        else:
+            _mark_parts(machine, names_of(to[0])[0], active, found)
+
+    return followed
+
+
 def follow(machine: Machine, instruction: Instruction, run: Run) -> Run:
     """`run`, which also sees to it that what it makes of undefined values is undefined."""
     undefined = machine.undefined
@@ -131,12 +178,13 @@ def follow(machine: Machine, instruction: Instruction, run: Run) -> Run:
     name = instruction.name
     if name in _OWN or not (read or written):
         return run
+    packs = name == "mov" and any(isinstance(operand, Vector) for operand in instruction.operands)
+    if packs or instruction.parts[-1] == "f32x2":
+        return _follow_parts(machine, instruction, run)
+    if name in _ADDRESS:
+        read = names_of(instruction.operands[_ADDRESS[name]])
     touched = frozenset(read + written)
-    strict = name in _STRICT
-    if name == "st":
-        strict, read, written = True, names_of(instruction.operands[0]), []
-    elif name == "ld":
-        read = names_of(instruction.operands[1])
+    strict = name in _STRICT or name in _ADDRESS
     chooses = machine.source(instruction.operands[3], "pred") if name == "selp" else None
 
     def bad(active: Active) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.ptx.faults import Fault
-from bench.ptx.memory import Races, Space
+from bench.ptx.memory import Races, Space, Unraced
 from bench.ptx.parse import (
     BITS,
     Address,
@@ -37,18 +37,25 @@ _STORED = {1: np.bool_, 8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64
 class Active:
     """The lanes that execute an instruction."""
 
-    __slots__ = ("_index", "full", "mask")
+    __slots__ = ("_index", "_warps", "full", "mask")
 
     def __init__(self, mask: Array, full: bool | None = None) -> None:
         self.mask = mask
         self.full = bool(mask.all()) if full is None else full
         self._index: Array = None
+        self._warps = -1
 
     @property
     def index(self) -> Array:
         if self._index is None:
             self._index = np.flatnonzero(self.mask)
         return self._index
+
+    @property
+    def warps(self) -> int:
+        if self._warps < 0:
+            self._warps = int(np.count_nonzero(self.mask.reshape(-1, 32).any(axis=1)))
+        return self._warps
 
 
 class Machine:
@@ -64,10 +71,11 @@ class Machine:
         memory: Space,
         dynamic_shared: int,
         granule: int,
+        checks: bool = True,
     ) -> None:
         if threads % 32:
             raise ValueError(f"a block of {threads} threads has no whole warps")
-        self.kernel, self.threads, self.grid = kernel, threads, grid
+        self.kernel, self.threads, self.grid, self.checks = kernel, threads, grid, checks
         self.block_count = len(blocks)
         self.lanes = self.block_count * threads
         self.block_index = np.repeat(np.asarray(blocks, np.int64), threads)
@@ -78,11 +86,18 @@ class Machine:
         given = np.frombuffer(parameters.ljust(-(-len(parameters) // 16) * 16, b"\0"), np.uint8).copy()
         param = Space("param", given, np.full(len(given), 3, np.uint8), None, 0, len(parameters))
         self.spaces = {"global": memory, "shared": shared, "local": local, "param": param}
-        self.races = Races(len(shared.data), granule, self.block_count, threads)
+        for space in self.spaces.values():
+            space.checks = checks
+        kind = Races if checks else Unraced
+        self.races = kind(len(shared.data), granule, self.block_count, threads)
+        self.everyone = Active(np.ones(self.lanes, bool), True)
         self.registers: dict[str, Array] = {
             name: np.zeros(self.lanes, _STORED[bits]) for name, bits in kernel.registers.items()
         }
         self.undefined: dict[str, Array] = {}  # registers, and the lanes that have no defined value there
+        self.parts: dict[
+            str, list[Array]
+        ] = {}  # the same for each part of a register that was packed from some
         self.pending: dict[
             str, Array
         ] = {}  # those of them whose value a matrix instruction is still computing
@@ -164,6 +179,15 @@ class Machine:
         return lambda active: np.full(len(active.index), start + offset, np.int64)
 
     # ---- results
+
+    def stored(self, operand: Operand, kind: str) -> Array | None:
+        """The register's array, where it is one of that very type."""
+        if (
+            isinstance(operand, Register)
+            and self.registers[operand.name].itemsize == np.dtype(DTYPES[kind]).itemsize
+        ):
+            return self.registers[operand.name].view(DTYPES[kind])
+        return None
 
     def sink(self, operand: Operand, kind: str) -> Callable[[Active, Array], None]:
         """Stores a value of all lanes, of that type, for the active ones."""

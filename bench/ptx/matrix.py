@@ -6,6 +6,7 @@ with the accumulator; the sum is then cut to float32, the worst that a tensor co
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,47 @@ def spread(fragment: Array, rows: Array, columns: Array, shape: tuple[int, int])
     made = np.empty((fragment.shape[1], *shape), np.float64)
     made[:, rows, columns] = fragment.transpose(1, 0, 2)
     return made
+
+
+def places(at: tuple[Array, Array], shape: tuple[int, int], each: int, warps: int) -> Array:
+    """(warps, *shape): where an element of a matrix lies among the registers of its warps, `each` elements in one."""
+    element, lane = np.indices(at[0].shape)
+    made = np.empty((warps, *shape), np.int64)
+    for warp in range(warps):
+        made[warp][at] = ((element // each * warps + warp) * 32 + lane) * each + element % each
+    return made
+
+
+def back(at: tuple[Array, Array], shape: tuple[int, int], warps: int) -> Array:
+    """(registers, lanes): which element of the matrices of some warps a register of 32 bits has."""
+    inside = at[0] * shape[1] + at[1]
+    first = np.arange(warps)[:, None] * (shape[0] * shape[1])
+    return (first + inside[:, None]).reshape(len(inside), -1)
+
+
+def stacked(registers: list[Array], lanes: Any) -> Array:
+    return np.array([r[lanes] for r in registers])
+
+
+def doubles(bits: Array, kind: str) -> Array:
+    """What a matrix instruction takes of elements of 16 bits, or of tf32 registers."""
+    if kind == "f16":
+        return bits.view(np.float16).astype(np.float64)
+    widen = rounding.tf32 if kind == "tf32" else rounding.from_bfloat16
+    return widen(bits).astype(np.float64)
+
+
+@functools.cache
+def _layout(kind: str, k: int, warps: int) -> tuple[Array, Array, Array, Array]:
+    """Of mma.sync: where the elements of A, B and C lie among registers, and which element of D each register has."""
+    (a, b), c = (operand_words if kind == "tf32" else operand_halves)(k), accumulator(8)
+    each = 1 if kind == "tf32" else 2
+    return (
+        places(a, (16, k), each, warps),
+        places(b, (k, 8), each, warps),
+        places(c, (16, 8), 1, warps),
+        back(c, (16, 8), warps),
+    )
 
 
 def accumulator(columns: int) -> tuple[Array, Array]:
@@ -71,13 +113,6 @@ def fragments(registers: list[Array], warps: int) -> Array:
     return np.stack(registers).reshape(len(registers), warps, 32)
 
 
-def halves(bits: Array, kind: str) -> Array:
-    """Elements of a fragment of two halves a register, the lower one first."""
-    widen = rounding.from_float16 if kind == "f16" else rounding.from_bfloat16
-    both = np.stack([bits & np.uint32(0xFFFF), bits >> np.uint32(16)], axis=1).astype(np.uint16)
-    return widen(both.reshape(-1, *bits.shape[1:]))
-
-
 _MMA = re.compile(r"mma\.sync\.aligned\.m16n8k(\d+)\.row\.col\.f32\.(tf32|f16|bf16)\.(tf32|f16|bf16)\.f32")
 
 
@@ -90,20 +125,20 @@ def multiply(machine: Machine, instruction: Instruction) -> Run:
         raise unknown(instruction)
     to, *sources = [machine.rows(items(x)) for x in instruction.operands]
     (a_at, b_at), c_at = (operand_words if kind == "tf32" else operand_halves)(k), accumulator(8)
-    widen = rounding.tf32 if kind == "tf32" else (lambda bits: halves(bits, kind))
     a_of, b_of, c_of = sources
-    all_warps = machine.lanes // 32
+    word = np.uint32 if kind == "tf32" else np.uint16
 
     def run(active: Active) -> None:
         lanes = slice(None) if active.full else active.index
-        warps = all_warps if active.full else len(active.index) // 32
-        a, b, c = (fragments([r[lanes] for r in x], warps) for x in (a_of, b_of, c_of))
-        product = spread(widen(a), *a_at, (16, k)) @ spread(widen(b), *b_at, (k, 8))
-        product += spread(c.view(np.float32), *c_at, (16, 8))
-        result = rounding.toward_zero(product)[:, c_at[0], c_at[1]]
+        warps = active.warps
+        a_in, b_in, c_in, d_in = _layout(kind, k, warps)
+        a, b = (stacked(x, lanes).view(word).take(at) for x, at in ((a_of, a_in), (b_of, b_in)))
+        product = np.matmul(doubles(a, kind), doubles(b, kind))
+        product += stacked(c_of, lanes).view(np.float32).take(c_in)
+        result = rounding.toward_zero(product).view(np.uint32).take(d_in)
         for i, register in enumerate(to):
-            register[lanes] = result[:, i].reshape(-1).view(np.uint32)
-        if not touched.isdisjoint(machine.undefined):
+            register[lanes] = result[i]
+        if machine.undefined and not touched.isdisjoint(machine.undefined):
             undefined_of(active, warps, lanes)
 
     def undefined_of(active: Active, warps: int, lanes: Any) -> None:
@@ -155,18 +190,18 @@ def load(machine: Machine, instruction: Instruction) -> Run:
     memory = machine.spaces["shared"]
 
     def run(active: Active) -> None:
-        index = active.index
-        gives = index % 32 < 8 * count
-        lanes, where = index[gives], address(active)[gives]
+        index, where = active.index, address(active)
+        lanes = index
+        if count < 4:
+            gives = index % 32 < 8 * count
+            lanes, where = index[gives], where[gives]
         found = memory.locate(lanes, where, 16, ALLOCATED)
         machine.races.on_read(lanes, found, 16)
         if machine.counts is not None:
             machine.counts.access("shared", "ldmatrix", lanes, where, 16)
-        words = pairs(memory.read(found, 16).view(np.uint16)).view(
-            np.uint32
-        )  # (warps, count, 8 rows, 4 words)
+        words = pairs(memory.read(found, 16).view(np.uint16)).view(np.uint32).reshape(-1, count, 32)
         for m, register in enumerate(registers):
-            register[index] = words[:, m, GROUP, IN_GROUP].reshape(-1)
+            register[index] = words[:, m].reshape(-1)
         missing = memory.unwritten(found, 16, 2)
         if missing is not None:
             either = pairs(missing).reshape(-1, count, 8, 4, 2).any(axis=4)
@@ -204,7 +239,18 @@ def store(machine: Machine, instruction: Instruction) -> Run:
         if transposed:
             tiles = np.ascontiguousarray(tiles.swapaxes(2, 3))
         memory.write(found, tiles.reshape(-1, 8).view(np.uint8))
+        if touched.isdisjoint(machine.undefined):
+            return
+        missing = np.zeros(words.shape, bool)
+        for m, name in enumerate(names_of(of)):
+            if name in machine.undefined:
+                missing[:, m, GROUP, IN_GROUP] = machine.undefined[name][index].reshape(-1, 32)
+        halves = np.repeat(missing, 2, axis=3)
+        if transposed:
+            halves = halves.swapaxes(2, 3)
+        memory.forget((found[:, None] + 2 * np.arange(8))[halves.reshape(-1, 8)], 2)
 
+    touched = frozenset(names_of(of))
     return run
 
 

@@ -31,6 +31,7 @@ class Space:
         self, name: str, data: Array, state: Array, origins: Array | None, base: int, limit: int
     ) -> None:
         self.name, self.base, self.limit, self.origins = name, base, limit, origins
+        self.checks = True
         self.data, self.state = data, state
         self.spans: list[
             tuple[int, int, str]
@@ -49,7 +50,9 @@ class Space:
 
     def locate(self, lanes: Array, address: Array, width: int, flags: int) -> Array:
         """Byte positions of accesses of `width` bytes; Fault where one is misaligned, outside, or not written."""
-        at = address.astype(np.int64) - self.base
+        at = address - self.base
+        if not self.checks:
+            return at if self.origins is None else at + self.origins[lanes]
         if (at & (width - 1)).any():
             self._fault("misaligned", lanes, address, (at & (width - 1)) != 0, width)
         outside = (at < 0) | (at > self.limit - width)
@@ -85,6 +88,8 @@ class Space:
 
     def unwritten(self, at: Array, width: int, item: int) -> Array | None:
         """(lanes, elements): the elements of `item` bytes of which some byte was not written; None where all were."""
+        if not self.checks:
+            return None
         state = self._states[width][at // width].view(np.uint8).reshape(-1, width)
         missing = (state & WRITTEN) == 0
         return missing.reshape(len(at), -1, item).any(axis=2) if missing.any() else None
@@ -94,6 +99,8 @@ class Space:
         width = values.shape[1]
         index = at // width
         self._words[width][index] = np.ascontiguousarray(values).view(_WORDS[width])[:, 0]
+        if not self.checks and self.name != "global":
+            return
         if width == 16:
             states = self.state.view(np.uint64).reshape(-1, 2)
             states[index] |= np.uint64(_pattern(8, WRITTEN))
@@ -102,6 +109,8 @@ class Space:
 
     def forget(self, at: Array, width: int) -> None:
         """What lies there is no longer known: an asynchronous copy is on its way."""
+        if not self.checks:
+            return
         for byte in range(width):
             self.state[at + byte] &= np.uint8(~WRITTEN & 0xFF)
 
@@ -223,6 +232,27 @@ class Races:
             f"lane {int(lanes[first])} {what} {int(others[g[first]])}, with no barrier between, "
             f"at byte {int(g[first]) * self.granule} of shared memory",
         )
+
+
+class Unraced(Races):
+    """Watches nobody."""
+
+    def on_read(self, lanes: Array, at: Array, width: int) -> None:
+        pass
+
+    def on_write(
+        self, lanes: Array, at: Array, width: int, same: Array | None = None, atomic: bool = False
+    ) -> bool:
+        return False
+
+    def pin(self, at: Array) -> Array:
+        return at[:0]
+
+    def fence(self, lanes: Array) -> None:
+        pass
+
+    def check_fenced(self, at: Array) -> None:
+        pass
 
 
 def _warp_of(reader: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from bench.ptx.faults import Fault
 
@@ -57,11 +58,11 @@ class Instruction:
     guard: Register | None
     text: str
 
-    @property
+    @cached_property
     def parts(self) -> list[str]:
         return self.opcode.split(".")
 
-    @property
+    @cached_property
     def name(self) -> str:
         return self.opcode.split(".", 1)[0]
 

@@ -2,8 +2,9 @@
 
     python -m bench.ptx.ranking --target sm_90 --backend triton --json FILE
 
-A step agrees if the plan chooses the candidate with the least counted time, or one within 2 % of it. Candidates that
-the plan expects to take more than 2.5 times as long as its choice are not executed.
+A step agrees if the plan chooses the candidate with the least counted time, or one within 2 % of it, the 2 us that a
+launch takes included. Candidates that the plan expects to take more than 2.5 times as long as the best one are not
+executed.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,77 +24,112 @@ import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from bench import counted
-from bench.cases import VAR_256
-from bench.counted import Case
+from bench.counted import Counted
 from bench.ptx import cuda, rates
-from bench.sampling import INFINITY_1M, PIXELS_1024, VAR_512
+from bench.ptx.steps import Case
+from bench.schedules import AUDIO, TOKENFLOW, VAR_256, VAR_512, VAR_1024, Size, infinity, square
 
 CLOSE = 1.02
 HOPELESS = 2.5
 
-# A candidate: what it is, its time by the plan's model in microseconds, and what counts it.
-Candidate = tuple[str, float, Callable[[], dict[str, Any]]]
+LAUNCH = 2.0  # us
+
+
+@dataclass(frozen=True)
+class Candidate:
+    name: str
+    predicted: float  # us by the plan's model
+    count: Callable[[], Counted]
+    chosen: bool
 
 
 def triton_candidates(case: Case, target: str) -> Iterator[Candidate]:
-    """The plan's candidates, the one that it chooses first."""
+    """The plan's candidates."""
     from ssg_kernels._triton import plan, targets
 
-    card, sides = targets.named(target), ((case.size,) * 2, (case.prev_size,) * 2)
-    step = plan.Step(*sides, case.batch, case.vocabulary, case.dtype.itemsize, case.halves)
+    card = targets.named(target)
+    step = plan.Step(case.size, case.prev_size, case.batch, case.vocabulary, case.dtype.itemsize, case.halves)
     predicted = [(plan.estimate(each, step, card).rank * 1e6, each) for each in plan.candidates(step, card)]
-    for seconds, each in sorted(predicted, key=lambda pair: pair[0]):
+    chosen = plan.make_plan(step, card)
+    for time, each in sorted(predicted, key=lambda pair: pair[0]):
         name = f"{each.form} {each.block_m}x{each.block_v}, {each.warps} warps"
-        yield name, seconds, functools.partial(counted.count_triton, case, target, each)
+        count = functools.partial(counted.count_triton, case, target, each)
+        yield Candidate(name, time, count, each == chosen)
 
 
 def cuda_candidates(case: Case, target: str) -> Iterator[Candidate]:
     """The best plan of every tile."""
-    sides = ((case.size,) * 2, (case.prev_size,) * 2)
-    call = cuda.call_of(*sides, case.batch, case.vocabulary, case.dtype, sources=case.halves, target=target)
+    call = cuda.call_of(
+        case.size, case.prev_size, case.batch, case.vocabulary, case.dtype, sources=case.halves, target=target
+    )
+    chosen = str(call.plan())
     for plan in call.candidates():
         name = str(plan).partition(";")[0]
-        seconds = plan.cycles / rates.CARDS[target].clock
-        yield name, seconds * 1e6, functools.partial(counted.count_cuda, case, target, plan)
+        time = plan.cycles / rates.CARDS[target].clock * 1e6
+        count = functools.partial(counted.count_cuda, case, target, plan)
+        yield Candidate(name, time, count, str(plan) == chosen)
 
 
 BACKENDS = {"cuda": cuda_candidates, "triton": triton_candidates}
 
 
+# Logits that fill a card: 64 samples of 16x16 tokens in 4096 columns.
+FULL = 64 * 16**2 * 4096
+_BOTH = (torch.float32, torch.bfloat16)
+
+
+def schedules() -> Iterator[tuple[Sequence[Size], int, tuple[torch.dtype, ...]]]:
+    """The scales of the supported models, their vocabularies and dtypes. Larger vocabularies make more equal strips."""
+    for sides in (VAR_256, VAR_512, VAR_1024, TOKENFLOW):
+        yield square(sides), 4096, _BOTH
+    yield infinity("1.0"), 64, _BOTH
+    yield [(1, n) for n in AUDIO], 1024, (torch.float32,)
+    for ratio in ("1.5", "3.0"):
+        yield infinity(ratio), 64, (torch.bfloat16,)
+    yield [(w, h) for h, w in infinity("2.0")], 64, (torch.bfloat16,)
+
+
 def cases() -> Iterator[Case]:
-    """The steps of the square schedules of the supported models, with so many samples that they fill a card."""
-    schedules = ((VAR_256, 4096), (VAR_512, 4096), (PIXELS_1024, 4096), (INFINITY_1M, 64))
-    steps = {(m, n, vocabulary) for sides, vocabulary in schedules for n, m in pairwise(sides)}
-    for size, prev_size, vocabulary in sorted(steps):
-        batch = max(1, min(64, 16384 // size**2)) * 4096 // vocabulary
-        for dtype in (torch.float32, torch.bfloat16):
-            yield Case(size, prev_size, batch, vocabulary, dtype)
+    """Every step of every schedule once, of one sample and of so many that they fill a card."""
+    seen = set()
+    for sizes, vocabulary, dtypes in schedules():
+        for prev_size, size in pairwise(sizes):
+            full = max(1, FULL // (math.prod(size) * vocabulary))
+            for dtype in dtypes:
+                for batch in sorted({1, full}):
+                    case = Case(size, prev_size, batch, vocabulary, dtype)
+                    if case not in seen:
+                        seen.add(case)
+                        yield case
 
 
 def rank(case: Case, candidates: Sequence[Candidate]) -> dict[str, Any]:
     """The counted times of the candidates, and what the plan's choice costs over the best of them."""
-    rows = []
-    least = min(predicted for _, predicted, _ in candidates)
-    for name, predicted, count in candidates:
-        if predicted > HOPELESS * least:
+    rows: list[dict[str, Any]] = []
+    least = min(each.predicted for each in candidates)
+    cost, best = 0.0, math.inf
+    for each in candidates:
+        if each.predicted > HOPELESS * least and not each.chosen:
             continue
-        row = count()
+        times = each.count().times
+        best = min(best, times.counted + LAUNCH)
+        if each.chosen:
+            cost = times.counted + LAUNCH
         rows.append(
             {
-                "plan": name,
-                "predicted_us": round(predicted, 1),
-                "counted_us": row["counted_us"],
-                "binds": row["binds"],
+                "plan": each.name,
+                "chosen": each.chosen,
+                "predicted_us": round(each.predicted, 2),
+                "counted_us": round(times.counted, 2),
+                "binds": times.binds,
             }
         )
-    best = min(row["counted_us"] for row in rows)
-    chosen = min(rows, key=lambda row: row["predicted_us"])
     return {
         "step": case.name,
         "batch": case.batch,
         "vocabulary": case.vocabulary,
         "dtype": str(case.dtype).removeprefix("torch."),
-        "cost": round(chosen["counted_us"] / best, 3) if best else 1.0,
+        "cost": round(cost / best, 3),
         "candidates": rows,
     }
 
@@ -106,6 +144,14 @@ def summary(found: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def document(backend: str, target: str, found: Sequence[dict[str, Any]]) -> str:
+    """JSON, a line for each step."""
+    facts: dict[str, Any] = {"backend": backend, "target": target, "card": rates.CARDS[target].name}
+    facts |= {"versions": counted.versions(backend), "summary": summary(found)}
+    lines = ",\n".join(f"  {json.dumps(step)}" for step in found)
+    return f'{json.dumps(facts, indent=1)[:-2]},\n "steps": [\n{lines}\n ]\n}}\n'
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ptx.ranking", description=__doc__.splitlines()[0])
     parser.add_argument("--target", choices=list(rates.CARDS), default="sm_90", help="which GPU")
@@ -118,14 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in tqdm(picked, disable=not sys.stderr.isatty()):
         found.append(rank(case, list(BACKENDS[given.backend](case, given.target))))
         if given.json:
-            facts = {
-                "backend": given.backend,
-                "target": given.target,
-                "versions": counted.versions(given.backend),
-            }
-            given.json.write_text(
-                json.dumps({**facts, "summary": summary(found), "steps": found}, indent=1) + "\n"
-            )
+            given.json.write_text(document(given.backend, given.target, found))
     print(summary(found))
     return 0
 

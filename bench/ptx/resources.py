@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import shutil
@@ -30,6 +31,7 @@ class Resources:
     loops: tuple[Loop, ...]  # none where there is no disassembler
 
 
+@functools.cache
 def of_ptx(ptx: str, name: str) -> Resources:
     """Of a kernel of a file that nvcc made, by the toolkit's ptxas."""
     nvcc = shutil.which("nvcc")
@@ -52,6 +54,7 @@ def of_ptx(ptx: str, name: str) -> Resources:
     return Resources(int(used[1]), int(spilled[1]) if spilled else 0, *_disassembled(cubin))
 
 
+@functools.cache
 def of_cubin(cubin: bytes) -> Resources:
     """Of the one kernel that Triton compiled, by the tools that come with Triton."""
     report = _cuobjdump("-res-usage", cubin)
@@ -86,7 +89,12 @@ def _disassembled(cubin: bytes) -> tuple[int, tuple[Loop, ...]]:
     code = [(int(at, 16), name, rest) for at, name, rest in lines]
     # The code ends with a branch to itself and padding.
     code = [each for each in code if each[1] != "NOP"]
-    back = [(int(rest.split("0x")[-1], 16), at) for at, name, rest in code if name == "BRA" and "0x" in rest]
+    # A newer disassembler adds remarks behind the address.
+    back = [
+        (int(rest.split("0x")[-1].split()[0], 16), at)
+        for at, name, rest in code
+        if name == "BRA" and "0x" in rest
+    ]
     spans = sorted({(to, at) for to, at in back if to < at})
     innermost = [s for s in spans if not any(s != o and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
     loops = []

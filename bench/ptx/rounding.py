@@ -30,6 +30,9 @@ def to_float16(x: Array) -> Array:
     return np.where(np.isnan(x), _NAN16, np.asarray(x, np.float32).astype(np.float16).view(np.uint16))
 
 
+HALVES = {"f16": (from_float16, to_float16), "bf16": (from_bfloat16, to_bfloat16)}
+
+
 def tf32(bits: Array) -> Array:
     """What a matrix instruction takes of a 32-bit register: the low 13 bits do not count."""
     return (bits & np.uint32(0xFFFFE000)).view(np.float32)
@@ -38,8 +41,10 @@ def tf32(bits: Array) -> Array:
 def toward_zero(x: Array) -> Array:
     """float64 to float32, cut rather than rounded; what float32 cannot hold becomes infinite."""
     near = x.astype(np.float32)
-    beyond = np.abs(near.astype(np.float64)) > np.abs(x)
-    return np.where(beyond & np.isfinite(near), np.nextafter(near, np.float32(0)), near)
+    beyond = (np.abs(near) > np.abs(x)) & np.isfinite(near)
+    bits = near.view(np.int32)
+    bits -= beyond  # the next number towards zero
+    return near
 
 
 def fma32(a: Array, b: Array, c: Array) -> Array:

@@ -20,8 +20,13 @@ from bench.ptx.wgmma import Groups
 Array = Any
 Run = Callable[[Active], None]
 
+_JUMPS = ("bra", "ret", "exit")
 _BUILDERS = {**choices.BUILDERS, "ld": access.load, "st": access.store, "atom": access.atomic,
              "red": access.atomic, **matrix.BUILDERS, **warp.BUILDERS}  # fmt: skip
+
+
+def _nothing(active: Active) -> None:
+    pass
 
 
 def granule_of(kernel: Kernel) -> int:
@@ -39,9 +44,11 @@ class Execution:
         self.machine, self.kernel = machine, machine.kernel
         self.copies, self.groups = Copies(machine), Groups(machine)
         self.undecided = Undecided(machine)
-        for name in perhaps_undefined(machine.kernel):
-            machine.undefined[name] = np.ones(machine.lanes, bool)
-        self._bound: list[list[tuple[Run, Instruction]] | None] = [None] * len(self.kernel.blocks)
+        if machine.checks:
+            for name in perhaps_undefined(machine.kernel):
+                machine.undefined[name] = np.ones(machine.lanes, bool)
+        self._bound: list[list[tuple[Run, Instruction, bool]] | None] = [None] * len(self.kernel.blocks)
+        self.here: int | None = 0  # the block that all lanes stand before; where they do not, `at` says it
         self.at = np.zeros(machine.lanes, np.int32)  # the block that each lane stands before
         self.done = len(self.kernel.blocks)  # where a lane is that has returned
         self.waits = np.zeros(machine.lanes, bool)  # at a barrier
@@ -49,17 +56,20 @@ class Execution:
 
     # ---- instructions
 
-    def _bind(self, number: int) -> list[tuple[Run, Instruction]]:
-        bound = self._bound[number]
-        if bound is None:
-            bound = []
-            for instruction in self.kernel.blocks[number].instructions:
-                try:
-                    run = follow(self.machine, instruction, self._build(instruction))
-                except Fault as fault:
-                    raise fault.at(instruction.text) from None
-                bound.append((run, instruction))
-            self._bound[number] = bound
+    def _bind(self, number: int) -> list[tuple[Run, Instruction, bool]]:
+        """What the instructions of a block do, and whether a predicate decides on it."""
+        bound = []
+        for instruction in self.kernel.blocks[number].instructions:
+            try:
+                run = self._build(instruction)
+                if self.machine.checks:
+                    run = follow(self.machine, instruction, run)
+            except Fault as fault:
+                raise fault.at(instruction.text) from None
+            if run is not _nothing:
+                guarded = instruction.guard is not None and instruction.name not in _JUMPS
+                bound.append((run, instruction, guarded))
+        self._bound[number] = bound
         return bound
 
     def _build(self, instruction: Instruction) -> Run:
@@ -71,7 +81,7 @@ class Execution:
         if opcode in ("fence.proxy.async.shared::cta", "fence.proxy.async"):
             return self.groups.fence
         if name in ("bra", "ret", "exit", "barrier") or (name == "bar" and opcode != "bar.warp.sync"):
-            return lambda active: None  # `_leave` sees to them
+            return _nothing  # `_leave` sees to them
         if opcode == "bar.warp.sync":
             return warp.barrier(self.machine, instruction)
         builder = _BUILDERS.get(name)
@@ -85,13 +95,15 @@ class Execution:
             self.undecided.arrive(number, active)
         if machine.counts is not None:
             machine.counts.block(number, active)
-        for run, instruction in self._bind(number):
+        for run, instruction, guarded in self._bound[number] or self._bind(number):
             now = active
-            if instruction.guard is not None and instruction.name not in ("bra", "ret", "exit"):
+            if guarded:
                 mask = self._guarded(instruction, active)
                 if not mask.any():
                     continue
                 now = Active(mask)
+                if now.full:
+                    now = machine.everyone
             try:
                 run(now)
             except Fault as fault:
@@ -111,10 +123,15 @@ class Execution:
 
     def _next(self) -> tuple[int, Active | None]:
         """The lowest block before which threads stand that can go on, and these threads."""
+        if self.here is not None:
+            return self.here, self.machine.everyone if self.here < self.done else None
         at = np.where(self.waits, self.done, self.at)
         number = int(at.min())
         while number < self.done:
             mask = at == number
+            if mask.all():
+                self.here = number
+                return number, self.machine.everyone
             wait = self.kernel.blocks[number].wait
             if wait:
                 mask = self._together(mask, wait)
@@ -143,27 +160,29 @@ class Execution:
 
     def _leave(self, number: int, block: Block, active: Active) -> None:
         last = block.instructions[-1]
-        after = np.int32(number + 1)
         mask = active.mask
         if block.wait == "barrier":
+            if self.here is not None:
+                self.at[:], self.here = number, None
             self._arrive(last, active)
             return
-        taken = mask
-        if last.guard is not None and last.name in ("bra", "ret", "exit"):
-            predicate = self.machine.registers[last.guard.name]
-            doubtful = self.machine.undefined.get(last.guard.name)
-            if doubtful is not None and (doubtful & mask).any():
-                self.undecided.branch(number, doubtful & mask)
-            taken = mask & (~predicate if last.guard.negated else predicate)
-        if last.name == "bra":
-            assert block.target is not None
-            self.at[mask] = after
-            self.at[taken] = block.target
-        elif last.name in ("ret", "exit"):
-            self.at[mask] = after
-            self.at[taken] = self.done
-        else:
-            self.at[mask] = after
+        to, taken = number + 1, mask
+        if last.name in _JUMPS:
+            to = self.done if last.name != "bra" else block.target  # type: ignore[assignment]
+            if last.guard is not None:
+                predicate = self.machine.registers[last.guard.name]
+                doubtful = self.machine.undefined.get(last.guard.name)
+                if doubtful is not None and (doubtful & mask).any():
+                    self.undecided.branch(number, doubtful & mask)
+                taken = mask & (~predicate if last.guard.negated else predicate)
+        if self.here is not None:
+            going = int(np.count_nonzero(taken))
+            if going in (0, len(taken)):
+                self.here = to if going else number + 1
+                return
+            self.here = None
+        self.at[mask] = number + 1
+        self.at[taken] = to
 
     def _arrive(self, instruction: Instruction, active: Active) -> None:
         votes = instruction.opcode == "bar.red.or.pred"
@@ -200,7 +219,8 @@ class Execution:
         guard = instruction.guard
         if guard is None:
             return active.mask
-        demand(self.machine, [guard.name], active)
+        if self.machine.undefined:
+            demand(self.machine, [guard.name], active)
         predicate = self.machine.registers[guard.name]
         mask = active.mask & (~predicate if guard.negated else predicate)
         wait = waits_for(instruction.opcode)
@@ -222,15 +242,21 @@ def execute(
     blocks: Iterable[int] | None = None,
     counts: Any = None,
     at_once: int = 2048,
+    checks: bool = True,
 ) -> None:
-    """Executes the given blocks of a grid, or all of them, `at_once` threads at a time."""
+    """Executes the given blocks of a grid, or all of them, `at_once` threads at a time.
+
+    Without `checks` nobody looks for faults: for counting what a kernel does that was checked before.
+    """
     left = list(range(grid[0] * grid[1] * grid[2]) if blocks is None else blocks)
     granule = granule_of(kernel)
     each = max(1, at_once // threads)
     for first in range(0, len(left), each):
         now = np.array(left[first : first + each])
-        machine = Machine(kernel, threads, now, grid, parameters, memory, dynamic_shared, granule)
+        machine = Machine(kernel, threads, now, grid, parameters, memory, dynamic_shared, granule, checks)
         if counts is not None:
             machine.counts = counts
             counts.begin(machine)
         Execution(machine).run()
+        if counts is not None:
+            counts.end()

@@ -123,6 +123,7 @@ def run(
     *,
     blocks: Iterable[int] | None = None,
     counts: Any = None,
+    checks: bool = True,
 ) -> None:
     """Executes a launch; `out`, which is one of its arguments, receives what was written."""
     arena = Arena()
@@ -143,6 +144,7 @@ def run(
         dynamic_shared=launched.shared_bytes,
         blocks=blocks,
         counts=counts,
+        checks=checks,
     )
     arena.fetch(out, address, np.asarray(arena.is_written(out, address)))
 
@@ -189,6 +191,7 @@ def sample(
     target: str,
     *,
     counts: Any = None,
+    checks: bool = True,
 ) -> Tensor:
     """The tokens that the sampling kernel draws; -2 where no program wrote."""
     made: list[Tensor] = []
@@ -198,5 +201,5 @@ def sample(
 
     (launched,) = launches(call, target)
     out = made[0].fill_(-2)
-    run(launched, out, counts=counts)
+    run(launched, out, counts=counts, checks=checks)
     return out

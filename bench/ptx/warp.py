@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.ptx.defined import demand, mark, names_of, results
 from bench.ptx.machine import Active, Machine, call, items, unknown
 from bench.ptx.parse import Instruction, Operand
 
@@ -56,7 +57,16 @@ def shuffle(machine: Machine, instruction: Instruction) -> Run:
             inside = j <= limit
         else:
             raise unknown(instruction)
-        found = values[first + np.where(inside, j, lane)]
+        taken = first + np.where(inside, j, lane)
+        found = values[taken]
+        if machine.undefined:
+            demand(machine, [name for x in (by, clamp, mask) for name in names_of(x)], active)
+            none = np.zeros(machine.lanes, bool)
+            missing = [
+                machine.undefined[name][taken] for name in names_of(value) if name in machine.undefined
+            ]
+            for register, wrong in zip(results(instruction), (*(missing or [none]), none), strict=False):
+                mark(machine, register, active, wrong & active.mask)
         for store, result in zip(stores, (found, inside), strict=False):
             store(active, result)
 

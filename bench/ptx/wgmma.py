@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from bench.ptx import rounding
 from bench.ptx.defined import demand, names_of
 from bench.ptx.faults import Fault
 from bench.ptx.machine import Active, Machine, call, items, unknown
-from bench.ptx.matrix import accumulator, fragments, halves, operand_halves, operand_words, spread
+from bench.ptx.matrix import accumulator, back, doubles, operand_halves, operand_words, places, stacked
 from bench.ptx.memory import ALLOCATED, WRITTEN
 from bench.ptx.parse import Immediate, Instruction, Vector
 
@@ -23,15 +24,24 @@ _MMA = re.compile(r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k(\d+)\.f32\.(tf32
 _K = {"tf32": 8, "f16": 16, "bf16": 16}
 _SWIZZLE = {0: 0, 1: 128, 2: 64, 3: 32}  # bytes of a row, by bits 62 and 63 of the descriptor
 
-_WIDEN: dict[str, Callable[[Array], Array]] = {
-    "tf32": rounding.tf32,
-    "f16": rounding.from_float16,
-    "bf16": rounding.from_bfloat16,
-}
+
+@functools.cache
+def _layout(kind: str, columns: int, warps: int) -> tuple[Array, Array, Array]:
+    """Where the elements of A and C lie among registers, and which element of D each register has."""
+    a = (operand_words(8) if kind == "tf32" else operand_halves(16))[0]
+    d, shape = accumulator(columns), (16, columns)
+    return (
+        places(a, (16, _K[kind]), 1 if kind == "tf32" else 2, warps),
+        places(d, shape, 1, warps),
+        back(d, shape, warps),
+    )
+
+
 # The number of a product's group, its lanes, its registers, and the granules of shared memory that it reads.
 Product = tuple[Array, Array, list[str], Array]
 
 
+@functools.lru_cache(1 << 10)
 def addresses(descriptor: int, rows: int, kind: str = "tf32", along_rows: bool = False) -> Array:
     """Shared addresses of an operand's elements [row][k]: of A, or of B with its columns as rows.
 
@@ -116,7 +126,7 @@ class Groups:
             races.check_fenced(where)
             granules.append(races.pin(where))
             bits = shared.read(where, item).view(np.uint32 if item == 4 else np.uint16)
-            matrices.append(_WIDEN[kind](bits.reshape(rows, _K[kind])).astype(np.float64))
+            matrices.append(doubles(bits.reshape(rows, _K[kind]), kind))
             if self.machine.counts is not None:
                 self.machine.counts.operand(rows * _K[kind] * item)
         return np.stack(matrices), granules
@@ -145,9 +155,7 @@ class Groups:
         descriptors = {"b": machine.source(b, "u64")}
         if not in_registers:
             descriptors["a"] = machine.source(a, "u64")
-        a_at = (operand_words(8) if kind == "tf32" else operand_halves(16))[0]
-        widen = rounding.tf32 if kind == "tf32" else (lambda bits: halves(bits, kind))
-        d_at = accumulator(columns)
+        word = np.uint32 if kind == "tf32" else np.uint16
         names, none = names_of(d), np.zeros(machine.lanes, bool)
 
         def same_in_group(source: Any, lanes: Array) -> Array:
@@ -157,14 +165,10 @@ class Groups:
             return given[:, 0]
 
         def run(active: Active) -> None:
-            lanes = active.index
-            warps = len(lanes) // 32
-            demand(machine, names_of(a) + names_of(b) + names_of(keep), active)
-            sums = active.mask & np.broadcast_to(np.asarray(call(scale)), machine.lanes)
-            for name in names:
-                known = machine.undefined.get(name, none) & ~machine.pending.get(name, none)
-                if (known & sums).any():
-                    demand(machine, [name], active)
+            lanes, warps = active.index, active.warps
+            a_in, d_in, d_out = _layout(kind, columns, warps)
+            if machine.checks:
+                check(active)
             adds = np.broadcast_to(np.asarray(call(scale)), machine.lanes)[lanes].reshape(warps, 32)[
                 :, :1, None
             ]
@@ -172,17 +176,29 @@ class Groups:
                 same_in_group(descriptors["b"], lanes), lanes, columns, kind, b_along
             )
             if in_registers:
-                left = spread(widen(fragments([r[lanes] for r in of], warps)), *a_at, (16, k))
+                left = doubles(stacked(of, lanes).view(word).take(a_in), kind)
             else:
                 left, more = self._operand(same_in_group(descriptors["a"], lanes), lanes, 64, kind, a_along)
                 left = left.reshape(warps, 16, k)
                 granules = [np.union1d(x, y) for x, y in zip(granules, more, strict=True)]
-            product = left @ np.repeat(right.swapaxes(1, 2), 4, axis=0)
-            before = fragments([r[lanes] for r in to], warps).view(np.float32)
-            product += np.where(adds, spread(before, *d_at, (16, columns)), 0.0)
-            result = rounding.toward_zero(product)[:, d_at[0], d_at[1]]
+            product = np.matmul(left, np.repeat(right.swapaxes(1, 2), 4, axis=0))
+            product += np.where(adds, stacked(to, lanes).view(np.float32).take(d_in), 0.0)
+            result = rounding.toward_zero(product).view(np.uint32).take(d_out)
             for i, register in enumerate(to):
-                register[lanes] = result[:, i].reshape(-1).view(np.uint32)
+                register[lanes] = result[i]
+            if machine.checks:
+                note(active, lanes, granules)
+
+        def check(active: Active) -> None:
+            demand(machine, names_of(a) + names_of(b) + names_of(keep), active)
+            sums = active.mask & np.broadcast_to(np.asarray(call(scale)), machine.lanes)
+            for name in names:
+                known = machine.undefined.get(name, none) & ~machine.pending.get(name, none)
+                if (known & sums).any():
+                    demand(machine, [name], active)
+
+        def note(active: Active, lanes: Array, granules: list[Array]) -> None:
+            """The results are not there yet, and the operands are still read."""
             for name in names:
                 machine.undefined[name] = machine.undefined.get(name, none) | active.mask
                 machine.pending[name] = machine.pending.get(name, none) | active.mask

@@ -59,27 +59,28 @@ struct Work {
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
-Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t threads, int64_t worthwhile) {
-  // As many small strips are computed together as lie in a first-level cache, and as many large ones as lie in a
-  // second-level cache: the more of them, the longer the runs of a token's logits.
-  constexpr int64_t kSmallBytes = int64_t{64} << 10;
-  constexpr int64_t kLargeBytes = int64_t{1536} << 10;
-  constexpr int64_t kMaxLarge = 4;
+Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t workers) {
+  // Strips of a visit lie side by side in every token, and memory serves long runs faster. So a visit takes runs of 512
+  // bytes where a second-level cache holds its maps, and longer ones of small maps, which lie in a first-level cache.
+  constexpr int64_t kRunBytes = 512;
+  constexpr int64_t kFirstLevel = int64_t{64} << 10;
+  constexpr int64_t kSecondLevel = int64_t{1536} << 10;
   constexpr int64_t kMaxStrips = 16;
   const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * layout_of(plan).strip();
   const int64_t strips = ceil_div(call.vocabulary, strip);
   Split split;
-  split.visit = strip_bytes <= kSmallBytes ? std::clamp<int64_t>(kSmallBytes / strip_bytes, 1, kMaxStrips)
-                                           : std::clamp<int64_t>(kLargeBytes / strip_bytes, 1, kMaxLarge);
-  // There should be enough tasks for all threads. Tasks get fewer columns first. Rows are shared out only where there
-  // would be less than a task for each thread that is worth waking, since each of them prepares the same map.
-  const int64_t wanted = threads > 1 ? 4 * threads : 1;
+  split.visit =
+      std::max(std::min(kFirstLevel / strip_bytes, kMaxStrips),
+               std::clamp<int64_t>(kSecondLevel / strip_bytes, 1, kRunBytes / (strip * item_bytes(call.scalar))));
+  // There should be enough tasks for all workers. Tasks get fewer columns first. Rows are shared out only where there
+  // would be less than a task for each worker, since each of them prepares the same map.
+  const int64_t wanted = workers > 1 ? 4 * workers : 1;
   split.strips = std::clamp<int64_t>(call.batch * strips / wanted, 1, kMaxStrips);
   split.visit = std::min(split.visit, split.strips);
   split.strips = ceil_div(split.strips, split.visit) * split.visit;
   split.column_groups = ceil_div(strips, split.strips);
   const int64_t tasks = call.batch * split.column_groups;
-  if (tasks < worthwhile) split.row_groups = std::min(plan.row_groups(), ceil_div(worthwhile, tasks));
+  if (tasks < workers) split.row_groups = std::min(plan.row_groups(), ceil_div(workers, tasks));
   return split;
 }
 
@@ -88,16 +89,15 @@ void run_with(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_
               Run<T> run) {
   // Waking a thread is worth it for some microseconds of work. Work counts in multiply-adds; an element that is loaded
   // or stored counts for eight.
-  constexpr int64_t kWorthwhile = 1'000'000;
+  constexpr int64_t kWorthwhile = 500'000;
   const int64_t cost =
       call.batch * call.vocabulary * (plan.multiply_adds + 8 * (plan.out_h * plan.out_w + plan.in_h * plan.in_w));
-  const Split split = split_of(plan, call, strip, threads, std::clamp<int64_t>(cost / kWorthwhile, 1, threads));
+  const int64_t workers = std::clamp<int64_t>(cost / kWorthwhile, 1, threads);
+  const Split split = split_of(plan, call, strip, workers);
   Tasks tasks(call.batch * split.column_groups * split.row_groups);
   const Work<T> work{plan, call, split, run, tasks};
-  const int64_t workers = std::min(threads, tasks.count);
-  const int64_t grain = std::clamp<int64_t>(workers * kWorthwhile / std::max<int64_t>(cost, 1), 1, workers);
   parallel(
-      workers, grain,
+      std::min(workers, tasks.count), 1,
       [](const void* context, int64_t, int64_t) {
         const Work<T>& work = *static_cast<const Work<T>*>(context);
         work.run(work.plan, work.call, work.split, work.tasks);

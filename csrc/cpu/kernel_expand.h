@@ -47,6 +47,19 @@ struct Store {
   }
 };
 
+// Stores the outputs of a stream, then calls finish(context, stream).
+template <class T>
+struct StoreAndFinish {
+  Store<T> store;
+  void (*finish)(const void* context, int64_t stream);
+  const void* context;
+  template <int Directions, int Orbits>
+  SSG_INLINE void operator()(int64_t s, const Strip<T> (&values)[Directions][Orbits]) const {
+    store(s, values);
+    finish(context, s);
+  }
+};
+
 // sum[r] += sum_k coefficient[k][r] * x[k]. The arguments move on past what was read.
 template <class T, int R>
 SSG_INLINE void contract(const T*& coefficient, const T*& x, int64_t stride, int64_t length, Strip<T> (&sum)[R]) {

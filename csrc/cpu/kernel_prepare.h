@@ -13,49 +13,56 @@ SSG_INLINE void butterfly(Strip<T>& a, Strip<T>& b) {
   a = sum;
 }
 
-// Fills the map from get(row, column), and folds pairs of rows and of columns.
+// Fills the maps of some strips from get(strip, row, column), and folds pairs of rows and of columns. A token's strips
+// are taken one after the other: memory serves long runs faster.
 template <class T, class S, int Sources>
 template <class Get>
-SSG_INLINE void Task<T, S, Sources>::fill_map(T* map, int64_t pairs_h, int64_t pairs_w, const Get& get) const {
+SSG_INLINE void Task<T, S, Sources>::fill_maps(T* maps, int64_t strips, int64_t pairs_h, int64_t pairs_w,
+                                               const Get& get) const {
   const int64_t rows = plan_.in_h;
   const int64_t columns = plan_.in_w;
   const int64_t slots = plan_.row;
   const int64_t row_stride = row_stride_;
+  const int64_t step = strip_stride_;
   for (int64_t i = 0; i < rows - pairs_h; ++i) {
-    T* row = map + i * row_stride;
-    T* mirror = map + (rows - 1 - i) * row_stride;
+    T* row = maps + i * row_stride;
+    T* mirror = maps + (rows - 1 - i) * row_stride;
     const int64_t other = rows - 1 - i;
     for (int64_t j = 0; j < pairs_w; ++j) {
-      const int64_t left = j * strip;
-      const int64_t right = (slots - 1 - j) * strip;
-      Strip<T> a = get(i, j);
-      Strip<T> b = get(i, columns - 1 - j);
-      butterfly(a, b);
-      if (i < pairs_h) {
-        Strip<T> c = get(other, j);
-        Strip<T> d = get(other, columns - 1 - j);
-        butterfly(c, d);
-        butterfly(a, c);
-        butterfly(b, d);
-        a.store(mirror + right);
-        b.store(mirror + left);
-        c.store(row + right);
-        d.store(row + left);
-      } else {
-        a.store(row + right);
-        b.store(row + left);
+      int64_t left = j * strip;
+      int64_t right = (slots - 1 - j) * strip;
+      for (int64_t g = 0; g < strips; ++g, left += step, right += step) {
+        Strip<T> a = get(g, i, j);
+        Strip<T> b = get(g, i, columns - 1 - j);
+        butterfly(a, b);
+        if (i < pairs_h) {
+          Strip<T> c = get(g, other, j);
+          Strip<T> d = get(g, other, columns - 1 - j);
+          butterfly(c, d);
+          butterfly(a, c);
+          butterfly(b, d);
+          a.store(mirror + right);
+          b.store(mirror + left);
+          c.store(row + right);
+          d.store(row + left);
+        } else {
+          a.store(row + right);
+          b.store(row + left);
+        }
       }
     }
     for (int64_t j = pairs_w; j < columns - pairs_w; ++j) {
-      const int64_t at = (pairs_w > 0 ? slots - columns + j : j) * strip;
-      Strip<T> a = get(i, j);
-      if (i < pairs_h) {
-        Strip<T> c = get(other, j);
-        butterfly(a, c);
-        a.store(mirror + at);
-        c.store(row + at);
-      } else {
-        a.store(row + at);
+      int64_t at = (pairs_w > 0 ? slots - columns + j : j) * strip;
+      for (int64_t g = 0; g < strips; ++g, at += step) {
+        Strip<T> a = get(g, i, j);
+        if (i < pairs_h) {
+          Strip<T> c = get(g, other, j);
+          butterfly(a, c);
+          a.store(mirror + at);
+          c.store(row + at);
+        } else {
+          a.store(row + at);
+        }
       }
     }
   }
@@ -79,24 +86,21 @@ inline void Task<T, S, Sources>::prepare() {
   const int64_t strips = strips_;
   const int64_t full = full_;
   const auto bytes = static_cast<size_t>(partial_) * sizeof(S);
-  T* map = map_;
-  const int64_t map_step = strip_stride_;
   const S* from[kPrevious];
   for (int s = 0; s < kPrevious; ++s) from[s] = previous_[s];
-  for (int64_t g = 0; g < strips; ++g, map += map_step) {
-    const bool is_full = g < full;
-    const auto load = [&](const S* logits) SSG_INLINE_LAMBDA {
-      if (__builtin_expect(is_full, 1)) return Convert<T, S>::load(logits);
-      alignas(64) S padded[strip] = {};
-      std::memcpy(padded, logits, bytes);
-      return Convert<T, S>::load(padded);
-    };
-    fill_map(map, pairs_h, pairs_w, [&](int64_t i, int64_t j) SSG_INLINE_LAMBDA {
-      Strip<T> value = load(from[0] + i * step_h[0] + j * step_w[0]).times(weight[0]);
-      if constexpr (kPrevious == 2) value.multiply_add(weight[1], load(from[1] + i * step_h[1] + j * step_w[1]));
-      return value;
-    });
-    for (int s = 0; s < kPrevious; ++s) from[s] += strip;
+  const auto load = [&](const S* logits, int64_t g) SSG_INLINE_LAMBDA {
+    if (__builtin_expect(g < full, 1)) return Convert<T, S>::load(logits + g * strip);
+    alignas(64) S padded[strip] = {};
+    std::memcpy(padded, logits + g * strip, bytes);
+    return Convert<T, S>::load(padded);
+  };
+  fill_maps(map_, strips, pairs_h, pairs_w, [&](int64_t g, int64_t i, int64_t j) SSG_INLINE_LAMBDA {
+    Strip<T> value = load(from[0] + i * step_h[0] + j * step_w[0], g).times(weight[0]);
+    if constexpr (kPrevious == 2) value.multiply_add(weight[1], load(from[1] + i * step_h[1] + j * step_w[1], g));
+    return value;
+  });
+  T* map = map_;
+  for (int64_t g = 0; g < strips; ++g, map += strip_stride_) {
     if (takes_entries) take_entries(map);
     if (plan_.lifted > 0) lift(map, map + map_size_);
     if (!plan_.groups.empty()) to_spectrum(map);
@@ -110,8 +114,9 @@ inline void Task<T, S, Sources>::take_entries(T* map) {
     take<T>(plan_.w_taps, plan_.out_w, map + i * row_stride_, nullptr, map + map_size_ + i * length);
   if (plan_.pairs_h + plan_.pairs_w == 0) return;
   const int64_t row_stride = row_stride_;
-  fill_map(map, plan_.pairs_h, plan_.pairs_w,
-           [&](int64_t i, int64_t j) SSG_INLINE_LAMBDA { return Strip<T>::load(map + i * row_stride + j * strip); });
+  fill_maps(map, 1, plan_.pairs_h, plan_.pairs_w, [&](int64_t, int64_t i, int64_t j) SSG_INLINE_LAMBDA {
+    return Strip<T>::load(map + i * row_stride + j * strip);
+  });
 }
 
 template <class T, class S, int Sources>
@@ -197,15 +202,6 @@ inline void Task<T, S, Sources>::to_spectrum(T* map) {
       take<T>(plan_.bracket_w, plan_.w.in(), mixed, spectrum + b * length, map + row * row_stride_);
     }
   }
-}
-
-template <class T, class S, int Sources>
-inline void Task<T, S, Sources>::prefetch_previous(int64_t part, int64_t parts) const {
-  if (next_bytes_ == 0) return;
-  const int64_t tokens = plan_.in_h * plan_.in_w;
-  for (int64_t token = part * tokens / parts; token < (part + 1) * tokens / parts; ++token)
-    for (int64_t s = 0; s < call_.sources; ++s)
-      prefetch(next_previous_[s] + token * call_.previous[s].token_stride, next_bytes_);
 }
 
 }  // namespace ssg::cpu::SSG_NAMESPACE

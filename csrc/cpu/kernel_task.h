@@ -33,12 +33,12 @@ class Task {
     slots_stride_ = layout.slots_stride * strip;
     map_size_ = layout.map * strip;
     strip_stride_ = layout.strip() * strip;
-    const int64_t row = split.visit * plan.out_w * strip;
+    const int64_t begun = plan.out_w * strip;
     map_ = static_cast<T*>(
-        scratch().get(static_cast<size_t>(split.visit * strip_stride_ + row + layout.temporary * strip) * sizeof(T)));
+        scratch().get(static_cast<size_t>(split.visit * strip_stride_ + begun + layout.temporary * strip) * sizeof(T)));
     slots_ = map_ + map_size_ + layout.addend * strip;
-    row_ = map_ + split.visit * strip_stride_;
-    temporary_ = row_ + row;
+    begun_ = map_ + split.visit * strip_stride_;
+    temporary_ = begun_ + begun;
     const int64_t bytes = call.batch * plan.out_h * plan.out_w * call.vocabulary * static_cast<int64_t>(sizeof(S));
     const auto aligned = [](int64_t elements) { return elements * static_cast<int64_t>(sizeof(S)) % 64 == 0; };
     stream_ = strip * sizeof(S) % 64 == 0 && bytes >= kStreamBytes &&
@@ -47,12 +47,7 @@ class Task {
   }
 
   void run(Tasks& tasks) {
-    int64_t task = tasks.take();
-    while (task < tasks.count) {
-      const int64_t following = tasks.take();
-      run(task, following < tasks.count ? following : -1);
-      task = following;
-    }
+    for (int64_t task = tasks.take(); task < tasks.count; task = tasks.take()) run(task);
     store_fence();
   }
 
@@ -69,7 +64,7 @@ class Task {
     return std::min(strips * strip, call_.vocabulary - column);
   }
 
-  void run(int64_t task, int64_t following) {
+  void run(int64_t task) {
     const int64_t batch = batch_of(task);
     const int64_t begin = column_of(task);
     const int64_t end = begin + columns_from(begin, split_.strips);
@@ -78,18 +73,8 @@ class Task {
     const int64_t last = (row_group + 1) * plan_.row_groups() / split_.row_groups;
     for (int64_t column = begin; column < end; column += split_.visit * strip) {
       open(batch, column, std::min(split_.visit * strip, end - column));
-      // The coarse map of the next visit is fetched meanwhile.
-      next_bytes_ = 0;
-      const int64_t next = column + split_.visit * strip;
-      if (next < end)
-        expect(batch, next);
-      else if (following >= 0)
-        expect(batch_of(following), column_of(following));
       prepare();
-      for (int64_t group = first; group < last; ++group) {
-        prefetch_previous(group - first, last - first);
-        write_group(group, group + 1 < last ? group + 1 : -1);
-      }
+      for (int64_t group = first; group < last; ++group) write_group(group, group + 1 < last ? group + 1 : -1);
     }
   }
 
@@ -109,42 +94,29 @@ class Task {
     out_ = const_cast<S*>(at(call_.out, batch, column));
   }
 
-  // Says which coarse maps `prefetch_previous` is to fetch.
-  void expect(int64_t batch, int64_t column) {
-    next_bytes_ = columns_from(column, split_.visit) * static_cast<int64_t>(sizeof(S));
-    for (int64_t s = 0; s < call_.sources; ++s) next_previous_[s] = at(call_.previous[s], batch, column);
-  }
-
   // kernel_prepare.h
 
   static constexpr int64_t kColumns = Layout::kColumns;
   template <class Get>
-  SSG_INLINE void fill_map(T* map, int64_t pairs_h, int64_t pairs_w, const Get& get) const;
+  SSG_INLINE void fill_maps(T* maps, int64_t strips, int64_t pairs_h, int64_t pairs_w, const Get& get) const;
   // Loads the coarse map of each strip and makes of it what the rows need.
   void prepare();
   void take_entries(T* map);
   void lift(T* map, T* addend);
   void to_spectrum(T* map);
-  static SSG_INLINE void prefetch(const S* from, int64_t bytes) {
-    for (int64_t byte = 0; byte < bytes; byte += 64)
-      __builtin_prefetch(reinterpret_cast<const char*>(from) + byte, 0, 2);  // into the second-level cache
-  }
-  // Fetches a share of the next coarse maps. Their rows lie far apart, so the fetches are spread over the visit.
-  void prefetch_previous(int64_t part, int64_t parts) const;
 
   // kernel_write.h
 
   void write_group(int64_t group, int64_t next_group) const;
   void write(int64_t row, const T* slots, int64_t next_row) const;
-  void prefetch_row(int64_t row, int64_t part, int64_t parts) const;
-  static constexpr int64_t kFewStrips = 4;
-  struct Run;
-  SSG_INLINE Run run_at(int64_t row, int64_t column, int64_t g, const T* begun) const;
-  void finish_token(int64_t row, int64_t column, const T* begun) const;
-  void finish(int64_t row, const Run& run, bool partial) const;
-  // Adds `Count` rows of the banded part, or any number where it is negative, and the logits.
-  template <int Count, bool Partial>
-  void finish_run(int64_t row, const Run& run) const;
+  struct Tokens;
+  struct Part;
+  using Finish = void (*)(const void* part, int64_t g);
+  static Finish finish_of(int64_t taps);
+  // Adds to a strip of a part `Count` rows of the banded part, or any number where it is negative, and the logits.
+  template <int Count>
+  static void finish(const void* part, int64_t g);
+  SSG_INLINE void fetch(const Tokens& tokens, int64_t g) const;
   static SSG_INLINE Strip<T> guided(Strip<T> value, const S* const (&current)[2], const T (&weights)[2]);
   __attribute__((noinline)) void finish_partial(const Strip<T>& value, const S* const (&current)[2], S* out) const;
 
@@ -162,7 +134,7 @@ class Task {
   bool stream_;
   T* map_;    // [strip of the visit]: the map [row][column], the addend [row][column of the output], and
   T* slots_;  // the slots [row of the group][slot]; all of them strips
-  T* row_;    // [output][strip of the visit]
+  T* begun_;  // [output]: the dense part of some tokens
   T* temporary_;
 
   int64_t strips_ = 0;
@@ -171,8 +143,6 @@ class Task {
   T weight_[4] = {};
   const S* current_[2] = {};
   const S* previous_[2] = {};
-  const S* next_previous_[2] = {};
-  int64_t next_bytes_ = 0;
   S* out_ = nullptr;
 };
 

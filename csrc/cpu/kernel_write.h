@@ -36,147 +36,129 @@ inline void Task<T, S, Sources>::write_group(int64_t group, int64_t next_group) 
     }
 }
 
-// A run of strips: those of a token, or one strip of the tokens of a row.
 template <class T, class S, int Sources>
-struct Task<T, S, Sources>::Run {
-  int64_t count;
-  const T* begun;  // the dense part, or null
-  int64_t begun_step;
-  const T* addend;  // its row 0
-  int64_t addend_step;
-  const S* current[2];
-  int64_t current_step[2];
-  S* out;
-  int64_t out_step;
+struct Task<T, S, Sources>::Tokens {
+  int64_t row;  // -1 for none
+  const Chunk::Run* begin;
+  const Chunk::Run* end;
 };
 
-// One row. The logits of the next one are fetched meanwhile. A few strips are finished one after the other, along the
-// row. Many are finished together, token by token, chunk by chunk.
+// The tokens of a row that are computed together, and those that come after them.
+template <class T, class S, int Sources>
+struct Task<T, S, Sources>::Part {
+  const Task* task;
+  Tokens now;
+  Tokens next;
+  const T* begun;  // their dense part, or null
+};
+
+// Writes one row, a few tokens at a time. Each strip of them is finished as soon as it is computed, and meanwhile the
+// logits of the same strip of the next tokens are fetched: tokens lie too far apart for a hardware prefetcher. Stores and
+// fetches alternate with arithmetic, because memory serves neither of them fast in bursts.
 template <class T, class S, int Sources>
 inline void Task<T, S, Sources>::write(int64_t row, const T* slots, int64_t next_row) const {
+  const Finish finish = finish_of(plan_.h_taps.count);
+  const auto tokens = [](int64_t row, const std::vector<Chunk::Run>& runs) -> Tokens {
+    return {row, runs.data(), runs.data() + runs.size()};
+  };
+  const std::vector<Chunk>& chunks = plan_.w.chunks;
+  if (chunks.empty()) {
+    const Chunk::Run all = {0, plan_.out_w};
+    const Part part = {this, {row, &all, &all + 1}, {next_row, &all, &all + 1}, nullptr};
+    for (int64_t g = 0; g < strips_; ++g) finish(&part, g);
+    return;
+  }
   const Streams<T> streams = {slots, strip, strip_stride_, strips_};
-  const auto chunks = static_cast<int64_t>(plan_.w.chunks.size());
-  const bool by_token = strips_ > kFewStrips && chunks > 0;
-  for (int64_t c = 0; c < chunks; ++c) {
-    prefetch_row(next_row, c, chunks);
-    const Chunk& chunk = plan_.w.chunks[static_cast<size_t>(c)];
-    const Places places = by_token ? Places(0, chunk.outputs) : Places(chunk.begin, plan_.out_w);
-    expand(plan_.w, chunk, streams, Store<T>{row_, strips_ * strip, strip, places});
-    if (!by_token) continue;
-    const T* begun = row_;
-    for (const Chunk::Run& run : chunk.runs)
-      for (int64_t i = 0; i < run.count; ++i, begun += strips_ * strip) finish_token(row, run.begin + i, begun);
-  }
-  if (by_token) return;
-  for (int64_t g = 0; g < strips_; ++g) {
-    Run run = run_at(row, 0, g, chunks > 0 ? row_ + g * strip : nullptr);
-    run.count = plan_.out_w;
-    run.begun_step = strips_ * strip;
-    run.addend_step = strip;
-    for (int s = 0; s < Sources; ++s) run.current_step[s] = out_step_w_ * call_.current[s].token_stride;
-    run.out_step = out_step_w_ * call_.out.token_stride;
-    finish(row, run, g >= full_);
+  for (size_t c = 0; c < chunks.size(); ++c) {
+    const bool last = c + 1 == chunks.size();
+    const Part part = {this, tokens(row, chunks[c].runs), tokens(last ? next_row : row, chunks[last ? 0 : c + 1].runs),
+                       begun_};
+    const Store<T> store = {begun_, strip, 0, Places(0, chunks[c].outputs)};
+    expand(plan_.w, chunks[c], streams, StoreAndFinish<T>{store, finish, &part});
   }
 }
 
 template <class T, class S, int Sources>
-inline void Task<T, S, Sources>::finish_token(int64_t row, int64_t column, const T* begun) const {
-  Run run = run_at(row, column, 0, begun);
-  run.count = full_;
-  run.begun_step = run.current_step[0] = run.current_step[1] = run.out_step = strip;
-  run.addend_step = strip_stride_;
-  finish(row, run, false);
-  if (full_ == strips_) return;
-  run = run_at(row, column, full_, begun + full_ * strip);
-  run.count = 1;
-  finish(row, run, true);
-}
-
-// Fetches a share of a row's logits. Tokens lie far apart, where no hardware prefetcher follows.
-template <class T, class S, int Sources>
-inline void Task<T, S, Sources>::prefetch_row(int64_t row, int64_t part, int64_t parts) const {
-  if (row < 0) return;
-  const int64_t begin = part * plan_.out_w / parts;
-  const int64_t end = (part + 1) * plan_.out_w / parts;
-  const int64_t bytes = strips_ * strip * static_cast<int64_t>(sizeof(S));
-  for (int s = 0; s < Sources; ++s) {
-    const S* from = current_[s] + (row * out_step_h_ + begin * out_step_w_) * call_.current[s].token_stride;
-    const int64_t step = out_step_w_ * call_.current[s].token_stride;
-    for (int64_t c = begin; c < end; ++c, from += step) prefetch(from, bytes);
-  }
-}
-
-// The run that begins with a strip of a token.
-template <class T, class S, int Sources>
-SSG_INLINE typename Task<T, S, Sources>::Run Task<T, S, Sources>::run_at(int64_t row, int64_t column, int64_t g,
-                                                                         const T* begun) const {
-  const int64_t token = row * out_step_h_ + column * out_step_w_;
-  Run run = {};
-  run.begun = begun;
-  run.addend = map_ + map_size_ + g * strip_stride_ + column * strip;
-  for (int s = 0; s < Sources; ++s) run.current[s] = current_[s] + token * call_.current[s].token_stride + g * strip;
-  run.out = out_ + token * call_.out.token_stride + g * strip;
-  return run;
-}
-
-template <class T, class S, int Sources>
-inline void Task<T, S, Sources>::finish(int64_t row, const Run& run, bool partial) const {
-  if (__builtin_expect(partial, 0)) return finish_run<-1, true>(row, run);
-  switch (plan_.h_taps.count) {
-    case 0: return finish_run<0, false>(row, run);
-    case 1: return finish_run<1, false>(row, run);
-    case 2: return finish_run<2, false>(row, run);
-    case 3: return finish_run<3, false>(row, run);
-    case 4: return finish_run<4, false>(row, run);
-    default: return finish_run<-1, false>(row, run);
+inline typename Task<T, S, Sources>::Finish Task<T, S, Sources>::finish_of(int64_t taps) {
+  switch (taps) {
+    case 0: return finish<0>;
+    case 1: return finish<1>;
+    case 2: return finish<2>;
+    case 3: return finish<3>;
+    case 4: return finish<4>;
+    default: return finish<-1>;
   }
 }
 
 template <class T, class S, int Sources>
-template <int Count, bool Partial>
-inline void Task<T, S, Sources>::finish_run(int64_t row, const Run& run) const {
+template <int Count>
+void Task<T, S, Sources>::finish(const void* context, int64_t g) {
   // What the loop needs lies in variables of its own: a store of logits could change a member.
+  const Part& part = *static_cast<const Part*>(context);
+  const Task& task = *part.task;
   constexpr int kFixed = Count > 0 ? Count : 0;
-  const int64_t count = Count < 0 ? plan_.h_taps.count : Count;
-  const int64_t length = plan_.out_w * strip;
-  const int32_t* index = plan_.h_taps.index.data() + row * count;
-  const T* coefficients = plan_.h_taps.coefficient.data() + row * count;
-  const bool stream = stream_;
+  const Taps<T>& taps = task.plan_.h_taps;
+  const int64_t count = Count < 0 ? taps.count : Count;
+  const int64_t length = task.plan_.out_w * strip;
+  const int32_t* index = taps.index.data() + part.now.row * count;
+  const T* coefficients = taps.coefficient.data() + part.now.row * count;
+  const T* addend = task.map_ + task.map_size_ + g * task.strip_stride_;
   T coefficient[kFixed + 1];
   const T* taken[kFixed + 1];
   for (int k = 0; k < kFixed; ++k) {
     coefficient[k] = coefficients[k];
-    taken[k] = run.addend + index[k] * length;
+    taken[k] = addend + index[k] * length;
   }
-  const T* begun = run.begun;
-  const int64_t begun_step = run.begun_step;
-  const int64_t addend_step = run.addend_step;
-  const int64_t current_step[2] = {run.current_step[0], run.current_step[1]};
-  const int64_t out_step = run.out_step;
-  const S* current[2] = {run.current[0], run.current[1]};
-  S* out = run.out;
-  const T weights[2] = {weight_[0], weight_[1]};
-  const int64_t end = run.count;
-  int64_t at = 0;
-  for (int64_t i = 0; i < end; ++i, at += addend_step) {
-    Strip<T> value = Strip<T>::zero();
-    if (begun != nullptr) {
-      value = Strip<T>::load(begun);
-      begun += begun_step;
+  const T weights[2] = {task.weight_[0], task.weight_[1]};
+  const bool partial = g >= task.full_;
+  const bool stream = task.stream_;
+  const int64_t out_step = task.out_step_w_ * task.call_.out.token_stride;
+  int64_t current_step[2] = {};
+  for (int s = 0; s < Sources; ++s) current_step[s] = task.out_step_w_ * task.call_.current[s].token_stride;
+  if (part.next.row >= 0) task.fetch(part.next, g);
+  const T* begun = part.begun;
+  for (const Chunk::Run* run = part.now.begin; run != part.now.end; ++run) {
+    const int64_t token = part.now.row * task.out_step_h_ + run->begin * task.out_step_w_;
+    const S* current[2] = {};
+    for (int s = 0; s < Sources; ++s)
+      current[s] = task.current_[s] + token * task.call_.current[s].token_stride + g * strip;
+    S* out = task.out_ + token * task.call_.out.token_stride + g * strip;
+    int64_t at = run->begin * strip;
+    for (const int64_t end = at + run->count * strip; at < end; at += strip) {
+      Strip<T> value = Strip<T>::zero();
+      if (begun != nullptr) {
+        value = Strip<T>::load(begun);
+        begun += strip;
+      }
+      unroll<kFixed>([&](auto k)
+                         SSG_INLINE_LAMBDA { value.multiply_add(coefficient[k], Strip<T>::load(taken[k] + at)); });
+      if constexpr (Count < 0)
+        for (int64_t k = 0; k < count; ++k)
+          value.multiply_add(coefficients[k], Strip<T>::load(addend + index[k] * length + at));
+      if (__builtin_expect(partial, 0))
+        task.finish_partial(value, current, out);
+      else if (stream)
+        Convert<T, S>::stream(out, guided(value, current, weights));
+      else
+        Convert<T, S>::store(out, guided(value, current, weights));
+      for (int s = 0; s < Sources; ++s) current[s] += current_step[s];
+      out += out_step;
     }
-    unroll<kFixed>([&](auto k)
-                       SSG_INLINE_LAMBDA { value.multiply_add(coefficient[k], Strip<T>::load(taken[k] + at)); });
-    if constexpr (Count < 0)
-      for (int64_t k = 0; k < count; ++k)
-        value.multiply_add(coefficients[k], Strip<T>::load(run.addend + index[k] * length + at));
-    if constexpr (Partial)
-      finish_partial(value, current, out);
-    else if (stream)
-      Convert<T, S>::stream(out, guided(value, current, weights));
-    else
-      Convert<T, S>::store(out, guided(value, current, weights));
-    for (int s = 0; s < Sources; ++s) current[s] += current_step[s];
-    out += out_step;
+  }
+}
+
+// Fetches the logits of a strip into the second-level cache.
+template <class T, class S, int Sources>
+SSG_INLINE void Task<T, S, Sources>::fetch(const Tokens& tokens, int64_t g) const {
+  for (const Chunk::Run* run = tokens.begin; run != tokens.end; ++run) {
+    const int64_t token = tokens.row * out_step_h_ + run->begin * out_step_w_;
+    for (int s = 0; s < Sources; ++s) {
+      const S* from = current_[s] + token * call_.current[s].token_stride + g * strip;
+      const int64_t step = out_step_w_ * call_.current[s].token_stride;
+      for (int64_t i = 0; i < run->count; ++i, from += step)
+        for (int64_t at = 0; at < strip; at += 64 / static_cast<int64_t>(sizeof(S)))
+          __builtin_prefetch(from + at, 0, 2);
+    }
   }
 }
 

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <mutex>
-#include <shared_mutex>
 #include <sstream>
 #include <stdexcept>
 #include <tuple>
 #include <unordered_map>
 #include <utility>
 
-#include "forms.h"
+#include "forms/cheapest.h"
 
 namespace ssg::cpu {
 namespace {
@@ -129,20 +128,24 @@ struct KeyHash {
 
 template <class T>
 std::shared_ptr<const Plan<T>> cached_plan(const PlanKey& key) {
-  // A sampler repeats its calls: the last plan of this thread then serves without a lock.
-  static thread_local std::shared_ptr<const Plan<T>> last;
-  if (last && last->key == key) return last;
-  static std::shared_mutex mutex;
-  static auto& plans = *new std::unordered_map<PlanKey, std::shared_ptr<const Plan<T>>, KeyHash>();
-  {
-    std::shared_lock<std::shared_mutex> lock(mutex);
-    const auto found = plans.find(key);
-    if (found != plans.end()) return last = found->second;
+  using Plans = std::unordered_map<PlanKey, std::shared_ptr<const Plan<T>>, KeyHash>;
+  // A sampler repeats its steps: a thread finds the plans of those that it knows without a lock. The bounds are for a
+  // process that meets ever new sizes.
+  static thread_local Plans known;
+  if (const auto found = known.find(key); found != known.end()) return found->second;
+  static std::mutex mutex;
+  static auto& plans = *new Plans();
+  std::unique_lock<std::mutex> lock(mutex);
+  auto found = plans.find(key);
+  if (found == plans.end()) {
+    lock.unlock();
+    auto plan = std::make_shared<const Plan<T>>(make_plan<T>(key));
+    lock.lock();
+    if (plans.size() >= 1024) plans.clear();
+    found = plans.emplace(key, std::move(plan)).first;
   }
-  auto plan = std::make_shared<const Plan<T>>(make_plan<T>(key));
-  std::unique_lock<std::shared_mutex> lock(mutex);
-  if (plans.size() >= 1024) plans.clear();  // a bound for a process that meets ever new sizes
-  return last = plans.emplace(key, std::move(plan)).first->second;
+  if (known.size() >= 128) known.clear();
+  return known.emplace(key, found->second).first->second;
 }
 
 template struct Plan<float>;

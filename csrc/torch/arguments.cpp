@@ -38,20 +38,20 @@ std::array<StrengthArgument, kMostStrengths> strengths_of(const GuidedOverload& 
 
 GuidedArguments::GuidedArguments(const GuidedOverload& overload, const StableIValue* stack)
     : overload(overload),
-      logits(to<Tensor>(stack[0])),
-      prev_logits(to<Tensor>(stack[1])),
+      logits(Tensor(stack[0])),
+      prev_logits(Tensor(stack[1])),
       size(stack[2]),
       prev_size(stack[3]),
       strengths(strengths_of(overload, stack + 4)),
       prior(stack[4 + overload.op.strengths]),
       interpolation(stack[5 + overload.op.strengths]),
       rescale(to<bool>(stack[6 + overload.op.strengths])) {
-  if (overload.is_out) out.emplace(to<Tensor>(stack[7 + overload.op.strengths]));
+  if (overload.is_out) out.emplace(Tensor(stack[7 + overload.op.strengths]));
 }
 
 PriorLinearArguments::PriorLinearArguments(const StableIValue* stack)
-    : x(to<Tensor>(stack[0])),
-      scale(to<Tensor>(stack[1])),
+    : x(Tensor(stack[0])),
+      scale(Tensor(stack[1])),
       size(stack[2]),
       prev_size(stack[3]),
       prior(stack[4]),
@@ -60,11 +60,11 @@ PriorLinearArguments::PriorLinearArguments(const StableIValue* stack)
       transpose(to<bool>(stack[7])) {}
 
 SampleArguments::SampleArguments(ScaleKind kind, bool filters_are_numbers, const StableIValue* stack)
-    : logits(to<Tensor>(stack[0])), uniform(to<Tensor>(stack[1])), scale(1.0) {
+    : logits(Tensor(stack[0])), uniform(Tensor(stack[1])), scale(1.0) {
   stack += 2;
   if (kind != ScaleKind::none) scale = StrengthArgument::from_stack(*stack++, kind == ScaleKind::number);
   top_k = filters_are_numbers ? StrengthArgument(static_cast<double>(to<int64_t>(stack[0])))
-                              : StrengthArgument(to<Tensor>(stack[0]));
+                              : StrengthArgument(Tensor(stack[0]));
   top_p = StrengthArgument::from_stack(stack[1], filters_are_numbers);
 }
 

@@ -79,9 +79,9 @@ bool fall_back(const std::string& op, const std::string& overload, StableIValue*
   // The twin takes the arguments over and returns (result, problem). It never raises, since the text would be lost
   // here.
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(twin.c_str(), overload.c_str(), stack, TORCH_ABI_VERSION));
-  const Tensor text = torch::stable::detail::to<Tensor>(stack[1]);
+  const Tensor text(stack[1]);
   if (text.numel() == 0) return true;
-  const Tensor unused = torch::stable::detail::to<Tensor>(stack[0]);
+  const Tensor unused(stack[0]);
   throw std::runtime_error(
       std::string(static_cast<const char*>(text.const_data_ptr()), static_cast<size_t>(text.numel())));
 }

@@ -40,9 +40,6 @@ void set_weights(double* weight, const GuidedArguments& given, int64_t batch) {
 void run_on_cpu(const StepKey& key, const GuidedArguments& given, const Operand& out) {
   cpu::GuidedCall call;
   fill(call, given.sources(), given.logits, given.prev_logits, out);
-  if (!given.out) {
-    cpu::advise_huge_pages(out.tensor.mutable_data_ptr(), out.tensor.numel() * item_bytes(call.scalar));
-  }
   Numbers weights(2 * call.sources * call.batch);
   set_weights(weights.data(), given, call.batch);
   call.weights = weights.data();
@@ -52,10 +49,11 @@ void run_on_cpu(const StepKey& key, const GuidedArguments& given, const Operand&
 Tensor guided(GuidedArguments&& given) {
   const StepKey key = checks::guided(given);
   if (given.out) checks::output_memory(given.name(), *given.out, given.logits, given.prev_logits);
-  Operand out = given.out
-                    ? *given.out
-                    : Operand(empty_like(given.logits, {given.batch(), given.logits.size[1], given.logits.size[2]},
-                                         given.logits.dtype));
+  const bool is_new = !given.out;
+  if (is_new)
+    given.out.emplace(
+        empty_like(given.logits, {given.batch(), given.logits.size[1], given.logits.size[2]}, given.logits.dtype));
+  Operand& out = *given.out;
   given.logits = readable(std::move(given.logits));
   given.prev_logits = readable(std::move(given.prev_logits));
 #if defined(SSG_HAVE_CUDA)
@@ -64,6 +62,8 @@ Tensor guided(GuidedArguments&& given) {
     return std::move(out.tensor);
   }
 #endif
+  if (is_new)
+    cpu::advise_huge_pages(out.tensor.mutable_data_ptr(), out.tensor.numel() * item_bytes(*scalar_of(out.dtype)));
   run_on_cpu(key, given, out);
   return std::move(out.tensor);
 }
@@ -76,7 +76,7 @@ void boxed(StableIValue* stack, uint64_t, uint64_t) {
   if (!here && fall_back(overload.op.name, overload.name(), stack)) return;
   GuidedArguments given(overload, stack);
   if (!here) refuse(given.name(), given.logits.device);
-  stack[0] = torch::stable::detail::from(guided(std::move(given)));
+  stack[0] = guided(std::move(given)).release();
 }
 
 template <size_t Operator, unsigned... Variants>

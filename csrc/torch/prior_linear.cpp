@@ -46,7 +46,7 @@ void boxed(StableIValue* stack, uint64_t, uint64_t) {
   if (!here && fall_back(kName, "", stack)) return;
   PriorLinearArguments given(stack);
   if (!here) refuse(kName, given.x.device);
-  stack[0] = torch::stable::detail::from(prior_linear(std::move(given)));
+  stack[0] = prior_linear(std::move(given)).release();
 }
 
 }  // namespace

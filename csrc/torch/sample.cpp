@@ -96,7 +96,7 @@ void run_on_cpu(const SampleArguments& given, const Tensor& out) {
 Tensor sample(const char* name, SampleArguments&& given) {
   checks::sample(name, given);
   given.logits = readable(std::move(given.logits));
-  const Tensor out = empty_like(given.logits, {given.logits.size[0], given.logits.size[1]}, ScalarType::Long);
+  Tensor out = empty_like(given.logits, {given.logits.size[0], given.logits.size[1]}, ScalarType::Long);
 #if defined(SSG_HAVE_CUDA)
   if (!given.logits.device.is_cpu()) {
     run_on_cuda(given, out);
@@ -114,7 +114,7 @@ void boxed(StableIValue* stack, uint64_t, uint64_t) {
   if (!here && fall_back(overload.op, overload.overload, stack)) return;
   SampleArguments given(overload.scale, overload.filters_are_numbers, stack);
   if (!here) refuse(overload.op, given.logits.device);
-  stack[0] = torch::stable::detail::from(sample(overload.op, std::move(given)));
+  stack[0] = sample(overload.op, std::move(given)).release();
 }
 
 template <size_t... I>

@@ -4,7 +4,7 @@ namespace ssg::ops {
 
 StrengthArgument StrengthArgument::from_stack(StableIValue value, bool is_float) {
   if (is_float) return StrengthArgument(torch::stable::detail::to<double>(value));
-  return StrengthArgument(torch::stable::detail::to<Tensor>(value));
+  return StrengthArgument(Tensor(value));
 }
 
 Strength StrengthArgument::strength() const {

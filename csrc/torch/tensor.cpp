@@ -11,6 +11,56 @@
 
 namespace ssg::ops {
 
+Tensor::~Tensor() {
+  if (handle_ != nullptr) aoti_torch_delete_tensor_object(handle_);
+}
+
+torch::headeronly::IntHeaderOnlyArrayRef Tensor::sizes() const {
+  int64_t* sizes = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(handle_, &sizes));
+  return {sizes, static_cast<size_t>(dim())};
+}
+
+torch::headeronly::IntHeaderOnlyArrayRef Tensor::strides() const {
+  int64_t* strides = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(handle_, &strides));
+  return {strides, static_cast<size_t>(dim())};
+}
+
+int64_t Tensor::dim() const {
+  int64_t dim = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(handle_, &dim));
+  return dim;
+}
+
+int64_t Tensor::numel() const {
+  int64_t numel = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(handle_, &numel));
+  return numel;
+}
+
+ScalarType Tensor::dtype() const {
+  int32_t dtype = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(handle_, &dtype));
+  try {
+    return torch::stable::detail::to<ScalarType>(torch::stable::detail::from(dtype));
+  } catch (const std::exception&) {  // a dtype that the stable ABI does not convert, which a message has to name
+    return static_cast<ScalarType>(dtype);
+  }
+}
+
+const void* Tensor::const_data_ptr() const {
+  const void* data = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_get_const_data_ptr(handle_, &data));
+  return data;
+}
+
+void* Tensor::mutable_data_ptr() const {
+  void* data = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(handle_, &data));
+  return data;
+}
+
 std::optional<Scalar> scalar_of(ScalarType type) {
   switch (type) {
     case ScalarType::Float: return Scalar::float32;
@@ -42,22 +92,8 @@ Device device_of(AtenTensorHandle x) {
   return device;
 }
 
-namespace {
-
-ScalarType dtype_of(const Tensor& x) {
-  try {
-    return x.scalar_type();
-  } catch (const std::exception&) {  // a dtype that the stable ABI does not convert, which a message has to name
-    int32_t dtype = 0;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-    return static_cast<ScalarType>(dtype);
-  }
-}
-
-}  // namespace
-
 Operand::Operand(Tensor x)
-    : tensor(std::move(x)), dtype(dtype_of(tensor)), device(device_of(tensor.get())), dim(tensor.dim()) {
+    : tensor(std::move(x)), dtype(tensor.dtype()), device(device_of(tensor.get())), dim(tensor.dim()) {
   if (dim > 3) return;
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();
@@ -91,7 +127,9 @@ Tensor empty_like(const Operand& x, std::initializer_list<int64_t> sizes, Scalar
 
 Operand readable(Operand x) {
   if (x.stride[2] == 1 || x.size[2] <= 1 || x.size[0] == 0) return x;
-  return Operand(torch::stable::contiguous(x.tensor));
+  StableIValue stack[] = {x.tensor.release(), torch::stable::detail::from(torch::headeronly::MemoryFormat::Contiguous)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::contiguous", "", stack, TORCH_ABI_VERSION));
+  return Operand(Tensor(stack[0]));
 }
 
 Logits logits_at(const Operand& x, int64_t first) {

@@ -1,20 +1,49 @@
 // Tensors, as the operators use them.
 #pragma once
 
-#include <torch/csrc/stable/tensor.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/headeronly/util/HeaderOnlyArrayRef.h>
 
 #include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "call.h"
 
 namespace ssg::ops {
 
 using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
+
+// A tensor of a call. torch::stable::Tensor would allocate a reference count for each.
+class Tensor {
+ public:
+  explicit Tensor(AtenTensorHandle handle) : handle_(handle) {}
+  // Takes an argument from the stack of a boxed call.
+  explicit Tensor(StableIValue value) : Tensor(torch::stable::detail::to<AtenTensorHandle>(value)) {}
+  Tensor(Tensor&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Tensor& operator=(Tensor&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Tensor();
+
+  AtenTensorHandle get() const { return handle_; }
+  // Gives the tensor away, as a result on the stack.
+  StableIValue release() { return torch::stable::detail::from(std::exchange(handle_, nullptr)); }
+  torch::headeronly::IntHeaderOnlyArrayRef sizes() const;
+  torch::headeronly::IntHeaderOnlyArrayRef strides() const;
+  int64_t dim() const;
+  int64_t numel() const;
+  ScalarType dtype() const;
+  const void* const_data_ptr() const;
+  void* mutable_data_ptr() const;
+
+ private:
+  AtenTensorHandle handle_;
+};
 
 std::optional<Scalar> scalar_of(ScalarType type);
 

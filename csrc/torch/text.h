@@ -1,7 +1,7 @@
 // Values in error messages, written as Python writes them: ssg_kernels/_checks.py raises the same sentences.
 #pragma once
 
-#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
 
 #include <sstream>
 #include <stdexcept>

@@ -336,7 +336,7 @@ def _register() -> None:
             library.implement(overload.qualname, kernel, "Autograd", with_keyset=True)
     prior_linear = _autograd_kernel(torch.ops.ssg._prior_linear.default, PriorLinear)
     library.implement(schema.PRIOR_LINEAR, prior_linear, "Autograd", with_keyset=True)
-    for qualname in (schema.SAMPLE, *schema.TEMPERED):
+    for qualname in schema.SAMPLES:
         kernel = _no_derivative_kernel(schema.op_of(qualname))
         library.implement(qualname, kernel, "Autograd", with_keyset=True)
 

@@ -88,8 +88,11 @@ SAMPLE_TEMPERED = "ssg::_sample_tempered"
 SAMPLE_TEMPERED_FLOAT = "ssg::_sample_tempered.float"
 # For compiled code, which is bound to the values of numbers: the filters are tensors of shape () or (B,) as well.
 SAMPLE_TEMPERED_TENSORS = "ssg::_sample_tempered.tensors"
-# All that multiply by a scale.
-TEMPERED = (SAMPLE_TEMPERED, SAMPLE_TEMPERED_FLOAT, SAMPLE_TEMPERED_TENSORS)
+# All that draw tokens, by qualified name.
+SAMPLES = {
+    SAMPLE: "sample",
+    **dict.fromkeys((SAMPLE_TEMPERED, SAMPLE_TEMPERED_FLOAT, SAMPLE_TEMPERED_TENSORS), "_sample_tempered"),
+}
 
 _FILTERS = "SymInt top_k=0, float top_p=0.0"
 # qualified name -> (arguments, result)

@@ -49,7 +49,7 @@ def _register() -> None:
         if not overload.is_out:
             register_sharding(overload.op)(_guided_rule(overload))
     register_sharding(torch.ops.ssg._prior_linear.default)(_prior_linear_rule)
-    for qualname in (schema.SAMPLE, *schema.TEMPERED):
+    for qualname in schema.SAMPLES:
         register_sharding(schema.op_of(qualname))(_sample_rule)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssg_kernels import _checks
-from ssg_kernels._call import GuidedCall
+from ssg_kernels._call import GuidedCall, SampleCall
 from ssg_kernels._torch import library, schema
 
 
@@ -41,17 +41,13 @@ def _prior_linear_rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tu
     return result.unflatten(0, (count, batch)), 0
 
 
-def _sample_rule(qualname: str) -> Callable[..., tuple[Tensor, int]]:
-    op, name = schema.op_of(qualname), qualname.removeprefix("ssg::").partition(".")[0]
-    numbers = 0 if qualname == schema.SAMPLE else 1  # scale, before top_k and top_p
+def _sample_rule(qualname: str, operator: str) -> Callable[..., tuple[Tensor, int]]:
+    op = schema.op_of(qualname)
 
     def rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Tensor, int]:
-        logits, uniform, *others = (_first(x, dim) for x, dim in zip(arguments, in_dims, strict=True))
-        # The dispatcher leaves out trailing arguments that equal their defaults.
-        others += (0, 0.0)[len(others) - numbers :]
-        scale = others[0] if numbers else 1.0
-        _checks.sample(name, logits, uniform, scale, *others[numbers:])
-        count, batch = info.batch_size, logits.shape[0]
+        one = SampleCall.of(operator, *(_first(x, dim) for x, dim in zip(arguments, in_dims, strict=True)))
+        _checks.sample(*one)
+        count, batch = info.batch_size, one.logits.shape[0]
         folded: list[Any] = [_fold(arguments[i], in_dims[i], count) for i in (0, 1)]
         folded += [
             _fold_strength(x, dim, count, batch) for x, dim in zip(arguments[2:], in_dims[2:], strict=True)
@@ -89,8 +85,8 @@ def _register() -> None:
         if not overload.is_out:
             torch.library.register_vmap(overload.qualname, _guided_rule(overload), lib=library.LIBRARY)
     torch.library.register_vmap(schema.PRIOR_LINEAR, _prior_linear_rule, lib=library.LIBRARY)
-    for qualname in (schema.SAMPLE, *schema.TEMPERED):
-        torch.library.register_vmap(qualname, _sample_rule(qualname), lib=library.LIBRARY)
+    for qualname, operator in schema.SAMPLES.items():
+        torch.library.register_vmap(qualname, _sample_rule(qualname, operator), lib=library.LIBRARY)
 
 
 _register()

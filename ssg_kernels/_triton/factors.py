@@ -65,18 +65,23 @@ def is_symmetric(n: int, m: int, prior: str, interpolation: str) -> bool:
     return torch.allclose(u, u.flip(0, 1), rtol=0, atol=1e-13)
 
 
-def fold(factor: Tensor) -> tuple[Tensor, Tensor]:
-    """The even and the odd half of a symmetric (N, n) factor, (ceil(N/2), ceil(n/2)) each.
+def fold(factor: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """An (N, n) factor in quarters, (ceil(N/2), ceil(n/2)) each: even to even, odd to odd, odd to even, even to odd.
 
-    They multiply x_i + x_i' and x_i - x_i'. A middle point is its own mirror and counts twice in the sum, so its even
-    column is halved.
+    They multiply x_i + x_i' (even) and x_i - x_i' (odd). The outputs r and r' are the sum and the difference of what
+    they give. The last two are zero if the factor is symmetric. A middle point is its own mirror and counts twice in
+    the sum, so its even column is halved.
     """
     outputs, inputs = ((n + 1) // 2 for n in factor.shape)
-    near, far = factor[:outputs, :inputs], factor.flip(1)[:outputs, :inputs]
-    even, odd = (near + far) / 2, (near - far) / 2
-    if factor.shape[1] % 2:
-        even[:, -1] /= 2
-    return even, odd
+    quarters = []
+    for rows, columns in ((1, 1), (-1, -1), (1, -1), (-1, 1)):
+        half = (factor + rows * factor.flip(0))[:outputs] / 2
+        quarter = (half + columns * half.flip(1))[:, :inputs] / 2
+        if columns == 1 and factor.shape[1] % 2:
+            quarter[:, -1] /= 2
+        quarters.append(quarter)
+    even, odd, odd_to_even, even_to_odd = quarters
+    return even, odd, odd_to_even, even_to_odd
 
 
 def dense_table(terms: Sequence[Term], halves: bool, rows: int, columns: int) -> Tensor:

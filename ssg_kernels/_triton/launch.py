@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ssg_kernels._call import GuidedCall, Options, Strength
-from ssg_kernels._triton import factors, kernels, plan, sampling, targets
+from ssg_kernels._triton import dense, factors, plan, sampling, separable, targets
 from ssg_kernels._triton.plan import LaunchPlan, Step
 
 FUSED = {"enable_fp_fusion": True}  # Triton's default differs between versions
@@ -207,11 +207,12 @@ def constants(chosen: LaunchPlan, step: Step, dtype: torch.dtype) -> tuple[Any, 
     if chosen.form == "fma":
         compute = tl.float64 if dtype == torch.float64 else tl.float32
         tokens = (math.prod(step.outputs), math.prod(step.inputs))
-        return kernels.fma_kernel, (*tokens, step.sources, compute, *tile)
+        return dense.fma_kernel, (*tokens, step.sources, compute, *tile)
     if chosen.form == "separable":
         tile = (chosen.block_m, chosen.block_c, chosen.block_k, chosen.block_j, chosen.block_v)
-        return kernels.separable_kernel, (*sizes, step.sources, chosen.precision, chosen.terms, *tile)
-    return kernels.dense_halves_kernel, (*sizes, step.sources, chosen.precision, *tile)
+        kind = (step.sources, chosen.precision, chosen.terms, step.is_symmetric_along_w)
+        return separable.separable_kernel, (*sizes, *kind, *tile)
+    return dense.dense_halves_kernel, (*sizes, step.sources, chosen.precision, *tile)
 
 
 def tables(chosen: LaunchPlan, step: Step, rescale: bool) -> tuple[Tensor, ...]:
@@ -219,9 +220,13 @@ def tables(chosen: LaunchPlan, step: Step, rescale: bool) -> tuple[Tensor, ...]:
     options = (step.prior, step.interpolation, rescale, step.transpose)
     terms = factors.prior_terms(step.size, step.prev_size, *options)
     if chosen.form == "separable":
+        quarters = list(zip(*[factors.fold(w) for _, w in terms], strict=True))
+        if step.is_symmetric_along_w:
+            del quarters[2:]
+        tile = (chosen.terms, chosen.block_c, chosen.block_j)
         return (
             factors.axis_table([h for h, _ in terms], chosen.terms, chosen.block_m, chosen.block_k),
-            factors.axis_table([w for _, w in terms], chosen.terms, chosen.block_c, chosen.block_j),
+            torch.stack([factors.axis_table(quarter, *tile) for quarter in quarters]),
         )
     table = factors.dense_table(terms, chosen.halves, chosen.block_m, chosen.block_k)
     return (table[0].mT.contiguous(),) if chosen.form == "fma" else (table,)

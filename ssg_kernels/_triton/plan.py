@@ -21,21 +21,23 @@ class Cost:
 
     output: float
     value: float
+    between: float
     product: float
     step: float
     output_passes: float
-    value_passes: float
+    split_passes: float
+    load_passes: float
     between_passes: float
     table_passes: float
 
 
-# By form, and by whether all products are instructions of a warp group.
+# By form, and by whether products of 64 rows are instructions of a warp group.
 COSTS = {
-    ("fma", False): Cost(2.36, 0.64, 1.69, 120, 0.03, 0.05, 0.0, 0.18),
-    ("dense_halves", True): Cost(19.8, 1.19, 0.0, 265, 5.95, 2.43, 0.0, 3.77),
-    ("dense_halves", False): Cost(17.5, 0.0, 0.04, 364, 3.69, 3.23, 0.0, 1.18),
-    ("separable", True): Cost(19.3, 5.67, 0.0, 143, 2.38, 3.23, 4.49, 2.2),
-    ("separable", False): Cost(19.3, 5.67, 0.0, 143, 2.38, 3.23, 4.49, 1.13),
+    ("fma", False): Cost(2.36, 0.64, 0.0, 1.69, 120, 0.03, 0.0, 0.05, 0.0, 0.18),
+    ("dense_halves", True): Cost(12.0, 0.0, 0.0, 0.03, 255, 1.76, 1.66, 1.95, 0.0, 1.15),
+    ("dense_halves", False): Cost(13.5, 6.1, 0.0, 0.01, 197, 1.98, 0.0, 3.23, 0.0, 0.0),
+    ("separable", True): Cost(15.0, 2.89, 3.97, 0.0, 42, 2.67, 1.18, 0.0, 1.95, 0.8),
+    ("separable", False): Cost(16.2, 0.98, 1.83, 0.02, 79, 2.44, 1.26, 0.0, 2.29, 0.0),
 }
 
 # Seconds that a launch takes before it moves its first byte.
@@ -71,8 +73,12 @@ class Step:
     @property
     def is_symmetric(self) -> bool:
         """Whether the prior maps even to even and odd to odd along both axes."""
-        axes = zip(self.prev_size, self.size, strict=True)
-        return all(is_symmetric(n, m, self.prior, self.interpolation) for n, m in axes)
+        along_h = is_symmetric(self.prev_size[0], self.size[0], self.prior, self.interpolation)
+        return along_h and self.is_symmetric_along_w
+
+    @property
+    def is_symmetric_along_w(self) -> bool:
+        return is_symmetric(self.prev_size[1], self.size[1], self.prior, self.interpolation)
 
     @property
     def terms(self) -> int:
@@ -93,8 +99,9 @@ class LaunchPlan:
     matrix instructions, by even/odd halves along both axes: a row stands for a token and its three mirrors. The tile of
     these forms is block_m rows by block_v vocabulary columns; block_k previous tokens are read at a time.
 
-    "separable" goes axis by axis. Its tile is block_m by block_c points of the grid; block_k by block_j points of the
-    previous grid are read at a time. `terms` is the number of terms in the tables.
+    "separable" goes axis by axis. Its tile is block_m by block_c points of the left half of the grid, and their
+    mirrors; block_k by block_j points of the previous grid and their mirrors are read at a time. `terms` is the number
+    of terms in the tables.
     """
 
     form: str
@@ -173,52 +180,74 @@ class Work:
 
     outputs: int  # elements of its tile
     values: int  # elements of the previous map, times the warps that split each of them again
+    halves: int  # float16 numbers that stand for one of them
     between: int  # elements between the two products of the separable form
     table: int  # elements of tables
+    operands: float  # bytes of shared memory that products read, but for split values
     steps: int  # turns of its loops
-    products: int  # multiply-adds
-    wide: bool  # all products are instructions of a warp group
+    products: int  # multiply-adds, times the products of split operands
+    wide_products: int  # those of them in instructions of a warp group
 
 
 def work_of(plan: LaunchPlan, step: Step, target: Target) -> Work:
-    (h, w), columns = step.inputs, plan.block_v
+    columns, parts = plan.block_v, target.products
     if plan.form == "separable":
-        h, w, rows = _up(h, plan.block_k), _up(w, plan.block_j), plan.terms * plan.block_m
-        wide = target.has_warp_groups and rows % 64 == 0
-        again = 1 if wide else _warps_along_rows(rows, plan.block_j * columns, plan.warps)
+        h, half = _up(step.inputs[0], plan.block_k), _up((step.inputs[1] + 1) // 2, plan.block_j)
+        rows, width, chunks = plan.terms * plan.block_m, 2 * plan.block_j * columns, half // plan.block_j
+        quarters = 2 if step.is_symmetric_along_w else 4
+        halves = 1 if step.itemsize == 2 and step.sources < 2 else 2
+        first = rows * h * 2 * half * columns * (parts if halves == 2 else min(parts, 2))
+        along_w = quarters * plan.terms * half * plan.block_c
+        wide = _is_wide(rows, target)
+        again, operands = _shared_by_warps(
+            rows, width, rows * h * chunks, 0 if not wide else first, plan.warps
+        )
         return Work(
-            outputs=plan.block_m * plan.block_c * columns,
-            values=h * w * columns * again,
-            between=rows * w * columns,
-            table=rows * h * (w // plan.block_j) + plan.terms * w * plan.block_c,
-            steps=(h // plan.block_k + 1) * (w // plan.block_j),
-            products=columns * (h * w * rows + plan.terms * w * plan.block_m * plan.block_c),
-            wide=wide and plan.block_c % 64 == 0,
+            outputs=2 * plan.block_m * plan.block_c * columns,
+            values=h * 2 * half * columns * again,
+            halves=halves,
+            between=rows * 2 * half * columns,
+            table=rows * h + along_w,
+            operands=operands + 4 * plan.warps * along_w,
+            steps=(h // plan.block_k + quarters) * chunks,
+            products=first + along_w * plan.block_m * columns * parts,
+            wide_products=first if wide else 0,
         )
     _, k, tables = dense_shape(plan, step)
-    wide = plan.halves and target.has_warp_groups and plan.block_m % 64 == 0
-    again = 1 if wide or not plan.halves else _warps_along_rows(plan.block_m, columns, plan.warps)
-    elements = tables * plan.block_m
+    table = tables * plan.block_m * k
+    products = table * columns * (parts if plan.halves else 1)
+    wide = plan.halves and _is_wide(plan.block_m, target)
+    again, operands = 1, 0.0
+    if plan.halves:
+        again, operands = _shared_by_warps(plan.block_m, columns, table, products if wide else 0, plan.warps)
     return Work(
-        outputs=elements * columns,
+        outputs=tables * plan.block_m * columns,
         values=tables * k * columns * again,
+        halves=2,
         between=0,
-        table=elements * k,
+        table=table,
+        operands=operands,
         steps=k // plan.block_k,
-        products=elements * k * columns,
-        wide=wide,
+        products=products,
+        wide_products=products if wide else 0,
     )
 
 
-def _warps_along_rows(rows: int, columns: int, warps: int) -> int:
-    """How many warps Triton lays along the rows of a product. Each of them splits all logits of its columns."""
-    along, beside = 1, 1
-    while along * beside < warps:
-        if rows // 16 // along >= columns // 16 // beside and along < rows // 16:
-            along *= 2
-        else:
-            beside *= 2
-    return along
+def _is_wide(rows: int, target: Target) -> bool:
+    return target.has_warp_groups and rows % 64 == 0
+
+
+def _shared_by_warps(
+    rows: int, columns: int, table: int, wide_products: int, warps: int
+) -> tuple[int, float]:
+    """How many warps split each logit, and the bytes of tables that they read, for products of rows by columns.
+
+    Instructions of a warp group read both operands from shared memory. Other products are laid out by Triton along the
+    longer side: along the rows, all warps split the same logits; along the columns, all read the same table.
+    """
+    if wide_products:
+        return 1, 2 * wide_products * (1 / 64 + 1 / min(256, columns))
+    return (warps, 4.0 * table) if rows >= columns else (1, 4.0 * warps * table)
 
 
 def estimate(plan: LaunchPlan, step: Step, target: Target) -> Estimate:
@@ -226,38 +255,40 @@ def estimate(plan: LaunchPlan, step: Step, target: Target) -> Estimate:
     work = work_of(plan, step, target)
     tiles = plan.programs * plan.block_v // widened
     previous = math.prod(step.inputs) * max(step.sources, 1) * step.itemsize * widened
-    cache_bytes = step.bytes + (tiles - 1) * previous
-    cost = COSTS[plan.form, work.wide]
+    # The cache gives whole sectors of 32 bytes, also to narrower strips.
+    cache_bytes = (step.bytes + (tiles - 1) * previous) * max(1, 32 // (step.itemsize * plan.block_v))
+    cost = COSTS[plan.form, work.wide_products > 0]
     loads = max(step.sources, 1)
     warps = plan.warps * work.steps
     instructions = (
         work.outputs * (cost.output + 4 * (loads - 1)) / 32
         + work.values * (cost.value + 2 * (loads - 1)) / 32
+        + work.between * cost.between / 32
         + work.products * cost.product / 32
         + warps * cost.step
     )
     wavefronts = (
-        work.outputs * step.itemsize * cost.output_passes
-        + work.values * step.itemsize * loads * cost.value_passes
+        4 * work.outputs * cost.output_passes
+        + 2 * work.halves * work.values * cost.split_passes
+        + work.values * step.itemsize * loads * cost.load_passes
         + 4 * work.between * cost.between_passes
         + 4 * work.table * cost.table_passes
+        + work.operands
     ) / 128
-    flops = 2 * work.products * (1 if plan.form == "fma" else target.products)
-    rate = target.matrix if work.wide else target.narrow
-    if plan.form == "fma":
-        rate = target.fma * FMA_SHARE
+    narrow = target.fma * FMA_SHARE if plan.form == "fma" else target.narrow
+    compute_s = 2 * ((work.products - work.wide_products) / narrow + work.wide_products / target.matrix)
     # The fullest multiprocessor decides. With fewer programs than units some of these are idle.
     turns = math.ceil(plan.programs / target.units)
     present = min(1.0, plan.programs / target.units)
     return Estimate(
         bytes=step.bytes,
         cache_bytes=cache_bytes,
-        flops=flops * plan.programs,
+        flops=2 * work.products * plan.programs,
         instructions=instructions * plan.programs,
         wavefronts=wavefronts * plan.programs,
         memory_s=step.bytes / (target.copy * present),
         cache_s=cache_bytes / (target.cache * present),
-        compute_s=flops * turns * target.units / rate,
+        compute_s=compute_s * turns * target.units,
         issue_s=instructions * turns / (target.clock * ISSUED),
         shared_s=wavefronts * turns / target.clock,
     )
@@ -321,14 +352,16 @@ def _dense_halves(step: Step, target: Target) -> Iterator[LaunchPlan]:
 
 
 def _separable(step: Step, target: Target) -> Iterator[LaunchPlan]:
-    (h, w), block_m = step.outputs, 16
-    block_c = min(64, max(16, 1 << (w - 1).bit_length()))
+    h, w = step.outputs[0], (step.outputs[1] + 1) // 2
+    block_c = min(32, max(16, 1 << (w - 1).bit_length()))
     # The inner length of both products, block_k and terms * block_j, must be at least 16.
     terms = 1 << (step.terms - 1).bit_length()
-    block_j = 16 if terms == 1 else 8
-    # Rows of 16 columns fill the sectors of half types. With 64 points, their accumulators would take all registers.
-    tiles = [(16, 8), (32, 16)] if block_c <= 32 and not target.is_amd else [(16, 8)]
-    for block_k, block_v in tiles:
+    # Strips of 16 columns fill the sectors of half types. Taller tiles read the previous map less often. The epilogue
+    # of wide logits, and waves of 64 threads, leave fewer registers for sums.
+    sums = 4096 if target.is_amd or step.itemsize * step.sources > 4 else 8192
+    for block_m, block_v in ((16, 16), (32, 8), (16, 8)):
+        if block_c * block_m * block_v > sums or step.itemsize * block_v > 32:
+            continue
         programs = _programs(step, _up(h, block_m) * -(-w // block_c), block_m, block_v)
         yield LaunchPlan(
             "separable",
@@ -337,10 +370,10 @@ def _separable(step: Step, target: Target) -> Iterator[LaunchPlan]:
             1,
             programs,
             block_m,
-            block_k,
+            16,
             block_v,
             block_c,
-            block_j,
+            16 // terms,
             terms,
         )
 

@@ -24,7 +24,7 @@ class Target:
     fma: float  # flop/s of float32 multiply-adds
     matrix: float  # flop/s of the matrix instructions for `precision`, with 64 or more rows
     narrow: float  # the same with fewer rows; lower where those take other instructions
-    precision: str  # how matrix products are as accurate as in float32 (kernels.py)
+    precision: str  # how matrix products are as accurate as in float32 (common.py)
     products: int  # how many matrix products one product takes with `precision`
     shared: int  # bytes of shared memory that a program can have
 

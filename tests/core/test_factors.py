@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.fft import dct, idct
-from support import schedules
 from support.packed import load_host
 from support.strategies import INTERPOLATIONS, PRIORS
 
+from bench import schedules
 from ssg_kernels import reference
 
 host = load_host()

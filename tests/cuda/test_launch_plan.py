@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from support.cuda_on_host import HOST, VARIANTS
-from support.schedules import every_step
+
+from bench.schedules import every_step
 
 MACHINES = {80: 108, 86: 84, 89: 128, 90: 132, 100: 148, 120: 170}
 SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}

@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from support.gpu_cases import assert_right, random_logits, run, to_device
-from support.schedules import INFINITY, VAR_256, VAR_512, VAR_1024, every_step, infinity, square, steps
 from support.strategies import DTYPES, INTERPOLATIONS, LAYOUTS, OUT_LAYOUTS, PRIORS, Call, calls
+
+from bench.schedules import INFINITY, VAR_256, VAR_512, VAR_1024, every_step, infinity, square, steps
 
 INF = math.inf
 HALF_AND_SINGLE = (torch.float32, torch.bfloat16, torch.float16)

@@ -7,11 +7,11 @@ import warnings
 import pytest
 import torch
 from support.gpu_cases import assert_right, random_logits, run
-from support.schedules import VAR_256
 from support.strategies import Call
 from torch import Tensor
 
 import ssg_kernels
+from bench.schedules import VAR_256
 from ssg_kernels import SSG
 
 STEPS = [((16, 16), (13, 13)), ((32, 32), (24, 24)), ((64, 64), (48, 48)), ((2, 2), (1, 1))]

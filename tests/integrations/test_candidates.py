@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from support import derived, standins
-from support.generation_checks import Sampler, assert_close, check_everything, literal, ramp
-from support.schedules import square
+from support.generation_checks import assert_close, check_everything, literal
+from support.guided_samplers import Sampler, ramp
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import GuidanceWarning, switti, var
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 from support import standins
-from support.generation_checks import CHECKS, Sampler, ramp
-from support.schedules import square
+from support.generation_checks import CHECKS
+from support.guided_samplers import Sampler, ramp
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import hmar
 
 

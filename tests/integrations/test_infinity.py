@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from support import standins
-from support.generation_checks import CHECKS, Sampler, check_after, check_guided, recorded, run, same
+from support.generation_checks import CHECKS, check_after, check_guided
+from support.guided_samplers import Sampler
+from support.recorders import recorded, run, same
 from torch import Tensor
 
 from ssg_kernels.integrations import infinity

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from support import infinity_kin
-from support.generation_checks import CHECKS, Sampler, check_guided, guided_scales, run
+from support.generation_checks import CHECKS, check_guided, guided_scales
+from support.guided_samplers import Sampler
+from support.recorders import run
 from torch import Tensor
 
 from ssg_kernels.integrations import GuidanceWarning, infinitystar

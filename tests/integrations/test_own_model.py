@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from support.generation_checks import CHECKS, Sampler
-from support.schedules import square
+from support.generation_checks import CHECKS
+from support.guided_samplers import Sampler
 
 import ssg_kernels
+from bench.schedules import square
 from ssg_kernels import integrations
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "own_model"

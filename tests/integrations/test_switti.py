@@ -12,15 +12,15 @@ from support import standins
 from support.attach_checks import CHECKS as ATTACH_CHECKS
 from support.generation_checks import (
     CHECKS,
-    Sampler,
     check_after,
     check_before,
     check_is_itself_again,
     check_two_models,
 )
-from support.schedules import square
+from support.guided_samplers import Sampler
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import switti
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from support import infinity_kin
-from support.generation_checks import CHECKS, Sampler, check_guided, ramp
-from support.schedules import square
+from support.generation_checks import CHECKS, check_guided
+from support.guided_samplers import Sampler, ramp
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import tokenflow
 
 FIRST_ID = 5

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from support import standins
-from support.generation_checks import CHECKS, Sampler, ramp, run, same
-from support.schedules import square
+from support.generation_checks import CHECKS
+from support.guided_samplers import Sampler, ramp
+from support.recorders import run, same
 from torch import Tensor
 
+from bench.schedules import square
 from ssg_kernels.integrations import var
 
 

@@ -10,17 +10,13 @@ from typing import Any
 import pytest
 from support import var_kin
 from support.attach_checks import BETA, check_threads
-from support.generation_checks import (
-    Sampler,
-    check_guided,
-    check_two_of_one_module,
-    ramp,
-)
+from support.generation_checks import check_guided, check_two_of_one_module
+from support.guided_samplers import Sampler, ramp
 from support.refiner_checks import Refiner, check_refiner
-from support.schedules import square
 from torch import Tensor
 
 import ssg_kernels
+from bench.schedules import square
 from ssg_kernels.integrations import GuidanceWarning, aar, code, lsrs, mvar, sar3d, skipvar
 
 CFG = 1.5

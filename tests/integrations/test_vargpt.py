@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from support import infinity_kin
-from support.generation_checks import CHECKS, Sampler
+from support.generation_checks import CHECKS
+from support.guided_samplers import Sampler
 from torch import Tensor
 
 from ssg_kernels.integrations import vargpt

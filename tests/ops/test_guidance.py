@@ -15,13 +15,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bounds import assert_accurate
-from support.schedules import VAR_256, infinity, square
 from support.strategies import DTYPES, INTERPOLATIONS, LAYOUTS, PRIORS, normal
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import ssg_kernels
+from bench.schedules import VAR_256, infinity, square
 from ssg_kernels import SSG, guidance, reference
 
 INF = math.inf

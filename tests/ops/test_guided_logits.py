@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from support.bounds import assert_accurate
-from support.schedules import every_step
 from support.strategies import DTYPES, INTERPOLATIONS, LAYOUTS, OUT_LAYOUTS, PRIORS, Call, calls, normal
 from torch import Tensor
 
 import ssg_kernels
+from bench.schedules import every_step
 from ssg_kernels import reference
 
 INF = math.inf

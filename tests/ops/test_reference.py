@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bounds import assert_accurate
-from support.schedules import every_step
 from support.strategies import INTERPOLATIONS, PRIORS, Call, calls, normal, sides
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.schedules import every_step
 from ssg_kernels import reference
 
 INF = math.inf

@@ -13,7 +13,7 @@ from support.executed import require_nvcc
 from support.ptx_text import run, words
 
 from bench import counted
-from bench.ptx import cuda, model, rates
+from bench.ptx import cuda, model, rates, steps
 from bench.ptx.counts import Counts, wavefronts
 from bench.ptx.model import Launched
 from bench.ptx.resources import Resources
@@ -106,7 +106,7 @@ def test_a_block_alone_waits_for_its_map() -> None:
 
 def test_a_wrong_kernel_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     case = next(each for each in counted.CASES if (each.name, each.of) == CHEAP)
-    monkeypatch.setattr(counted, "OPTIONS", ("dse", "nearest", False))
+    monkeypatch.setattr(steps, "OPTIONS", ("dse", "nearest", False))
     with pytest.raises(RuntimeError, match="the executed kernel is wrong"):
         counted.count(case, "sm_90", "cuda")
 

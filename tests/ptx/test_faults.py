@@ -45,6 +45,28 @@ FAULTS = {
         "setp.lt.u32 %p1, %r0, 5; @%p1 bra end; mov.u32 %r9, 1; end: st.global.u32 [%d4], %r9;",
         ("mov.u32 %r9, 1; end:", "end: mov.u32 %r9, 1;"),
     ),
+    "the undefined half of a register": (
+        "uninitialised",
+        "mov.b64 %d5, {%r0, %r9}; add.rn.f32x2 %d5, %d5, %d5; mov.b64 {%r2, %r3}, %d5; st.global.u32 [%d4], %r3;",
+        ("%r3;", "%r2;"),
+    ),
+    "a register that was shuffled": (
+        "uninitialised",
+        "shfl.sync.bfly.b32 %r2, %r9, 1, 31, -1; st.global.u32 [%d4], %r2;",
+        ("%r9", "%r0"),
+    ),
+    "a register that says which lane": (
+        "uninitialised",
+        "shfl.sync.idx.b32 %r2, %r0, %r9, 31, -1;",
+        ("%r9", "%r1"),
+    ),
+    "a register that a matrix was stored from": (
+        "uninitialised",
+        "and.b32 %r2, %r0, 7; and.b32 %r3, %r0, 32; shl.b32 %r2, %r2, 4; shl.b32 %r3, %r3, 2; add.u32 %r2, %r2, %r3;"
+        "stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r2], {%r9}; bar.sync 0;"
+        "ld.shared.u32 %r4, [%r1]; st.global.u32 [%d4], %r4;",
+        ("%r9", "%r0"),
+    ),
     "shared memory": (
         "uninitialised",
         "ld.shared.u32 %r2, [%r1]; add.u32 %r2, %r2, 1; st.global.u32 [%d4], %r2;",
@@ -168,7 +190,11 @@ def test_an_undefined_value_that_decides_nothing_is_no_fault() -> None:
     add.u32 %r3, %r2, 5;
     setp.gt.u32 %p2, %r3, 40;
     @%p2 bra large; add.u32 %r3, %r3, 1;
-    large: @%p1 bra end; st.global.u32 [%d4], %r3;
+    large: shfl.sync.bfly.b32 %r3, %r3, 0, 31, -1;
+    and.b32 %r4, %r0, 7; and.b32 %r5, %r0, 32; shl.b32 %r4, %r4, 4; shl.b32 %r5, %r5, 2; add.u32 %r4, %r4, %r5;
+    bar.sync 0; stmatrix.sync.aligned.m8n8.x1.trans.shared.b16 [%r4], {%r3};
+    bar.sync 0; ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%r3}, [%r4];
+    @%p1 bra end; st.global.u32 [%d4], %r3;
     end:"""
     out = run(body, words(), torch.full((64,), -1, dtype=torch.int32))
     expected = torch.arange(64, dtype=torch.int32) + 5

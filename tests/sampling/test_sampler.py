@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.schedules import VAR_256
 from support.strategies import DTYPES, INTERPOLATIONS, PRIORS, normal
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -21,6 +20,7 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ssg_kernels
+from bench.schedules import VAR_256
 from ssg_kernels import GuidedSampler
 
 SIZES = [(1, 1), (2, 2), (3, 2), (6, 4)]

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ssg_kernels import reference
 from support.attach_checks import BETA, check_is_found
-from support.generation_checks import RELATIVE, multipliers
+from support.generation_checks import RELATIVE
+from support.guided_samplers import multipliers
 
 
 @dataclass

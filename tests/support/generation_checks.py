@@ -1,17 +1,14 @@
 """What must hold of every guided sampler, of the stand-ins and of the real ones alike.
 
 The expected logits are Alg. 2 in float64, from what the model put out and the sampler's own formula of cfg.
-Recorders below the integration see the raw logits that the model made, and what its sampler was handed.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,202 +20,10 @@ from ssg_kernels import reference
 from support import attach_checks
 from support.attach_checks import BETA, ORDERS
 from support.bounds import ulp
+from support.guided_samplers import Sampler
+from support.recorders import Scale, recorded, run, same
 
 RELATIVE = 1e-5  # of the largest logit, in float32
-
-
-def ramp(cfg: float, stages: int) -> Callable[[int, Tensor, int], Tensor]:
-    """cfg as VAR merges it: t grows with the scale."""
-
-    def merge(scale: int, raw: Tensor, batch: int) -> Tensor:
-        t = cfg * (scale / stages)
-        return (1 + t) * raw[:batch] - t * raw[batch:]
-
-    return merge
-
-
-@dataclass
-class Scale:
-    """What one call of the model's and one of the sampler's saw."""
-
-    maker: str
-    raw: Tensor
-    handed: Tensor | None = None
-    masked: Tensor | None = None
-    smoothed: Tensor | None = None
-
-
-@dataclass
-class Sampler:
-    """A sampler to be guided, with what upstream says of it."""
-
-    attach: Callable[..., Any]
-    model: Any
-    generate: Callable[[Any, int, int], Tensor]
-    """(model, batch, seed) to all that the generation decided."""
-    sizes: Sequence[Any]
-    """(h, w) or (t, h, w) of each scale."""
-    namespace: Any
-    """The globals of the module that the sampler function is in, or the class that it is a method of."""
-    merge: Callable[[int, Tensor, int], Tensor]
-    """(scale, raw logits, batch) to what cfg makes of them, in their own dtype."""
-    owner: Any = None
-    makers: tuple[str, ...] = ("get_logits",)
-    """The methods of `owner` (the model) that make logits; those of the first are guided."""
-    sampler: str = "sample_with_top_k_top_p_"
-    smooth: str = "gumbel_softmax_with_rng"
-    source: Callable[[int, Tensor], Tensor] = lambda scale, raw: raw
-    """The grid within the raw logits."""
-    tokens: Callable[[Tensor, tuple[int, int]], Tensor] = lambda handed, size: handed
-    """(B, h*w, V) of what the sampler is handed."""
-    gain: Callable[[int], float] = lambda scale: 1.0
-    """What `more_smooth` multiplies the logits by before it hands them to the Gumbel sampler."""
-    batch: int = 2
-    K: int = 0
-    """How many scales the schedule has, where the generation stops before its end; `sizes` are those that come."""
-    numbers: Sequence[int] = ()
-    """Which scale of the schedule each of the `sizes` is, from 0 on, where the sampler leaves some out."""
-    repeats: Sequence[int] = ()
-    """How often each scale comes."""
-    batches: Sequence[int] = ()
-
-    def __post_init__(self) -> None:
-        if self.owner is None:
-            self.owner = self.model
-        self.K = self.K or len(self.sizes)
-        self.numbers = self.numbers or range(len(self.sizes))
-        self.batches = self.batches or (self.batch, self.batch + 1)
-
-    @property
-    def scales(self) -> list[int]:
-        """The scale of each prediction."""
-        repeats = self.repeats or [1] * len(self.sizes)
-        return [k for k, times in enumerate(repeats) for _ in range(times)]
-
-    def stopping(self, count: int) -> Sampler:
-        """The same where the generation stops after so many scales."""
-        return dataclasses.replace(self, sizes=self.sizes[:count], K=self.K, repeats=())
-
-    @property
-    def names(self) -> dict[str, Any]:
-        """What the namespace has; of a class, the functions that are spied on."""
-        if isinstance(self.namespace, dict):
-            return dict(self.namespace)
-        spied = (self.sampler, self.smooth)
-        return {name: getattr(self.namespace, name) for name in spied if hasattr(self.namespace, name)}
-
-    def starts_at(self, scale: int) -> int:
-        """The scale at which the pyramid of this one begins: sides shrink there."""
-        k = scale
-        while k and min(b - a for a, b in zip(self.sizes[k - 1][-2:], self.sizes[k][-2:], strict=True)) >= 0:
-            k -= 1
-        return k
-
-    def factor(self, schedule: Any, scale: int) -> float:
-        """What beta is multiplied by at a scale. K counts the scales of its pyramid."""
-        number = self.numbers[scale]
-        if schedule not in ("linear", "static"):
-            return schedule[number]
-        start = self.starts_at(scale)
-        alike = [k for k in range(len(self.sizes)) if self.starts_at(k) == start]
-        count = self.K if len(alike) == len(self.sizes) else len(alike)
-        return multipliers(schedule, count)[number - self.numbers[start]]
-
-    @property
-    def maker(self) -> tuple[Any, str]:
-        return self.owner, self.makers[0]
-
-    def batch_of(self, batch: int | None) -> int:
-        return self.batch if batch is None else batch
-
-
-class Recorder:
-    """What the model made and what its sampler was handed, scale by scale."""
-
-    def __init__(self, sampler: Sampler) -> None:
-        self.sampler = sampler
-        self.scales: list[Scale] = []
-
-    def run(
-        self, seed: int = 0, batch: int | None = None, sampler: Sampler | None = None
-    ) -> tuple[Tensor, list[Scale]]:
-        """A generation of this model, by another sampler of it where one is given."""
-        self.scales.clear()
-        sampler = sampler or self.sampler
-        result = sampler.generate(sampler.model, sampler.batch_of(batch), seed)
-        return result, list(self.scales)
-
-    def spy_on_maker(self, name: str) -> Callable[..., Any]:
-        make = getattr(self.sampler.owner, name)
-
-        def spy(*args: Any, **kwargs: Any) -> Tensor:
-            made = make(*args, **kwargs)
-            logits = made[0] if isinstance(made, tuple) else made
-            self.scales.append(Scale(name, logits.clone()))
-            _latest.recorder = self
-            return made
-
-        return spy
-
-    def spy_on_function(self, name: str, see: Callable[..., Any]) -> Callable[..., Any]:
-        """Models of one module share its functions: a call is of the model that made logits last in this thread."""
-        function = self.sampler.names[name]
-
-        def spy(*args: Any, **kwargs: Any) -> Any:
-            if getattr(_latest, "recorder", None) is not self:
-                return function(*args, **kwargs)
-            return see(self.scales[-1], function, *args, **kwargs)
-
-        return spy
-
-
-_latest = threading.local()
-
-
-def see_sampler(last: Scale, sample: Callable[..., Any], logits: Tensor, *args: Any, **kwargs: Any) -> Any:
-    handed = logits.clone()
-    # The parts of a vocabulary are parts of one scale. A draw of other positions replaces the one before.
-    is_part = last.handed is not None and last.handed.shape[:2] == handed.shape[:2]
-    last.handed = torch.cat([last.handed, handed], dim=-1) if is_part else handed
-    drawn = sample(logits, *args, **kwargs)
-    last.masked = logits.clone()
-    return drawn
-
-
-def see_smooth(last: Scale, gumbel: Callable[..., Any], logits: Tensor, *args: Any, **kwargs: Any) -> Any:
-    last.smoothed = logits.clone()
-    return gumbel(logits, *args, **kwargs)
-
-
-@contextmanager
-def recorded(sampler: Sampler) -> Iterator[Recorder]:
-    """Enter it before `attach`, so that the spies come below the hooks."""
-    recorder = Recorder(sampler)
-    with pytest.MonkeyPatch.context() as swap:
-        for name in sampler.makers:
-            swap.setattr(sampler.owner, name, recorder.spy_on_maker(name))
-        for name, see in ((sampler.sampler, see_sampler), (sampler.smooth, see_smooth)):
-            if name in sampler.names:
-                put = swap.setitem if isinstance(sampler.namespace, dict) else swap.setattr
-                put(sampler.namespace, name, recorder.spy_on_function(name, see))
-        yield recorder
-
-
-def run(
-    sampler: Sampler, seed: int = 0, batch: int | None = None, **settings: Any
-) -> tuple[Tensor, list[Scale]]:
-    """A generation with these settings of `attach`, or an unguided one where there are none."""
-    with (
-        recorded(sampler) as recorder,
-        sampler.attach(sampler.model, **settings) if settings else nullcontext(),
-    ):
-        return recorder.run(seed, batch)
-
-
-def multipliers(schedule: Any, count: int) -> Sequence[float]:
-    if schedule == "linear":
-        return [1 - k / count for k in range(count)]
-    return [1.0] * count if schedule == "static" else schedule
 
 
 def literal(
@@ -323,22 +128,6 @@ def check_before(sampler: Sampler, **settings: Any) -> list[Scale]:
             fits = [handed == sampler.merge(k, halves, sampler.batch) for halves in rounded]
             assert torch.stack(fits).any(0).all()
     return scales
-
-
-def same(a: tuple[Tensor, list[Scale]], b: tuple[Tensor, list[Scale]]) -> bool:
-    """Bit for bit: what was decided, what the sampler was handed, what it left behind."""
-    if not torch.equal(a[0], b[0]) or len(a[1]) != len(b[1]):
-        return False
-    return all(
-        (one is None) == (other is None) and (one is None or torch.equal(one, other))
-        for x, y in zip(a[1], b[1], strict=True)
-        for one, other in (
-            (x.raw, y.raw),
-            (x.handed, y.handed),
-            (x.masked, y.masked),
-            (x.smoothed, y.smoothed),
-        )
-    )
 
 
 def check_is_itself_again(sampler: Sampler) -> None:

@@ -13,16 +13,15 @@ from ssg_kernels import reference
 from support.attach_checks import BETA, check_is_found
 from support.generation_checks import (
     SETTINGS,
-    Sampler,
     assert_close,
     check_attached_twice,
     check_first_scale,
     check_generations,
     check_is_itself_again,
     check_two_models,
-    multipliers,
-    run,
 )
+from support.guided_samplers import Sampler, multipliers
+from support.recorders import run
 
 
 @dataclass

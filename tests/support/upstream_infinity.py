@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ssg_kernels.integrations import infinity
 from support.checkouts import checkout, empty, randomize
-from support.generation_checks import Sampler
+from support.guided_samplers import Sampler
 
 TEXT, CFG = 128, 3.0
 

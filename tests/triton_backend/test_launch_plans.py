@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator
 
 import pytest
-from support import schedules
 
+from bench import schedules
 from ssg_kernels import __main__, info
 from ssg_kernels._triton import launch, plan, targets
 from ssg_kernels._triton.plan import LaunchPlan, Step
@@ -58,7 +58,7 @@ def assert_fits(chosen: LaunchPlan, step: Step) -> None:
     h, w = step.outputs
     strips = math.ceil(step.vocabulary / chosen.block_v) * step.batch
     if chosen.form == "separable":
-        tiles = math.ceil(h / chosen.block_m) * math.ceil(w / chosen.block_c)
+        tiles = math.ceil(h / chosen.block_m) * math.ceil(math.ceil(w / 2) / chosen.block_c)
         # Triton 3.6 needs inner lengths of at least 16 in both products.
         assert min(chosen.block_k, chosen.terms * chosen.block_j) >= 16
         assert chosen.terms >= step.terms
@@ -79,7 +79,7 @@ def test_tables_are_padded_to_the_tiles(form: str) -> None:
             continue
         shapes = [tuple(table.shape) for table in launch.tables(chosen, step, False)]
         if form == "separable":
-            padded = [(chosen.terms, 16, chosen.block_k), (chosen.terms, 16, 8)]
+            padded = [(chosen.terms, chosen.block_m, chosen.block_k), (2, chosen.terms, 16, chosen.block_j)]
         else:
             rows, columns = (20, 9) if chosen.halves else (63, 30)
             rows = math.ceil(rows / chosen.block_m) * chosen.block_m

@@ -11,7 +11,8 @@ import pytest
 import torch
 from support.attach_checks import check_threads
 from support.checkouts import checkout, empty, private_to_threads, randomize
-from support.generation_checks import Sampler, check_everything, check_two_models, ramp
+from support.generation_checks import check_everything, check_two_models
+from support.guided_samplers import Sampler, ramp
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from support.checkouts import checkout, empty, randomize
-from support.generation_checks import Sampler, check_everything, check_two_models
-from support.schedules import VAR_256, square
+from support.generation_checks import check_everything, check_two_models
+from support.guided_samplers import Sampler
 from torch import Tensor
 from torch.nn import functional
 
+from bench.schedules import VAR_256, square
 from ssg_kernels.integrations import hart
 
 VOCABULARY, CFG, TEXT, WIDTH = 640, 4.5, 12, 16

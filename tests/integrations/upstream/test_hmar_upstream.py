@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from support.checkouts import checkout, empty, randomize
-from support.generation_checks import Sampler, check_everything, check_two_models, run
-from support.schedules import VAR_256, square
+from support.generation_checks import check_everything, check_two_models
+from support.guided_samplers import Sampler
+from support.recorders import run
 from torch import Tensor
 
+from bench.schedules import VAR_256, square
 from ssg_kernels.integrations import hmar
 
 VOCABULARY, CFG = 48, 1.5

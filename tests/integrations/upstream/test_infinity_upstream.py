@@ -6,15 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.generation_checks import (
-    check_after,
-    check_before,
-    check_everything,
-    check_two_models,
-    recorded,
-    run,
-    same,
-)
+from support.generation_checks import check_after, check_before, check_everything, check_two_models
+from support.recorders import recorded, run, same
 from support.upstream_infinity import an_infinity, infinity_of
 
 from ssg_kernels.integrations import infinity

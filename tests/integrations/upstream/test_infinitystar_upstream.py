@@ -13,7 +13,8 @@ import pytest
 import torch
 from support.attach_checks import BETA, count_right
 from support.checkouts import checkout, empty, private_to_threads, randomize
-from support.generation_checks import Sampler, check_after, check_before, check_everything, check_two_models
+from support.generation_checks import check_after, check_before, check_everything, check_two_models
+from support.guided_samplers import Sampler
 from torch import Tensor
 from torch.nn import functional
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 from support.attach_checks import check_threads
 from support.checkouts import checkout, empty, private_to_threads, randomize
-from support.generation_checks import Sampler, check_everything, check_two_models
-from support.schedules import VAR_256, square
+from support.generation_checks import check_everything, check_two_models
+from support.guided_samplers import Sampler
 from torch import Tensor, nn
 
+from bench.schedules import VAR_256, square
 from ssg_kernels.integrations import sar3d
 
 VOCABULARY, CFG, SHORT = 48, 2.5, VAR_256[:4]

@@ -11,13 +11,8 @@ import pytest
 import torch
 from support.attach_checks import check_is_found
 from support.checkouts import empty
-from support.generation_checks import (
-    Sampler,
-    check_after,
-    check_before,
-    check_everything,
-    check_is_itself_again,
-)
+from support.generation_checks import check_after, check_before, check_everything, check_is_itself_again
+from support.guided_samplers import Sampler
 from support.upstream_infinity import an_infinity, infinity_of
 from torch import Tensor
 

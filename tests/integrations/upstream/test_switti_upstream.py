@@ -9,16 +9,16 @@ import pytest
 import torch
 from support.checkouts import checkout, empty, randomize
 from support.generation_checks import (
-    Sampler,
     check_after,
     check_before,
     check_everything,
     check_is_itself_again,
     check_two_models,
 )
-from support.schedules import VAR_256, VAR_512, square
+from support.guided_samplers import Sampler
 from torch import Tensor, nn
 
+from bench.schedules import VAR_256, VAR_512, square
 from ssg_kernels.integrations import switti
 
 VOCABULARY, CFG, TEXT = 48, 6.0, 5

@@ -14,11 +14,12 @@ import pytest
 import torch
 from support.attach_checks import BETA, count_right
 from support.checkouts import checkout, empty, private_to_threads, randomize
-from support.generation_checks import Sampler, check_everything, check_two_models, ramp
-from support.schedules import square
+from support.generation_checks import check_everything, check_two_models
+from support.guided_samplers import Sampler, ramp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.schedules import square
 from ssg_kernels.integrations import tokenflow
 
 TEXT, CODES, WIDTH, CFG = 20, 24, 32, 2.5

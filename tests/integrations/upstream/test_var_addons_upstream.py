@@ -12,13 +12,15 @@ import pytest
 import torch
 from support.attach_checks import BETA, check_threads
 from support.checkouts import checkout, empty, private_to_threads, randomize
-from support.generation_checks import Sampler, check_everything, check_two_models, ramp, run
+from support.generation_checks import check_everything, check_two_models
+from support.guided_samplers import Sampler, ramp
+from support.recorders import run
 from support.refiner_checks import Refiner, check_refiner
-from support.schedules import VAR_256, square
 from support.upstream_infinity import an_infinity, infinity_of
 from torch import Tensor, nn
 
 import ssg_kernels
+from bench.schedules import VAR_256, square
 from ssg_kernels.integrations import GuidanceWarning, code, lsrs, mvar, var
 
 VOCABULARY, CFG = 48, 1.5

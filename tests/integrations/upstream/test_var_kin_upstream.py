@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from support.checkouts import checkout, empty, randomize
-from support.generation_checks import Sampler, check_everything, check_two_models, ramp
-from support.schedules import VAR_256, square
+from support.generation_checks import check_everything, check_two_models
+from support.guided_samplers import Sampler, ramp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.schedules import VAR_256, square
 from ssg_kernels.integrations import var
 
 VOCABULARY, CFG = 48, 2.5

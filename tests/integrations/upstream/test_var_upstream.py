@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from support.checkouts import checkout, randomize
-from support.generation_checks import Sampler, check_after, check_everything, check_two_models
-from support.schedules import VAR_256, VAR_512, square
+from support.generation_checks import check_after, check_everything, check_two_models
+from support.guided_samplers import Sampler
 from torch import Tensor
 
+from bench.schedules import VAR_256, VAR_512, square
 from ssg_kernels.integrations import var
 
 VOCABULARY, CFG = 48, 1.5

@@ -17,7 +17,8 @@ import torch
 import torch._dynamo
 from support.attach_checks import BETA, count_right
 from support.checkouts import checkout, empty, private_to_threads, randomize
-from support.generation_checks import Sampler, check_everything, check_two_models
+from support.generation_checks import check_everything, check_two_models
+from support.guided_samplers import Sampler
 from support.upstream_infinity import Vae, flash_attn_func, flash_attn_varlen_kvpacked_func
 from torch import Tensor, nn
 

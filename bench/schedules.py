@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 Size = tuple[int, int]
 
 VAR_256 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 VAR_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 VAR_1024 = (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
+TOKENFLOW = (1, 2, 4, 6, 8, 10, 12, 14, 16)
+AUDIO = (1, 2, 4, 6, 9, 12, 16, 20, 25, 31, 37, 43, 50, 58, 66, 75)
 
 # Infinity's schedules by aspect ratio h/w. For w/h, swap the two sides. Its 2K extensions add the last entries.
 INFINITY = {
@@ -23,7 +26,7 @@ INFINITY = {
 }
 
 
-def square(sides: tuple[int, ...]) -> list[Size]:
+def square(sides: Iterable[int]) -> list[Size]:
     return [(n, n) for n in sides]
 
 

@@ -1,7 +1,7 @@
-// The forms of a step in float64, each as a plan, and the one that costs least.
+// Which form of a step costs least.
 #pragma once
 
-#include "plan.h"
+#include "../plan.h"
 
 namespace ssg::cpu {
 

@@ -1,0 +1,155 @@
+"""What the guidance kernels share. Each of them makes one pass over the logits and writes nothing but the result.
+
+For every sample and vocabulary column a kernel computes
+
+    out = (1 + beta) * m(current) - beta * P m(previous),  m(x) = x  or  (1 + t) * conditional - t * unconditional
+
+With SOURCES = 0 it computes out = beta * P previous. The kernels read logits in their own dtype and widen them at
+once. They address tokens in 64 bits. Where a tile reaches beyond the vocabulary or the previous map, they read 0, or
+a value that meets zeros in the table. A strength is a tensor with its stride (0 if it is 0-d), or a float with the
+stride None. Vocabulary columns never mix, because they are the columns of every product. A previous logit that is not
+finite makes its column NaN.
+
+With the precision "f16x3" a product is as accurate as in float32. Each operand is split into two float16 numbers, and
+three products of these parts go into one accumulator. The tables are split beforehand (`launch.py`). The logits are
+multiplied by SCALE first. If the products show that float16 could not hold a column so, the program computes its tile
+again, with a scale of its own for each column. With "f16x2" only the table is split: float16 holds the other operand.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+SCALE: tl.constexpr = tl.constexpr(8.0)
+
+
+@triton.jit
+def load_strength(value, stride, sample, COMPUTE: tl.constexpr):
+    if stride is None:
+        return value
+    else:
+        return tl.load(value + sample * stride).to(COMPUTE)
+
+
+@triton.jit
+def load_merged(logits, half, t, mask, SOURCES: tl.constexpr, COMPUTE: tl.constexpr):
+    """Loads logits. With two SOURCES it merges them with the unconditional half, which lies `half` elements further."""
+    x = tl.load(logits, mask=mask, other=0.0).to(COMPUTE)
+    if SOURCES == 2:
+        x = (1 + t) * x - t * tl.load(logits + half, mask=mask, other=0.0).to(COMPUTE)
+    return x
+
+
+@triton.jit
+def load_scaled(x, tokens, token, half, t, mask, scale, SOURCES: tl.constexpr, PRECISION: tl.constexpr):
+    """The previous logits of `tokens`, with the scale that splitting them needs."""
+    logits = load_merged(x + tokens.to(tl.int64) * token, half, t, mask, SOURCES, tl.float32)
+    if PRECISION == "f16x3":
+        logits *= scale
+    return logits
+
+
+@triton.jit
+def write_guided(
+    out, out_token, current, current_token, half, tokens, mask, prior, weight, beta, t,
+    SOURCES: tl.constexpr, COMPUTE: tl.constexpr,
+):  # fmt: skip
+    """Writes the result at `tokens`, from the current logits there and the prior, which is `weight * prior` / beta.
+
+    Sums of matrix products come here in three dimensions. Then Triton moves them once, to where the logits are loaded.
+    In two dimensions it would move the logits to where the sums are, and the results back.
+    """
+    tokens = tokens.to(tl.int64)
+    if SOURCES == 0:
+        result = weight * prior
+    else:
+        current += tokens * current_token
+        conditional = tl.load(current, mask=mask, other=0.0).to(COMPUTE)
+        merged = conditional
+        if SOURCES == 2:
+            merged = (1 + t) * conditional - t * tl.load(current + half, mask=mask, other=0.0).to(COMPUTE)
+        result = (1 + beta) * merged + (-weight) * prior
+        # Samplers mask tokens with -inf. Masked tokens stay masked.
+        result = tl.where(conditional == float("-inf"), float("-inf"), result)
+    tl.store(out + tokens * out_token, result.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def nan_if_infinite(x):
+    return x + (x - x)
+
+
+@triton.jit
+def accurate_dot(table, PART: tl.constexpr, x, acc, PRECISION: tl.constexpr):
+    """table @ x + acc, as accurate as in float32. The low part of a split table lies PART elements behind the high one.
+
+    What is not finite in `x`, or beyond float16, becomes NaN; with "f16x2" perhaps an infinity.
+    """
+    if PRECISION == "f16x2":
+        x = x.to(tl.float16)
+        acc = tl.dot(tl.load(table + PART), x, acc)
+        return tl.dot(tl.load(table), x, acc)
+    elif PRECISION == "f16x3":
+        high, low = tl.load(table), tl.load(table + PART)
+        # Cut, not rounded: the rest is exact, and both parts are converted two at a time.
+        cut = (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+        x_high, x_low = cut.to(tl.float16), (x - cut).to(tl.float16)
+        acc = tl.dot(low, x_high, acc)
+        acc = tl.dot(high, x_low, acc)
+        return tl.dot(high, x_high, acc)
+    else:
+        return tl.dot(tl.load(table), nan_if_infinite(x), acc, input_precision=PRECISION)
+
+
+@triton.jit
+def any_lost(squares, inside):
+    """Whether float16 could not hold the logits of a column, or too few of their bits. `squares`, (rows, columns), are
+    sums of squared products: none may be below 1, infinite or NaN. Zeros are lost too, which costs time only.
+    """
+    return tl.max(excess_of(squares, inside)) >= 0x40000000  # up to the bits of infinity
+
+
+@triton.jit
+def excess_of(squares, inside):
+    return tl.where(
+        inside[None, :], squares.to(tl.uint32, bitcast=True) - 0x3F800000, 0
+    )  # less the bits of 1
+
+
+@triton.jit
+def scales_again(
+    scale,
+    squares,
+    x,
+    token,
+    half,
+    t,
+    mask,
+    TOKENS: tl.constexpr,
+    SOURCES: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+):
+    """For each lost column the power of two that brings its largest finite logit to between 2^7 and 2^8. All other
+    columns keep their scale, and so their bits.
+    """
+    largest = tl.zeros((BLOCK_V,), tl.float32)
+    for _ in range(TOKENS):
+        size = tl.abs(load_merged(x, half, t, mask, SOURCES, tl.float32))
+        x += token
+        largest = tl.maximum(largest, tl.where(size < float("inf"), size, 0.0))
+    exponent = tl.minimum(127 + 7 + 127 - (largest.to(tl.int32, bitcast=True) >> 23), 250)
+    # One column after the other. A reduction along the rows would give the scale the layout of the products; all that
+    # meets the scale would follow, and each warp would split all logits.
+    excess, column = excess_of(squares, mask), tl.arange(0, BLOCK_V)
+    lost = tl.zeros((BLOCK_V,), tl.int32)
+    for v in range(BLOCK_V):
+        is_lost = tl.max(tl.where((column == v)[None, :], excess, 0)) >= 0x40000000
+        lost = tl.where(column == v, is_lost.to(tl.int32), lost)
+    return tl.where(lost > 0, (exponent << 23).to(tl.float32, bitcast=True), scale)
+
+
+@triton.jit
+def inverse(power):
+    """1 / power, of a power of two."""
+    return (0x7F000000 - power.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
