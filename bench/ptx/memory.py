@@ -163,9 +163,11 @@ class Races:
         known = self.read[g] == now
         self.reader[g] = lanes
         back = self.reader[g]
-        many = (back != lanes) | (known & (old != lanes))
+        warp = lanes >> 5
+        # A barrier of the warp lies between: who comes after both reads comes after the older one.
+        ordered = (_warp_of(old) == warp) & (self.read_order[g] < order)
+        many = (back != lanes) | (known & (old != lanes) & ~ordered)
         if many.any():
-            warp = lanes >> 5
             across = (back >> 5 != warp) | (known & (_warp_of(old) != warp))
             self.reader[g[many]] = -10 - warp[many]
             self.reader[g[across]] = self.MANY

@@ -243,11 +243,15 @@ SSG_DEVICE void append_shared_if(uint32_t x, uint32_t high, SharedAddress& to, u
 // Adds one, and returns what was there before.
 SSG_DEVICE uint32_t claim_shared(uint64_t* to) { return atomicAdd(reinterpret_cast<uint32_t*>(to), 1u); }
 
-// Brings the lanes of a warp together again, as the instructions below require.
+// Brings the lanes of a warp together, and shows each what the others wrote to shared memory.
 SSG_DEVICE void converge() { __syncwarp(); }
 
 // Shared memory by its address there. Unlike pointers such addresses take 32 bits.
 SSG_DEVICE uint32_t shared_base() { return static_cast<uint32_t>(__cvta_generic_to_shared(shared_memory())); }
+template <class V>
+SSG_DEVICE V* shared_pointer(uint32_t at) {
+  return static_cast<V*>(__cvta_shared_to_generic(at));
+}
 // N words of 32 bits: 4, 8 or 16 bytes.
 template <int N>
 SSG_DEVICE void write_shared(uint32_t at, const uint32_t (&x)[N]) {

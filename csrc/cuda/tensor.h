@@ -5,6 +5,7 @@
 //   slots    tensor_first.h   for a group of output rows: contracts along h, folds along w, splits the sums
 //   output   tensor_second.h  contracts along w, adds the logits of this scale, rounds and stores
 //
+// tensor_rows.h loads and stores the rows that accesses of 16 bytes do not reach.
 // tensor_layout.h says what lies where in shared memory, pack_tensor.cpp how the coefficients lie.
 //
 // A number is high + low, both float16: 22 bits. A product of two is high * high + high * low + low * high. With 16-bit
@@ -52,6 +53,8 @@ struct Tensor {
   static constexpr int blocks_at_once = Shape::sizes.in_h > 32 ? 1 : 2;
   static constexpr int per_thread = 2 * tiles;  // neighbouring columns of the output
   static constexpr int words = per_thread * static_cast<int>(sizeof(S)) / 4;
+  static constexpr bool has_one = sizeof(S) == 4 || Parts == 1;  // calls with one source, or two
+  static constexpr bool has_two = sizeof(S) == 4 || Parts == 2;
   static constexpr uint32_t map_row = 16 * tiles * Parts;
   static constexpr uint32_t slot = 32 * tiles;
   static constexpr uint32_t flip = 16 * tiles;  // exchanges the high and the low part of a slot
@@ -97,9 +100,10 @@ struct Tensor {
   int l;
 
   int64_t batch = 0;
-  int64_t column = 0;  // the first one of the strip
-  bool whole = false;  // all columns of the strip exist, and all accesses may be of 16 bytes
-  bool plain = false;  // one source, and a finite prior leaves -inf as it is
+  int64_t column = 0;    // the first one of the strip
+  bool whole = false;    // all columns of the strip exist, and all accesses may be of 16 bytes
+  bool plain = false;    // one source, and a finite prior leaves -inf as it is
+  bool in_runs = false;  // the output is written in runs of neighbouring columns
   MergedWeights weights{};
   // What this thread loads of the map, and where to. Where it is the same in every strip, it is computed once.
   struct Unit {
@@ -141,11 +145,14 @@ struct Tensor {
     index /= p.splits;
     int strip = static_cast<int>(index % p.strips);
     batch = index / p.strips;
-    bool is_new = true;  // the sample
+    int end = 0;  // of the strips that are of one sample and all whole, or not
+    bool is_new = true;
     SSG_UNROLL_BY(1)
     for (;;) {
-      if (is_new) begin_sample(strip);
-      whole = strip < p.whole_strips;
+      if (is_new) {
+        begin(strip);
+        end = whole ? p.whole_strips : p.strips;
+      }
       strip_of(first_group(split), first_group(split + 1));
       if (--left == 0) return;
       is_new = false;
@@ -154,17 +161,21 @@ struct Tensor {
       column += columns;
       current += columns;
       out += columns;
-      if (++strip < p.strips) continue;
-      strip = 0;
-      ++batch;
+      if (++strip < end) continue;
+      if (strip == p.strips) {
+        strip = 0;
+        ++batch;
+      }
       is_new = true;
     }
   }
 
-  SSG_DEVICE void begin_sample(int strip) {
+  SSG_DEVICE void begin(int strip) {
+    whole = strip < p.whole_strips;
     weights = read_merged_weights(p.call, batch);
     plain = p.call.current[0].data != nullptr && p.call.sources == 1 && weights.current[0] > 0.0f;
     column = static_cast<int64_t>(strip) * columns;
+    in_runs = whole && ((has_one && plain) || (has_two && p.call.sources == 2));
     const int first = pins ? warp * rows_at_once * size<&Z::out_w>() + g : 0;
     current = at(p.call.current[0], first, l * per_thread);
     out = const_cast<S*>(at(p.call.out, first, l * per_thread));
@@ -222,6 +233,12 @@ struct Tensor {
     return static_cast<const S*>(logits.data) + batch * logits.batch_stride + token * logits.token_stride + column +
            offset;
   }
+
+  // Distances in bytes take fewer instructions.
+  static SSG_DEVICE const S* moved(const S* x, int64_t bytes) {
+    return reinterpret_cast<const S*>(reinterpret_cast<const char*>(x) + bytes);
+  }
+  static SSG_DEVICE S* moved(S* x, int64_t bytes) { return const_cast<S*>(moved(static_cast<const S*>(x), bytes)); }
 
   // Splits four sums of an instruction: the high parts, and by a product with -I what is left. It is exact.
   SSG_DEVICE void split(float (&x)[4], uint32_t (&high)[2], uint32_t (&low)[2]) const {
@@ -306,21 +323,52 @@ struct Tensor {
 
   // ---- parts of the stages
 
+  static SSG_DEVICE int row_of(unsigned thread);
+  SSG_DEVICE int column_of(int block) const;
+  template <int N, int W>
+  SSG_DEVICE void load_staged(uint32_t (*to)[2][W], const S* strip, int64_t stride, int begin) const;
   SSG_DEVICE void put_slot(const uint32_t (&at)[2], int term, int parity, int block, const uint32_t (&high)[tiles],
                            const uint32_t (&low)[tiles]) const;
-  // Sources: of the logits of whole strips, where with one -inf needs no care (`plain`). 0: anything.
-  template <int Sources>
+  // Sources: of strips where with one -inf needs no care (`plain`). 0: anything.
+  template <int Sources, bool InRuns>
   SSG_DEVICE void write_items(int group) const;
-  template <int Sources>
+  template <int Sources, bool InRuns>
   SSG_DEVICE void write_item(int row, int local, int tile) const;
   template <int Sources>
-  SSG_DEVICE void finish(uint32_t (&line)[words], float (&value)[per_thread], int token, S* to) const;
+  SSG_DEVICE void finish(uint32_t (&line)[words], const uint32_t (&other)[words], float (&value)[per_thread]) const;
 
-  // Words of neighbouring columns; single elements where the strip is not whole.
-  template <int N>
-  SSG_DEVICE void load_elements(uint32_t (&to)[N], const S* from, int offset) const;
-  template <int N>
-  SSG_DEVICE void store_elements(S* to, const uint32_t (&from)[N], int offset) const;
+  // ---- rows of strips that are not whole, eight at a time
+
+  // What a lane has of them: elements of a column, `apart` rows from each other.
+  using Elements = S[per_thread];
+  struct Rows {
+    using Run = Vec<uint32_t, words>;
+    static constexpr int apart = 32 / columns;
+    int lane;
+    int row;
+    int column;
+    bool in_strip;  // the column exists
+    // From where this lane's runs begin to where its elements do; `pinned`: the first token is the lane's own.
+    SSG_DEVICE int64_t shift(int64_t bytes, bool pinned) const {
+      return (pinned ? row - lane / 4 : 0) * bytes + (column - lane % 4 * per_thread) * static_cast<int>(sizeof(S));
+    }
+    static SSG_DEVICE void clear(Elements& to) {
+      SSG_UNROLL
+      for (int e = 0; e < per_thread; ++e) to[e] = S{};
+    }
+    SSG_DEVICE void load(Elements& to, const S* x, int64_t distance, int count) const;
+    SSG_DEVICE void store(S* x, int64_t distance, int count, const Elements& from) const;
+    // `stage`: where in shared memory they pass through.
+    SSG_DEVICE void put(uint32_t stage, const Elements& from) const;
+    SSG_DEVICE void to_run(uint32_t (&to)[words], const Elements& from, uint32_t stage) const;
+    SSG_DEVICE void to_elements(Elements& to, const uint32_t (&from)[words], uint32_t stage) const;
+  };
+  SSG_DEVICE uint32_t stage_of(int local) const {
+    return memory + of<&L::stage_at>() + local * of<&L::stage_row>() + warp * of<&L::stage_warp>();
+  }
+  SSG_DEVICE Rows rows_of(int lane) const {
+    return {lane, lane / columns, lane % columns, column + lane % columns < p.call.vocabulary};
+  }
 };
 
 }  // namespace ssg::cuda
@@ -328,4 +376,5 @@ struct Tensor {
 #include "exact.h"
 #include "tensor_first.h"
 #include "tensor_load.h"
+#include "tensor_rows.h"
 #include "tensor_second.h"

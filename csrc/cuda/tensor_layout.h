@@ -9,6 +9,9 @@
 //
 //     [row][parity][term][coarse column j][high: 8 * tiles columns][low]
 //
+// Rows of logits that pass through shared memory (tensor_rows.h) take 512 bytes of a row of slots that a warp alone has
+// read. If several warps read a row, or if these bytes contain padding, there is a place for each warp behind the slots.
+//
 // A run of 16 bytes, 8 vocabulary columns of one part, is a chunk. Chunks are exchanged within lines of 128 bytes, so
 // that 8 neighbouring k lie in different banks (Chunks). Rows of slots are shifted against each other by 16 * tiles
 // bytes, so that the rows that a warp stores at once do too.
@@ -51,6 +54,9 @@ struct TensorLayout {
   int term_slots = 0;  // from a term to the next: multiples of 4, see Chunks
   int parity_slots = 0;
   int row_bytes = 0;
+  int stage_at = 0;
+  int stage_row = 0;   // from an output row's to the next
+  int stage_warp = 0;  // from a warp's to the next
   int bytes = 0;
 };
 
@@ -79,6 +85,17 @@ constexpr TensorLayout tensor_layout(const TensorSizes& sizes, int parts, int ti
   // So may one of the second contraction.
   made.bytes =
       made.slots_at + 8 * made.row_blocks * made.row_bytes + (16 * made.second_steps - made.parity_slots) * slot;
+  // Behind what is read with the row before, and without padding.
+  const int first = 16 * made.second_steps - made.parity_slots;
+  made.stage_at = made.slots_at + first * slot;
+  made.stage_row = made.row_bytes;
+  if (made.second_tiles > 1 || made.coarse < 8 || first % made.term_slots + 8 > made.coarse ||
+      first + 8 > made.parities * made.parity_slots) {
+    made.stage_at = made.bytes;
+    made.stage_row = 0;
+    made.stage_warp = 512;
+    made.bytes += kMmaWarps * made.stage_warp;
+  }
   return made;
 }
 

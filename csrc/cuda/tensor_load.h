@@ -33,55 +33,103 @@ struct Runs {
   static SSG_DEVICE constexpr int place(int i) { return Tiles == 2 ? (i & 1) * 2 + i / 2 : i; }
 };
 
-template <class S, int Parts, class Shape>
-template <int N>
-SSG_DEVICE void Tensor<S, Parts, Shape>::load_elements(uint32_t (&to)[N], const S* from, int offset) const {
-  constexpr int per_word = 4 / static_cast<int>(sizeof(S));
-  SSG_UNROLL
-  for (int w = 0; w < N; ++w) {
-    float each[per_word];
-    SSG_UNROLL
-    for (int e = 0; e < per_word; ++e) {
-      const int n = w * per_word + e;
-      each[e] = offset + n < valid() ? to_float(from[n]) : 0.0f;
-    }
-    to[w] = pack(each, S{});
-  }
-}
-
-template <class S, int Parts, class Shape>
-template <int N>
-SSG_DEVICE void Tensor<S, Parts, Shape>::store_elements(S* to, const uint32_t (&from)[N], int offset) const {
-  constexpr int per_word = 4 / static_cast<int>(sizeof(S));
-  SSG_UNROLL
-  for (int w = 0; w < N; ++w) {
-    float each[per_word];
-    unpack(each, from[w], S{});
-    SSG_UNROLL
-    for (int e = 0; e < per_word; ++e) {
-      const int n = w * per_word + e;
-      if (offset + n < valid()) from_float(to[n], each[e]);
-    }
-  }
-}
-
 // A unit is a chunk of a row: unit = ((j * blocks + block of 8 rows i) * 8 + row in the block) * tiles + chunk. The
 // rows of a block are taken in the order in which the chunks that eight lanes store lie in different banks. Rows past
 // the last one repeat it: they meet zero coefficients.
 template <class S, int Parts, class Shape>
+SSG_DEVICE int Tensor<S, Parts, Shape>::row_of(unsigned thread) {
+  const int nth = static_cast<int>(thread / tiles % 8);
+  return tiles == 2 && Parts == 2 ? (nth & 1) | (nth & 2) << 1 | (nth & 4) >> 1 : nth;
+}
+
+// The coarse column of a block of eight rows.
+template <class S, int Parts, class Shape>
+SSG_DEVICE int Tensor<S, Parts, Shape>::column_of(int block) const {
+  const int blocks = (size<&Z::in_h>() + 7) / 8;
+  return blocks == 1    ? block
+         : Shape::sized ? static_cast<int>(static_cast<unsigned>(block) / blocks)
+                        : divide(block, p.by_blocks);
+}
+
+template <class S, int Parts, class Shape>
 SSG_DEVICE auto Tensor<S, Parts, Shape>::unit_of(unsigned thread, int block) const -> Unit {
   const int blocks = (size<&Z::in_h>() + 7) / 8;
   const int count = size<&Z::in_w>() * blocks;
-  const int nth = static_cast<int>(thread / tiles % 8);
-  const int row = tiles == 2 && Parts == 2 ? (nth & 1) | (nth & 2) << 1 | (nth & 4) >> 1 : nth;
+  const int row = row_of(thread);
   const int each = block < count ? block : count - 1;
-  const int j = blocks == 1    ? each
-                : Shape::sized ? static_cast<int>(static_cast<unsigned>(each) / blocks)
-                               : divide(each, p.by_blocks);
+  const int j = column_of(each);
   const int i = (each - j * blocks) * 8 + row;
   return {(i < size<&Z::in_h>() ? i : size<&Z::in_h>() - 1) * size<&Z::in_w>() + j,
           chunk_at<Parts * tiles>(row, thread % tiles) + static_cast<uint32_t>(j * of<&L::column_bytes>()) +
               (each - j * blocks) * 8 * map_row};
+}
+
+// The runs of this thread's units, of a strip that is not whole. The rows pass through the place of their block.
+template <class S, int Parts, class Shape>
+template <int N, int W>
+SSG_DEVICE void Tensor<S, Parts, Shape>::load_staged(uint32_t (*to)[2][W], const S* strip, int64_t stride,
+                                                     int begin) const {
+  constexpr int together = 4 / tiles;  // blocks of a warp
+  constexpr int round = kMmaWarps * together;
+  const int blocks = (size<&Z::in_h>() + 7) / 8;
+  const int count = size<&Z::in_w>() * blocks;
+  const Rows rows = rows_of(windows || tiles == 4 ? here(lane) & 31 : lane);
+  const int warp = this->warp & (kMmaWarps - 1);  // the compiler knows its range
+  const int first = begin + warp * together;
+  const auto exists = [&](int n, int b) {
+    constexpr bool alike = Shape::sized && Shape::sizes.in_w * ((Shape::sizes.in_h + 7) / 8) % together == 0;
+    if constexpr (alike) return warp + n * kMmaWarps < (count - begin) / together;
+    return first + n * round + b < count;
+  };
+  const int j = column_of(first);
+  const int i = 8 * (Shape::sized ? static_cast<int>(static_cast<unsigned>(first) % blocks) : first - j * blocks);
+  const int64_t bytes = stride * static_cast<int64_t>(sizeof(S));
+  const int64_t distance = here(Rows::apart * size<&Z::in_w>() * bytes);
+  const S* base = strip + rows.column;
+  const int64_t at_base = here(((rows.row + i) * size<&Z::in_w>() + j) * bytes);
+  Elements elements[N][together];
+  SSG_UNROLL
+  for (int n = 0; n < N; ++n) {
+    SSG_UNROLL
+    for (int b = 0; b < together; ++b) {
+      rows.clear(elements[n][b]);
+      // Where the distances between blocks do not depend on the warp, the compiler knows them.
+      constexpr int sized_blocks = (Shape::sizes.in_h + 7) / 8;
+      constexpr bool steady =
+          Shape::sized && round % sized_blocks == 0 && (together == 1 || together % sized_blocks == 0);
+      const int block = n * round + b + (steady ? 0 : first);
+      const int to_j = steady ? block / sized_blocks : column_of(block) - j;
+      const int to_i = steady ? block % sized_blocks * 8 : (block - (to_j + j) * blocks) * 8 - i;
+      if (rows.in_strip && exists(n, b))
+        rows.load(elements[n][b], moved(base, at_base + (to_i * size<&Z::in_w>() + to_j) * bytes), distance,
+                  size<&Z::in_h>() - i - to_i);
+    }
+  }
+  const uint32_t at_first = memory + first * 8 * map_row;
+  SSG_UNROLL
+  for (int n = 0; n < N; ++n) {
+    SSG_UNROLL
+    for (int b = 0; b < together; ++b)
+      if (exists(n, b)) rows.put(at_first + (n * round + b) * 8 * map_row, elements[n][b]);
+  }
+  converge();
+  using Words = Vec<uint32_t, W>;
+  const int own = rows.lane / (8 * tiles);  // the block of this lane's units
+  const S* place = shared_pointer<const S>(at_first + own * 8 * map_row) + row_of(rows.lane) * columns +
+                   Runs<tiles>::first * (rows.lane % tiles);
+  SSG_UNROLL
+  for (int n = 0; n < N; ++n) {
+    const S* at = place + n * round * 8 * map_row / static_cast<int>(sizeof(S));
+    Words found[2] = {};
+    if (exists(n, own)) {
+      SSG_UNROLL
+      for (int run = 0; run < 2; ++run)
+        found[run] = load_shared(reinterpret_cast<const Words*>(at + run * Runs<tiles>::second));
+    }
+    SSG_UNROLL
+    for (int w = 0; w < 2 * W; ++w) to[n][w / W][w % W] = found[w / W].at[w % W];
+  }
+  converge();
 }
 
 template <class S, int Parts, class Shape>
@@ -135,11 +183,8 @@ SSG_DEVICE float Tensor<S, Parts, Shape>::load_map() const {
         }
       } else {
         SSG_UNROLL
-        for (int n = 0; n < at_once; ++n) {
-          const S* x = base + unit[n].token * from.token_stride;
-          load_elements(word[n][0], x, offset);
-          load_elements(word[n][1], x + Run::second, offset + Run::second);
-        }
+        for (int n = 0; n < at_once; n += 2)
+          load_staged<2>(word + n, base - offset, from.token_stride, begin + n * round);
       }
     };
     uint32_t word[at_once][2][run_words];

@@ -18,7 +18,6 @@ inline int thread_count() { return host::current().block->threads; }
 inline int64_t block_index() { return host::current().block->index; }
 inline int64_t block_count() { return host::current().block->count; }
 inline void barrier() { host::block_barrier(); }
-inline void converge() {}
 inline int here(int x) { return x; }
 inline int64_t here(int64_t x) { return x; }
 inline unsigned char* shared_memory() { return host::current().block->shared; }
@@ -215,10 +214,16 @@ inline uint32_t pack_bfloat16(float a, float b) {
   return low.bits | static_cast<uint32_t>(high.bits) << 16;
 }
 
+// A place in shared memory; load_shared and store_shared check it.
+template <class V>
+V* shared_pointer(uint32_t at) {
+  return reinterpret_cast<V*>(shared_memory() + at);
+}
+
 inline bool barrier_or(bool condition) { return host::block_barrier_or(condition); }
 
 // What lanes hand to each other in a warp instruction: their words, and which instruction it is.
-enum class Exchanged : int { shuffle, matrices2, matrices4, mma8, mma16 };
+enum class Exchanged : int { shuffle, matrices2, matrices4, mma8, mma16, nothing };
 inline const host::Exchange* exchange(const uint32_t (&a)[4], const uint32_t (&b)[2], Exchanged what) {
   float words[4];
   float more[2];
@@ -226,6 +231,8 @@ inline const host::Exchange* exchange(const uint32_t (&a)[4], const uint32_t (&b
   std::memcpy(more, b, sizeof(b));
   return host::exchange(words, more, static_cast<int>(what));
 }
+
+inline void converge() { exchange({}, {}, Exchanged::nothing); }
 
 template <int N>
 void load_matrices(uint32_t at, uint32_t (&r)[N]) {
