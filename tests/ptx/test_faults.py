@@ -72,6 +72,12 @@ FAULTS = {
         "ld.shared.u32 %r2, [%r1]; add.u32 %r2, %r2, 1; st.global.u32 [%d4], %r2;",
         ("ld.", "st.shared.u32 [%r1], %r0; ld."),
     ),
+    "a write after a later read of its own": (
+        "race",
+        "st.shared.u32 [%r1], %r0; bar.warp.sync -1; xor.b32 %r2, %r1, 4; ld.shared.u32 %r3, [%r2];"
+        "bar.warp.sync -1; ld.shared.u32 %r4, [%r1]; st.shared.u32 [%r2], %r4;",
+        ("st.shared.u32 [%r2]", "st.shared.u32 [%r1]"),
+    ),
     "shared memory, copied there": (
         "uninitialised",
         "setp.lt.u32 %p1, %r0, 9; @%p1 bra end; st.shared.u32 [%r1], %r0; end: bar.sync 0;"
