@@ -311,6 +311,14 @@ def test_prior_linear(form: str, dtype: torch.dtype, transpose: bool) -> None:
         assert_accurate(actual, expected, 2 * x.double())
 
 
+def test_sums_of_many_equal_logits(form: str) -> None:
+    """Sums along h are 64 times as large as the logits, and float16 must hold both."""
+    options = ((64, 2), (1, 1), Options("spatial", "nearest", False), True)
+    x = torch.full((1, 128, 3), 10.0)
+    actual = _triton.prior_linear(x, torch.tensor(1.0), *options)
+    assert_accurate(actual, fallback.reference_prior_linear(x.double(), torch.tensor(1.0).double(), *options))
+
+
 def test_equal_sizes_guide_away_from_the_previous_logits(form: str) -> None:
     logits, prev_logits = normal(2, 20, 33), normal(2, 20, 33)
     actual = _triton.guided(GuidedCall.of("guided_logits", logits, prev_logits, (4, 5), (4, 5), 0.75))
