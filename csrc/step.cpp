@@ -90,8 +90,10 @@ int64_t Step::multiply_adds() const {
   return sum;
 }
 
+Step make_separable_step(const StepKey& key) { return step_of(key, Form::separable, terms_of(key)); }
+
 Step make_step(const StepKey& key) {
-  Step separable = step_of(key, Form::separable, terms_of(key));
+  Step separable = make_separable_step(key);
 
   // The dense form is worth building only where it can win. The separable form passes its slots through memory, which
   // costs about a multiply-add each.

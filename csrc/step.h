@@ -80,6 +80,8 @@ struct Step {
   int64_t multiply_adds() const;
 };
 
+// The step in the separable form.
+Step make_separable_step(const StepKey& key);
 // The step in the form that costs less. Throws std::invalid_argument for a key without meaning.
 Step make_step(const StepKey& key);
 

@@ -112,12 +112,12 @@ def plan(
 
 # ---- the CUDA kernels: their launch plan, and their source run on the host
 
-_Engine = Literal["fma", "mma", "direct"]
+_Engine = Literal["dense", "fma", "mma", "direct"]
 _Place = tuple[int, int, int]  # address, batch stride, token stride
 _Number = tuple[int, int, str, float]  # address or 0, stride, dtype, value
 
-# csrc/cuda/tiles.h: engine, columns of a thread, the step it is compiled for, whether it serves float64
-cuda_tiles: tuple[tuple[_Engine, int, int, bool], ...]
+# csrc/cuda/tiles.h: engine, columns of a thread, the step it is compiled for
+cuda_tiles: tuple[tuple[_Engine, int, int], ...]
 
 class CudaPlan:
     """csrc/cuda/launch_plan.h says what the fields mean."""

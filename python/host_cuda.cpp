@@ -27,7 +27,8 @@ using host_cuda::Number;
 using host_cuda::Place;
 using host_cuda::strength_of;
 
-constexpr Named<Engine> kEngineNames[] = {{"fma", Engine::fma}, {"mma", Engine::mma}, {"direct", Engine::direct}};
+constexpr Named<Engine> kEngineNames[] = {
+    {"dense", Engine::dense}, {"fma", Engine::fma}, {"mma", Engine::mma}, {"direct", Engine::direct}};
 constexpr Names<Engine> kEngines = kEngineNames;
 
 // The tile with these properties. Throws std::invalid_argument where the table has none.
@@ -142,7 +143,7 @@ std::vector<float> run_mma(const std::vector<float>& a, const std::vector<float>
 void bind_cuda(py::module_& module) {
   py::list tiles;
   for (const Tile& tile : cuda::kTiles)
-    tiles.append(py::make_tuple(name_of(kEngines, tile.engine), tile.thread_columns, tile.in, tile.has_float64));
+    tiles.append(py::make_tuple(name_of(kEngines, tile.engine), tile.thread_columns, tile.in));
   module.attr("cuda_tiles") = py::tuple(tiles);
 
   py::class_<LaunchPlan>(module, "CudaPlan")

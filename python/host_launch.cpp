@@ -63,6 +63,8 @@ py::dict guided_launch(const host_cuda::Call& made, const cuda::LaunchPlan& plan
       typename K::Parameters params;
       if constexpr (std::is_same_v<typename K::Parameters, cuda::Params>)
         params = cuda::params_of(made.step, plan, made.call);
+      else if constexpr (std::is_same_v<typename K::Parameters, cuda::DenseParams>)
+        params = cuda::dense_params_of(made.step, plan, made.call);
       else
         params = cuda::tensor_params_of(made.step, plan, made.call);
       cuda::set_coefficients(params, packed, data);

@@ -121,13 +121,11 @@ def _flushed(a: Array) -> Array:
 
 def extreme(machine: Machine, instruction: Instruction) -> Run:
     kind = kind_of(instruction, "NaN")
-    if kind in ("f16", "bf16"):
-        raise unknown(instruction)
     to, *sources = instruction.operands
     # Of a number and a NaN the result is the number, or with .NaN a NaN of all ones (PTX ISA, min and max).
     function: Callable[..., Array] = np.fmin if instruction.name == "min" else np.fmax
     if "NaN" in instruction.parts:
-        if kind != "f32":
+        if kind not in ("f16", "bf16", "f32"):
             raise unknown(instruction)
         number, nan = function, np.uint32(0x7FFFFFFF).view(np.float32)
         function = lambda a, b: np.where(np.isnan(a) | np.isnan(b), nan, number(a, b))  # noqa: E731
@@ -138,6 +136,9 @@ def extreme(machine: Machine, instruction: Instruction) -> Run:
             first = function(first, each)
         return first
 
+    if kind in ("f16", "bf16"):
+        widen, narrow = rounding.HALVES[kind]
+        return elementwise(machine, lambda *x: narrow(folded(*map(widen, x))), to, kind, *given)
     return elementwise(machine, folded, to, kind, *given)
 
 

@@ -30,6 +30,9 @@ def to_float16(x: Array) -> Array:
     return np.where(np.isnan(x), _NAN16, np.asarray(x, np.float32).astype(np.float16).view(np.uint16))
 
 
+HALVES = {"f16": (from_float16, to_float16), "bf16": (from_bfloat16, to_bfloat16)}
+
+
 def tf32(bits: Array) -> Array:
     """What a matrix instruction takes of a 32-bit register: the low 13 bits do not count."""
     return (bits & np.uint32(0xFFFFE000)).view(np.float32)

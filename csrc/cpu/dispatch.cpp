@@ -60,18 +60,22 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t workers) {
-  // Strips of a visit lie side by side in every token, and memory serves long runs faster. So a visit takes runs of 512
-  // bytes where a second-level cache holds its maps, and longer ones of small maps, which lie in a first-level cache.
+  // A visit takes as many strips as have their maps in a first-level cache. Strips lie side by side in every token, and
+  // memory serves long runs faster: logits that a second-level cache does not hold are read in runs of 512 bytes, if it
+  // holds the maps of as many strips.
   constexpr int64_t kRunBytes = 512;
   constexpr int64_t kFirstLevel = int64_t{64} << 10;
   constexpr int64_t kSecondLevel = int64_t{1536} << 10;
   constexpr int64_t kMaxStrips = 16;
   const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * layout_of(plan).strip();
   const int64_t strips = ceil_div(call.vocabulary, strip);
+  const int64_t item = item_bytes(call.scalar);
+  const int64_t in = plan.in_h * plan.in_w;
+  const int64_t out = plan.out_h * plan.out_w;
+  const int64_t bytes = call.batch * call.vocabulary * item * (call.sources * (in + out) + out);
+  const int64_t run = bytes <= kSecondLevel ? 1 : std::min(kSecondLevel / strip_bytes, kRunBytes / (strip * item));
   Split split;
-  split.visit =
-      std::max(std::min(kFirstLevel / strip_bytes, kMaxStrips),
-               std::clamp<int64_t>(kSecondLevel / strip_bytes, 1, kRunBytes / (strip * item_bytes(call.scalar))));
+  split.visit = std::max<int64_t>({std::min(kFirstLevel / strip_bytes, kMaxStrips), run, 1});
   // There should be enough tasks for all workers. Tasks get fewer columns first. Rows are shared out only where there
   // would be less than a task for each worker, since each of them prepares the same map.
   const int64_t wanted = workers > 1 ? 4 * workers : 1;

@@ -54,9 +54,15 @@ SSG_DEVICE unsigned char* shared_memory() {
   return memory;
 }
 
-// x, of which nothing is computed earlier than here: for code that is rarely reached.
+// x, of which nothing is computed earlier than here: for code that is rarely reached, and for sums that should stay
+// as they are written.
 SSG_DEVICE int here(int x) {
   asm volatile("" : "+r"(x));
+  return x;
+}
+
+SSG_DEVICE int64_t here(int64_t x) {
+  asm volatile("" : "+l"(x));
   return x;
 }
 
@@ -86,6 +92,13 @@ SSG_DEVICE V load_cached(const V* from) {
 template <class V>
 SSG_DEVICE const V* constants(const void* data) {
   return static_cast<const V*>(__cvta_global_to_generic(__cvta_generic_to_global(data)));
+}
+
+// Places in global memory by their addresses there.
+SSG_DEVICE int64_t global_address(const void* at) { return static_cast<int64_t>(__cvta_generic_to_global(at)); }
+template <class V>
+SSG_DEVICE V* global_place(int64_t address) {
+  return static_cast<V*>(__cvta_global_to_generic(static_cast<size_t>(address)));
 }
 
 // Loads logits that are read only once: 16 bytes or one element.

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "dense.h"
 #include "engines.h"
 #include "guided.h"
 #include "tensor.h"
@@ -30,8 +31,11 @@ struct Kernel {
 template <class S, int Parts, size_t I>
 auto kernel_of_tile() {
   constexpr Tile tile = kTiles[I];
-  if constexpr (tile.engine == Engine::fma)
-    return Kernel<Guided<S, Fma<typename Storage<S>::Compute, tile.thread_columns>>>{};
+  using T = typename Storage<S>::Compute;
+  if constexpr (tile.engine == Engine::dense)
+    return Kernel<Dense<S, T>>{};
+  else if constexpr (tile.engine == Engine::fma)
+    return Kernel<Guided<S, Fma<T, tile.thread_columns>>>{};
   else
     return Kernel<Tensor<S, Parts, Shape<tile.in, tile.out, tile.thread_columns / 2>>>{};
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 
+#include "dense_step.h"
 #include "tensor_step.h"
 
 namespace ssg::cuda {
@@ -46,20 +47,21 @@ namespace {
 // Longer axes take the direct form, so that block indices and the products of Divisor stay below 2^31.
 constexpr int64_t kLongestAxis = 1 << 12;
 
-// Of one multiprocessor: bytes of device memory, float32 multiply-adds, and float16 multiply-adds of the tensor cores
-// per cycle.
+// Of one multiprocessor: bytes of device memory, float32 multiply-adds, float16 multiply-adds of the tensor cores, and
+// float64 instructions of a warp per cycle.
 struct Figures {
   double bytes;
   double multiply_adds;
   double products;
+  double doubles;
 };
 
 Figures figures_of(const Machine& machine) {
   switch (machine.capability / 10) {
-    case 8: return machine.capability == 80 ? Figures{10.5, 64.0, 1024.0} : Figures{4.0, 128.0, 512.0};
-    case 9: return {18.5, 128.0, 1270.0};
-    case 10: return {25.5, 128.0, 1270.0};
-    default: return {4.0, 128.0, 256.0};
+    case 8: return machine.capability == 80 ? Figures{10.5, 64.0, 1024.0, 1.0} : Figures{4.0, 128.0, 512.0, 1.0 / 16};
+    case 9: return {18.5, 128.0, 1270.0, 2.0};
+    case 10: return {25.5, 128.0, 1270.0, 2.0};
+    default: return {4.0, 128.0, 256.0, 1.0 / 16};
   }
 }
 
@@ -88,16 +90,18 @@ Sizes sizes_of(const Step& step, const LaunchPlan& plan) {
           step.one_row ? 1 : plan.group_pairs * sides(step.h)};
 }
 
-// Cycles that a warp takes for one k of a tile of the FMA engine: 4 * columns multiply-adds of 32 threads, two loads.
-double fma_cycles(const Tile& tile, const Figures& figures) {
+// Cycles that a warp takes for one k of a tile of the FMA engine: 4 * columns multiply-adds of 32 threads, two loads. The
+// factors are those of the executed kernels.
+double fma_cycles(const Tile& tile, const Figures& figures, bool is_double) {
   const double arithmetic = 128.0 * tile.thread_columns / figures.multiply_adds;
-  const double shared = tile.thread_columns == 4 ? 4.0 : 3.0;
-  return 2.2 * std::max(arithmetic / 0.85, shared);
+  const double doubles = is_double ? kFmaRows * tile.thread_columns / figures.doubles : 0.0;
+  return std::max((tile.thread_columns == 1 ? 2.2 : 3.3) * std::max(arithmetic / 0.85, 3.0), doubles);
 }
 
 // Cycles of one multiprocessor for the contractions of one block while `together` share it: the larger of arithmetic
 // and shared memory, or what the busiest warp takes where a stage has fewer tiles than there are warps.
-double block_arithmetic(const Step& step, const LaunchPlan& plan, const Machine& machine, double together) {
+double block_arithmetic(const Step& step, const GuidedCall& call, const LaunchPlan& plan, const Machine& machine,
+                        double together) {
   const Tile& tile = plan.tile;
   const Figures figures = figures_of(machine);
   const Sizes sizes = sizes_of(step, plan);
@@ -110,11 +114,14 @@ double block_arithmetic(const Step& step, const LaunchPlan& plan, const Machine&
     const double throughput = static_cast<double>(tiles * plan.column_warps) * few;
     return std::max(throughput, static_cast<double>(rounds) * 8.0 / together) * tile_cycles;
   };
-  const double cycles = fma_cycles(tile, figures);
+  const double cycles = fma_cycles(tile, figures, call.scalar == Scalar::float64);
   const int64_t first_tiles = step.one_row ? 0 : warp_tiles(sizes.first_rows, sizes.first_maps, cover_of(plan.lanes_h));
   const int64_t second_tiles = warp_tiles(sizes.second_rows, sizes.second_maps, cover_of(plan.lanes_w));
-  return groups * (stage(first_tiles, static_cast<double>(step.h.in) * cycles) +
-                   stage(second_tiles, static_cast<double>(step.slots()) * cycles));
+  // Instructions of set-up and epilogue, by the executed kernels.
+  const double outputs = static_cast<double>(plan.columns() * step.h.out * step.w.out) / plan.splits;
+  const double others = plan.warps * 400.0 + outputs * 25 / 32;
+  return others / 3 + groups * (stage(first_tiles, static_cast<double>(step.h.in) * cycles) +
+                                stage(second_tiles, static_cast<double>(step.slots()) * cycles));
 }
 
 // Cycles of one multiprocessor that a block's memory traffic takes: the load of its map, and the stream of logits and
@@ -141,13 +148,11 @@ Traffic traffic_of(const Step& step, const GuidedCall& call, const LaunchPlan& p
 // The time of two activities that overlap: a little more than the longer one.
 double overlapped(double a, double b) { return std::cbrt(a * a * a + b * b * b); }
 
-void predict(const Step& step, const GuidedCall& call, const Machine& machine, LaunchPlan& plan) {
+// `arithmetic`: cycles of a multiprocessor for a block's; `latency`: what a block waits for, one thing after the other.
+void predict(const Step& step, const GuidedCall& call, const Machine& machine, double arithmetic, double latency,
+             LaunchPlan& plan) {
   const auto [load, stream] = traffic_of(step, call, plan, figures_of(machine));
   const double per_processor = static_cast<double>(plan.blocks) / machine.multiprocessors;
-  const double together = std::clamp(std::ceil(per_processor), 1.0, static_cast<double>(plan.resident));
-  const double arithmetic = block_arithmetic(step, plan, machine, together);
-  const int64_t groups = ceil_div(step.h.pairs(), plan.group_pairs);
-  const double latency = 1500.0 + 700.0 * std::ceil(static_cast<double>(groups) / plan.splits);
 
   // A block that is alone waits for its map. Blocks that share a multiprocessor hide each other's loading and latency,
   // so the throughput decides or, with few rounds, the latency of each block.
@@ -158,6 +163,38 @@ void predict(const Step& step, const GuidedCall& call, const Machine& machine, L
   plan.cycles = std::max(whole * alone, latency + throughput);
   plan.arithmetic = per_processor * arithmetic;
   plan.traffic = per_processor * (load + stream);
+}
+
+// Blocks that share a multiprocessor at once.
+double together_of(const Machine& machine, const LaunchPlan& plan) {
+  const double per_processor = static_cast<double>(plan.blocks) / machine.multiprocessors;
+  return std::clamp(std::ceil(per_processor), 1.0, static_cast<double>(plan.resident));
+}
+
+bool complete_dense(const Step& step, const GuidedCall& call, const Machine& machine, LaunchPlan& plan) {
+  const std::optional<DenseStep> dense = dense_step(step, call.scalar);
+  if (!dense) return false;
+  const bool is_double = call.scalar == Scalar::float64;
+  const int64_t inputs = step.h.in * step.w.in;
+  plan.warps = static_cast<int>(std::min<int64_t>(dense->items, kMostDenseWarps));
+  plan.shared_bytes = inputs * plan.columns() * (is_double ? 8 : 4);
+  plan.blocks = ceil_div(call.vocabulary, plan.columns()) * call.batch;
+  if (plan.shared_bytes > machine.shared_per_block || plan.blocks > INT32_MAX) return false;
+  plan.resident = static_cast<int>(
+      std::min<int64_t>({kMostWarps / plan.warps, machine.shared_per_multiprocessor / (plan.shared_bytes + 1024), 16}));
+
+  // Instructions of all warps, by the executed kernels.
+  const double sources = static_cast<double>(call.sources);
+  const auto at_once = static_cast<double>(dense->at_once);
+  const auto items = static_cast<double>(dense->items);
+  const double map = static_cast<double>(dense->step.h.in_even() * dense->step.w.in_even()) * (32 + 12 * sources);
+  const double item = static_cast<double>(inputs) * (3.25 + at_once) + 50 + at_once * 4 * (9.5 + 6 * sources);
+  const double instructions = plan.warps * 110.0 + map + items * item;
+  const double products = is_double ? items * static_cast<double>(inputs) * at_once / figures_of(machine).doubles : 0.0;
+  const double in_turn = instructions / plan.warps * std::ceil(items / plan.warps) / (items / plan.warps);
+  const double arithmetic = std::max({instructions / 3, products, 2 * in_turn / together_of(machine, plan)});
+  predict(step, call, machine, arithmetic, 1500.0 + 300.0 * std::ceil(items / plan.warps), plan);
+  return true;
 }
 
 // What an item of the MMA engine, a strip in one of its splits, takes: warp instructions, multiply-adds on tensor cores,
@@ -233,9 +270,11 @@ bool complete_tensor(const Step& step, const GuidedCall& call, const Machine& ma
   // A block alone waits for its map, and a warp for its own instructions: eight warps issue about two a cycle.
   const double latency = 1500.0 + 800.0 * std::ceil(static_cast<double>(layout.groups) / plan.splits);
   const double alone = latency + load + std::max(counts.instructions / 2, stream);
-  plan.arithmetic = in_turn * busy;
+  // A block sets itself up once, by the executed kernels in 2000 instructions.
+  const double begin = together * 2000 / 3;
+  plan.arithmetic = begin + in_turn * busy;
   plan.traffic = in_turn * (load + stream);
-  plan.cycles = std::max({per_block * alone / (together > 1 ? 1.5 : 1.0),
+  plan.cycles = std::max({begin + per_block * alone / (together > 1 ? 1.5 : 1.0),
                           plan.arithmetic + (together > 1 ? 0.0 : in_turn * load), plan.traffic + latency});
   return true;
 }
@@ -245,6 +284,7 @@ bool complete_tensor(const Step& step, const GuidedCall& call, const Machine& ma
 bool complete(const Step& step, const GuidedCall& call, const Machine& machine, LaunchPlan& plan) {
   if (std::max({step.h.out, step.w.out, step.h.in, step.w.in}) > kLongestAxis) return false;
   if (plan.tile.engine == Engine::mma) return complete_tensor(step, call, machine, plan);
+  if (plan.tile.engine == Engine::dense) return complete_dense(step, call, machine, plan);
   if (!exists(plan.tile, item_bytes(call.scalar), 2)) return false;
   plan.shared_bytes = shared_memory_of(step, call, plan).bytes;
   if (plan.shared_bytes > machine.shared_per_block) return false;
@@ -258,7 +298,9 @@ bool complete(const Step& step, const GuidedCall& call, const Machine& machine, 
   const Sizes sizes = sizes_of(step, plan);
   plan.lanes_h = best_lanes(sizes.first_rows, sizes.first_maps);
   plan.lanes_w = best_lanes(sizes.second_rows, sizes.second_maps);
-  predict(step, call, machine, plan);
+  const double groups_of_split = std::ceil(static_cast<double>(groups) / plan.splits);
+  predict(step, call, machine, block_arithmetic(step, call, plan, machine, together_of(machine, plan)),
+          1500.0 + 700.0 * groups_of_split, plan);
   return true;
 }
 

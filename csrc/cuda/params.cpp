@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
+#include "dense_step.h"
 #include "model.h"
 #include "pack.h"
 #include "tensor_step.h"
@@ -22,9 +24,13 @@ bool is_aligned(const Logits& logits, Scalar scalar) {
          logits.token_stride * bytes % 16 == 0;
 }
 
+Halves halves_of(const Axis& axis) {
+  return {static_cast<int32_t>(axis.in_even()), static_cast<int32_t>(axis.in_odd())};
+}
+
 void set_geometry(Params& params, const Step& step) {
-  params.in_h = {static_cast<int32_t>(step.h.in_even()), static_cast<int32_t>(step.h.in_odd())};
-  params.in_w = {static_cast<int32_t>(step.w.in_even()), static_cast<int32_t>(step.w.in_odd())};
+  params.in_h = halves_of(step.h);
+  params.in_w = halves_of(step.w);
   params.out_h = static_cast<int32_t>(step.h.out);
   params.out_w = static_cast<int32_t>(step.w.out);
   params.pairs_h = static_cast<int32_t>(step.h.pairs());
@@ -68,6 +74,23 @@ Params params_of(const Step& step, const LaunchPlan& plan, const GuidedCall& cal
   params.coefficients_at = static_cast<int32_t>(memory.coefficients_at);
   params.stage_at = static_cast<int32_t>(memory.stage_at);
   params.stage_bytes = static_cast<int32_t>(memory.stage_bytes);
+  set_call(params, call);
+  return params;
+}
+
+DenseParams dense_params_of(const Step& step, const LaunchPlan& plan, const GuidedCall& call) {
+  const DenseStep dense = dense_step(step, call.scalar).value();
+  DenseParams params;
+  const Halves h = halves_of(dense.step.h);
+  const Halves w = halves_of(dense.step.w);
+  params.quarter = h.even * w.even;
+  const int32_t counts[4] = {h.odd * w.odd, (h.even - h.odd) * w.odd, h.odd * (w.even - w.odd),
+                             (h.even - h.odd) * (w.even - w.odd)};
+  std::copy(std::begin(counts), std::end(counts), params.counts);
+  params.inputs = static_cast<int32_t>(dense.step.h.in * dense.step.w.in);
+  params.items = static_cast<int32_t>(dense.items);
+  params.whole_items = static_cast<int32_t>(dense.whole_items);
+  params.strips = static_cast<int32_t>(ceil_div(call.vocabulary, plan.columns()));
   set_call(params, call);
   return params;
 }
@@ -133,6 +156,8 @@ void set_call(TensorParams& params, const GuidedCall& call) {
   params.whole_strips = aligned ? params.strips - (has_tail ? 1 : 0) : 0;
 }
 
+void set_call(DenseParams& params, const GuidedCall& call) { params.call = call; }
+
 void set_call(DirectParams& params, const GuidedCall& call) { params.call = call; }
 
 template <class T>
@@ -141,6 +166,13 @@ void set_coefficients(Params& params, const Packed<T>& packed, const T* data) {
   params.w = packed.w;
   params.h.data = data;
   params.w.data = data + packed.w_at;
+}
+
+template <class T>
+void set_coefficients(DenseParams& params, const Packed<T>& packed, const T* data) {
+  params.coefficients = data;
+  params.coarse = data + packed.coarse_at;
+  params.tokens = data + packed.tokens_at;
 }
 
 void set_coefficients(TensorParams& params, const Packed<float>& packed, const float* data) {
@@ -159,6 +191,8 @@ void set_coefficients(DirectParams& params, const Packed<T>& packed, const T* da
 
 template void set_coefficients<float>(Params&, const Packed<float>&, const float*);
 template void set_coefficients<double>(Params&, const Packed<double>&, const double*);
+template void set_coefficients<float>(DenseParams&, const Packed<float>&, const float*);
+template void set_coefficients<double>(DenseParams&, const Packed<double>&, const double*);
 template void set_coefficients<float>(DirectParams&, const Packed<float>&, const float*);
 template void set_coefficients<double>(DirectParams&, const Packed<double>&, const double*);
 

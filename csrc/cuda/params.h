@@ -87,6 +87,23 @@ struct Params {
   bool out_aligned = false;
 };
 
+// The dense engine.
+struct DenseParams {
+  // The coarse tokens of the upper left quarter: in all, and of them those with all mirrors, those on the middle row, on
+  // the middle column, on both.
+  int32_t quarter = 0;
+  int32_t counts[4] = {};
+  int32_t inputs = 0;       // all coarse tokens
+  int32_t items = 0;        // the output tokens of the upper left quarter, as many at once as the kernel takes
+  int32_t whole_items = 0;  // the first ones, whose output tokens all have their mirrors
+  int32_t strips = 1;       // of 32 columns
+  const void* coefficients = nullptr;  // [item][k][output token]
+  // int32, [token][itself, mirror along w, along h, both]; -1 for none
+  const void* coarse = nullptr;
+  const void* tokens = nullptr;  // [item][output token]...
+  GuidedCall call;
+};
+
 // The MMA engine.
 struct TensorParams {
   TensorSizes sizes;
@@ -129,15 +146,19 @@ struct DirectParams {
 
 // Everything but the coefficients' addresses.
 Params params_of(const Step& step, const LaunchPlan& plan, const GuidedCall& call);
+DenseParams dense_params_of(const Step& step, const LaunchPlan& plan, const GuidedCall& call);
 TensorParams tensor_params_of(const Step& step, const LaunchPlan& plan, const GuidedCall& call);
 DirectParams direct_params_of(const Step& step, const GuidedCall& call);
 // Another call of the same kind: its addresses, strides and strengths.
 void set_call(Params& params, const GuidedCall& call);
+void set_call(DenseParams& params, const GuidedCall& call);
 void set_call(TensorParams& params, const GuidedCall& call);
 void set_call(DirectParams& params, const GuidedCall& call);
 // `data` is where packed.values lie for the kernel.
 template <class T>
 void set_coefficients(Params& params, const Packed<T>& packed, const T* data);
+template <class T>
+void set_coefficients(DenseParams& params, const Packed<T>& packed, const T* data);
 void set_coefficients(TensorParams& params, const Packed<float>& packed, const float* data);
 template <class T>
 void set_coefficients(DirectParams& params, const Packed<T>& packed, const T* data);

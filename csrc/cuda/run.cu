@@ -118,6 +118,7 @@ struct Launch {
   const void* function = nullptr;
   // Of these the plan's engine uses one.
   Params params;
+  DenseParams dense;
   TensorParams tensor;
   DirectParams direct;
 };
@@ -136,6 +137,8 @@ void attach_coefficients(Launch& launch, const Step& step, int device) {
     data = static_cast<const T*>(upload(packed.values.data(), packed.values.size() * sizeof(T), device));
   if (plan.is_direct()) {
     set_coefficients(launch.direct, packed, data);
+  } else if (plan.tile.engine == Engine::dense) {
+    set_coefficients(launch.dense, packed, data);
   } else if (plan.tile.engine == Engine::fma) {
     set_coefficients(launch.params, packed, data);
   } else if constexpr (sizeof(T) == 4) {
@@ -154,6 +157,8 @@ std::shared_ptr<const Launch> prepare(const StepKey& key, const GuidedCall& call
   launch->function = kernel_of(call.scalar, call.sources, launch->plan);
   if (launch->plan.is_direct())
     launch->direct = direct_params_of(step, call);
+  else if (launch->plan.tile.engine == Engine::dense)
+    launch->dense = dense_params_of(step, launch->plan, call);
   else if (launch->plan.tile.engine == Engine::fma)
     launch->params = params_of(step, launch->plan, call);
   else
@@ -224,6 +229,8 @@ void run(const StepKey& key, const GuidedCall& call, int device, void* stream) {
   if (plan.is_direct()) {
     const int64_t tokens = call.batch * launch->direct.out_h * launch->direct.out_w;
     start(launch->direct, tokens < (1 << 20) ? tokens : 1 << 20, 256, 0);
+  } else if (plan.tile.engine == Engine::dense) {
+    start(launch->dense, plan.blocks, plan.warps * 32, plan.shared_bytes);
   } else if (plan.tile.engine == Engine::fma) {
     start(launch->params, plan.blocks, plan.warps * 32, plan.shared_bytes);
   } else {

@@ -59,7 +59,9 @@ std::vector<LaunchPlan> candidates(const Step& step, const GuidedCall& call, con
       // The first of equal plans stays: it has fewer warps.
       if (best.is_direct() || plan.cycles < best.cycles * 0.999) best = plan;
     };
-    if (tile.engine == Engine::mma)
+    if (tile.engine == Engine::dense)
+      consider({});
+    else if (tile.engine == Engine::mma)
       each_split(step, consider);
     else
       each_cut(step, consider);
@@ -79,13 +81,16 @@ LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& 
 std::string LaunchPlan::describe() const {
   std::ostringstream text;
   if (is_direct()) return "direct, a thread per element";
-  text << (tile.engine == Engine::fma ? "fma" : "mma float16");
+  text << (tile.engine == Engine::dense ? "dense" : tile.engine == Engine::fma ? "fma" : "mma float16");
   if (tile.in != 0) text << " for " << tile.in << " -> " << tile.out;
   text << ", " << blocks << " blocks of " << warps << " warps x " << columns() << " columns (" << tile.thread_columns
-       << " a thread), " << group_pairs << (tile.engine == Engine::fma ? " row pairs" : " rows") << " at once, "
-       << splits << (splits == 1 ? " split" : " splits") << ", " << shared_bytes << " bytes shared, " << resident
-       << " resident; model: " << static_cast<int64_t>(cycles) << " cycles (arithmetic "
-       << static_cast<int64_t>(arithmetic) << ", memory " << static_cast<int64_t>(traffic) << ")";
+       << " a thread), ";
+  if (tile.engine != Engine::dense)
+    text << group_pairs << (tile.engine == Engine::fma ? " row pairs" : " rows") << " at once, " << splits
+         << (splits == 1 ? " split, " : " splits, ");
+  text << shared_bytes << " bytes shared, " << resident << " resident; model: " << static_cast<int64_t>(cycles)
+       << " cycles (arithmetic " << static_cast<int64_t>(arithmetic) << ", memory " << static_cast<int64_t>(traffic)
+       << ")";
   return text.str();
 }
 

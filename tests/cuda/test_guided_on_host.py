@@ -72,7 +72,7 @@ def check(call: Call, **how: Any) -> Tensor:
 
 
 def fits(call: Call, variant: dict[str, Any]) -> bool:
-    return call.dtype != torch.float64 or (variant["engine"] != "mma" and variant.get("thread_columns") != 4)
+    return call.dtype != torch.float64 or variant["engine"] != "mma"
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -118,7 +118,9 @@ def _kernel(name: str) -> str:
 
 
 def _storage(name: str) -> str:
-    return next(s for s, mangled in STORAGES.items() if re.search(rf"(Guided|Tensor|kernel)I{mangled}", name))
+    return next(
+        s for s, mangled in STORAGES.items() if re.search(rf"(Dense|Guided|Tensor|kernel)I{mangled}", name)
+    )
 
 
 def _threads(name: str) -> int:
@@ -141,14 +143,14 @@ def test_every_kernel_is_there(architecture: int) -> None:
                 if kernel not in ("guided_logits_kernel", "sample_few_kernel")
             }
         )
-        for engine, columns, _, has_float64 in load_host().cuda_tiles:
+        for engine, columns, _ in load_host().cuda_tiles:
             # A tile of the MMA engine for 16-bit logits of one source, and one for all others.
             if engine == "mma":
                 one_part = 0 if storage == "float" else 1
                 expected[storage, "guided_logits_kernel", "mma"] += (
                     0 if storage == "double" else one_part + int(columns < 8)
                 )
-            elif has_float64 or storage != "double":
+            else:
                 expected[storage, "guided_logits_kernel", ""] += 1
     assert found == +expected
 
@@ -171,8 +173,8 @@ def test_instructions_are_those_of_the_engine(architecture: int) -> None:
             assert not tensor, name
         if _kernel(name) == "guided_logits_kernel":
             assert operations & {"FFMA", "FFMA2", "DFMA"}, name
-            copies = "LDGSTS" if "6TensorI" not in name else "LDSM"
-            assert any(operation.startswith(copies) for operation in found), name
+            loads = "LDSM" if "6TensorI" in name else "LDGSTS" if "6GuidedI" in name else "LDS"
+            assert any(operation.startswith(loads) for operation in found), name
         if _kernel(name).startswith("sample"):
             assert "FMUL" in operations or _storage(name) == "double", name
             assert not operations & {"FFMA", "DFMA"}, f"{name} fuses what csrc/weight.h rounds twice"

@@ -17,7 +17,7 @@ Strength = float | Tensor
 # Every tile of csrc/cuda/tiles.h that serves any size, with different ways to cut the work: columns, rows at once,
 # splits, warps.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "fma 4": {"engine": "fma", "thread_columns": 4, "group_pairs": 2},
+    "dense": {"engine": "dense", "thread_columns": 1},
     "fma 2": {"engine": "fma", "thread_columns": 2, "group_pairs": 3, "splits": 2, "warps": 8},
     "fma 2, wide": {"engine": "fma", "thread_columns": 2, "column_warps": 4, "warps": 16},
     "fma 1": {"engine": "fma", "thread_columns": 1, "group_pairs": 4},

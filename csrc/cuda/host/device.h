@@ -20,6 +20,7 @@ inline int64_t block_count() { return host::current().block->count; }
 inline void barrier() { host::block_barrier(); }
 inline void converge() {}
 inline int here(int x) { return x; }
+inline int64_t here(int64_t x) { return x; }
 inline unsigned char* shared_memory() { return host::current().block->shared; }
 
 template <class V>
@@ -42,6 +43,11 @@ template <class V>
 const V* constants(const void* data) {
   host::check_alignment(data, alignof(V));
   return static_cast<const V*>(data);
+}
+inline int64_t global_address(const void* at) { return reinterpret_cast<int64_t>(at); }
+template <class V>
+V* global_place(int64_t address) {
+  return reinterpret_cast<V*>(address);
 }
 template <class V>
 V load_once(const V* from) {

@@ -32,6 +32,8 @@ void run(const Step& step, const GuidedCall& call, const LaunchPlan& plan, Order
       typename K::Parameters params;
       if constexpr (std::is_same_v<typename K::Parameters, Params>)
         params = params_of(step, plan, call);
+      else if constexpr (std::is_same_v<typename K::Parameters, DenseParams>)
+        params = dense_params_of(step, plan, call);
       else
         params = tensor_params_of(step, plan, call);
       set_coefficients(params, packed, data);
