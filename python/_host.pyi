@@ -116,8 +116,8 @@ _Engine = Literal["dense", "fma", "mma", "direct"]
 _Place = tuple[int, int, int]  # address, batch stride, token stride
 _Number = tuple[int, int, str, float]  # address or 0, stride, dtype, value
 
-# csrc/cuda/tiles.h: engine, columns of a thread, the step it is compiled for
-cuda_tiles: tuple[tuple[_Engine, int, int], ...]
+# csrc/cuda/tiles.h: engine, columns of a thread, the sides of the step that it is compiled for
+cuda_tiles: tuple[tuple[_Engine, int, int, int], ...]
 
 class CudaPlan:
     """csrc/cuda/launch_plan.h says what the fields mean."""

@@ -143,7 +143,7 @@ std::vector<float> run_mma(const std::vector<float>& a, const std::vector<float>
 void bind_cuda(py::module_& module) {
   py::list tiles;
   for (const Tile& tile : cuda::kTiles)
-    tiles.append(py::make_tuple(name_of(kEngines, tile.engine), tile.thread_columns, tile.in));
+    tiles.append(py::make_tuple(name_of(kEngines, tile.engine), tile.thread_columns, tile.in, tile.out));
   module.attr("cuda_tiles") = py::tuple(tiles);
 
   py::class_<LaunchPlan>(module, "CudaPlan")

@@ -156,7 +156,9 @@ void predict(const Step& step, const GuidedCall& call, const Machine& machine, d
 
   // A block that is alone waits for its map. Blocks that share a multiprocessor hide each other's loading and latency,
   // so the throughput decides or, with few rounds, the latency of each block.
-  const double alone = latency + load + overlapped(arithmetic, stream);
+  // Fewer blocks than multiprocessors share all bandwidth.
+  const double share = std::clamp(per_processor, 0.25, 1.0);
+  const double alone = latency + share * load + overlapped(arithmetic, share * stream);
   const double rounds = std::max(1.0, per_processor / plan.resident);
   const double whole = rounds < 4 ? std::ceil(rounds - 1e-9) : rounds;
   const double throughput = per_processor * overlapped(arithmetic, load + stream);
@@ -209,7 +211,8 @@ TensorCounts tensor_counts(const TensorSizes& sizes, const TensorLayout& layout,
                            int parts, const GuidedCall& call) {
   const double tiles = plan.tile.thread_columns / 2.0;
   const double groups = static_cast<double>(layout.groups) / plan.splits;
-  const double loose = is_sized ? 1.0 : 2.6;  // run-time sizes take more instructions for addresses and loops
+  // Run-time sizes take more instructions for addresses and loops.
+  const double loose = is_sized ? 1.0 : tiles > 1 ? 2.9 : 3.7;
   const double sides = layout.parities;
   TensorCounts counts;
   const auto products = [&](double steps, double both) {  // `steps` of 16 k for all columns of the strip
@@ -273,7 +276,8 @@ bool complete_tensor(const Step& step, const GuidedCall& call, const Machine& ma
   // A block sets itself up once, by the executed kernels in 2000 instructions.
   const double begin = together * 2000 / 3;
   plan.arithmetic = begin + in_turn * busy;
-  plan.traffic = in_turn * (load + stream);
+  // Memory is shared by all, so what all blocks take counts.
+  plan.traffic = static_cast<double>(items) / machine.multiprocessors * (load + stream);
   plan.cycles = std::max({begin + per_block * alone / (together > 1 ? 1.5 : 1.0),
                           plan.arithmetic + (together > 1 ? 0.0 : in_turn * load), plan.traffic + latency});
   return true;

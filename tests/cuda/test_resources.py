@@ -143,7 +143,7 @@ def test_every_kernel_is_there(architecture: int) -> None:
                 if kernel not in ("guided_logits_kernel", "sample_few_kernel")
             }
         )
-        for engine, columns, _ in load_host().cuda_tiles:
+        for engine, columns, *_ in load_host().cuda_tiles:
             # A tile of the MMA engine for 16-bit logits of one source, and one for all others.
             if engine == "mma":
                 one_part = 0 if storage == "float" else 1

@@ -28,9 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 # The tiles for one size each: their columns, the sizes, whether they take only 16-bit logits of one source.
-SIZED = [
-    (tile[1], tile[2], {13: 16, 24: 32, 48: 64}[tile[2]], tile[1] == 8) for tile in HOST.cuda_tiles if tile[2]
-]
+SIZED = [(columns, prev_n, n, columns == 8) for _, columns, prev_n, n in HOST.cuda_tiles if prev_n]
 
 
 def plan_of(prepared: Any, variant: dict[str, Any] | None) -> Any:
