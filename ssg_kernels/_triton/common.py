@@ -130,15 +130,15 @@ def scales_again(
     SOURCES: tl.constexpr,
     BLOCK_V: tl.constexpr,
 ):
-    """For each lost column the power of two that brings its largest finite logit to between 2^7 and 2^8. All other
-    columns keep their scale, and so their bits.
+    """For each lost column the power of two that brings its largest finite logit to between 2 and 4, so that float16
+    holds sums of some hundreds. All other columns keep their scale, and so their bits.
     """
     largest = tl.zeros((BLOCK_V,), tl.float32)
     for _ in range(TOKENS):
         size = tl.abs(load_merged(x, half, t, mask, SOURCES, tl.float32))
         x += token
         largest = tl.maximum(largest, tl.where(size < float("inf"), size, 0.0))
-    exponent = tl.minimum(127 + 7 + 127 - (largest.to(tl.int32, bitcast=True) >> 23), 250)
+    exponent = tl.minimum(127 + 1 + 127 - (largest.to(tl.int32, bitcast=True) >> 23), 250)
     # One column after the other. A reduction along the rows would give the scale the layout of the products; all that
     # meets the scale would follow, and each warp would split all logits.
     excess, column = excess_of(squares, mask), tl.arange(0, BLOCK_V)

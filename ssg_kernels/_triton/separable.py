@@ -18,6 +18,20 @@ from ssg_kernels._triton.common import (
 
 
 @triton.jit
+def _along_h(
+    y, x, token, half, t, inside, scale, h_rows, first_i, j, PART: tl.constexpr,
+    PREV_H: tl.constexpr, PREV_W: tl.constexpr, SOURCES: tl.constexpr, PRECISION: tl.constexpr, FIRST: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+):  # fmt: skip
+    """Adds to `y` the product of the stacked factors along h with BLOCK_I rows of the previous map, at columns `j`."""
+    i = first_i + tl.arange(0, BLOCK_I)
+    tokens = (i[:, None] * PREV_W + j[None, :])[:, :, None]
+    inside = (i < PREV_H)[:, None, None] & inside
+    logits = load_scaled(x, tokens, token, half, t, inside, scale, SOURCES, PRECISION)
+    return accurate_dot(h_rows + i[None, :], PART, tl.reshape(logits, (BLOCK_I, y.shape[1])), y, FIRST)
+
+
+@triton.jit
 def _both_axes(
     x, token, half, t, mask, scale, h_table, w_table, first_r, first_c,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, PREV_H: tl.constexpr, PREV_W: tl.constexpr,
@@ -51,13 +65,20 @@ def _both_axes(
         near = first_j + side_j % BLOCK_J
         j = tl.where(side_j < BLOCK_J, near, PREV_W - 1 - near)
         y = tl.zeros((TERMS * BLOCK_R, 2 * BLOCK_J * BLOCK_V), tl.float32)
-        for first_i in tl.static_range(0, I_END, BLOCK_I):
-            i = first_i + tl.arange(0, BLOCK_I)
-            tokens = (i[:, None] * PREV_W + j[None, :])[:, :, None]
-            inside = ((i < PREV_H)[:, None] & (near < PREV_HALF_W)[None, :])[:, :, None] & mask
-            logits = load_scaled(x, tokens, token, half, t, inside, scale, SOURCES, PRECISION)
-            logits = tl.reshape(logits, (BLOCK_I, 2 * BLOCK_J * BLOCK_V))
-            y = accurate_dot(h_rows + i[None, :], TERMS * ROWS * I_END, logits, y, FIRST)
+        inside = (near < PREV_HALF_W)[None, :, None] & mask
+        if I_END <= 8 * BLOCK_I:
+            # Unrolled, so that the table is loaded once for all chunks.
+            for first_i in tl.static_range(0, I_END, BLOCK_I):
+                y = _along_h(
+                    y, x, token, half, t, inside, scale, h_rows, first_i, j, TERMS * ROWS * I_END,
+                    PREV_H, PREV_W, SOURCES, PRECISION, FIRST, BLOCK_I,
+                )  # fmt: skip
+        else:
+            for first_i in range(0, I_END, BLOCK_I):
+                y = _along_h(
+                    y, x, token, half, t, inside, scale, h_rows, first_i, j, TERMS * ROWS * I_END,
+                    PREV_H, PREV_W, SOURCES, PRECISION, FIRST, BLOCK_I,
+                )  # fmt: skip
         y = tl.reshape(y, (TERMS, BLOCK_R, 2, BLOCK_J, BLOCK_V // 8, 8))
         left, right = tl.split(tl.permute(y, (0, 3, 4, 1, 5, 2)))
         sums = tl.reshape(left + right, (TERMS * BLOCK_J, BLOCK_R * BLOCK_V))

@@ -134,6 +134,7 @@ def test_every_option(form: str) -> None:
         ((90, 30), (72, 24), 8),
         ((3, 70), (3, 33), 20),
         ((70, 3), (33, 3), 20),
+        ((150, 4), (133, 3), 8),
         ((20, 20), (20, 20), 20),
         ((1, 37), (1, 1), 3),
     ],
@@ -309,6 +310,14 @@ def test_prior_linear(form: str, dtype: torch.dtype, transpose: bool) -> None:
         assert actual.is_contiguous()
         expected = fallback.reference_prior_linear(x.double(), scale.double(), *options)
         assert_accurate(actual, expected, 2 * x.double())
+
+
+def test_sums_of_many_equal_logits(form: str) -> None:
+    """Sums along h are 64 times as large as the logits, and float16 must hold both."""
+    options = ((64, 2), (1, 1), Options("spatial", "nearest", False), True)
+    x = torch.full((1, 128, 3), 10.0)
+    actual = _triton.prior_linear(x, torch.tensor(1.0), *options)
+    assert_accurate(actual, fallback.reference_prior_linear(x.double(), torch.tensor(1.0).double(), *options))
 
 
 def test_equal_sizes_guide_away_from_the_previous_logits(form: str) -> None:
