@@ -104,7 +104,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_item(int row, int local, int tile
   };
   constexpr int apart = Rows::apart;
   const int64_t current_bytes = bytes_of(p.call.current[0]);
-  const S* from = moved(current_columns(), InRuns ? 0 : rows_of(this->lane).shift(current_bytes, pins));
+  const S* from = moved(current_columns(), InRuns ? 0 : (pins ? rows_of(this->lane) : rows).shift(current_bytes, pins));
   const auto request = [&](int r, int half, int side) {
     const S* x = moved(from, distance(r, half, side) * current_bytes);
     if (InRuns) {
@@ -147,7 +147,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_item(int row, int local, int tile
   const uint32_t stage = stage_of(local);
   if (!InRuns) converge();  // this warp has read its slots
   const int64_t bytes = bytes_of(p.call.out);
-  S* to = moved(out_columns(), InRuns ? 0 : rows_of(this->lane).shift(bytes, pins));
+  S* to = moved(out_columns(), InRuns ? 0 : (pins ? rows_of(this->lane) : rows).shift(bytes, pins));
   for_all([&](int r, int half, int side) {
     float value[per_thread];
     SSG_UNROLL
