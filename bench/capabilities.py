@@ -98,13 +98,19 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def document(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The rows with what they were measured on."""
+    facts = {"machine": machine.machine(), "versions": machine.versions(), "commit": machine.commit()}
+    return {"date": machine.now(), **facts, "rows": list(rows)}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--cases", nargs="*", help="patterns of case names; all cases by default")
     parser.add_argument("--dtypes", nargs="*", choices=list(rate.DTYPES), default=["float32"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1.0, help="of timing, per step and dtype")
-    parser.add_argument("--json", type=Path, help="a file to write the rows to")
+    parser.add_argument("--json", type=Path, help="a file for the rows and the facts of the machine")
     arguments = parser.parse_args(argv)
     workers = []
     for capability in CAPABILITIES:
@@ -122,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         worker.stop()
     print(table(rows))
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps(document(rows), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -127,30 +127,46 @@ def _union(machine: Machine, names: list[str], active: Active) -> Array:
     return found & active.mask
 
 
+def _parts(machine: Machine, name: str, count: int) -> list[Array]:
+    """For each of `count` equal parts of a register, the lanes where it is undefined."""
+    found = machine.parts.get(name, [])
+    if len(found) == count:
+        return found
+    return [machine.undefined.get(name, np.zeros(machine.lanes, bool))] * count
+
+
+def _mark_parts(machine: Machine, name: str, active: Active, undefined: list[Array]) -> None:
+    before = _parts(machine, name, len(undefined))
+    mark(machine, name, active, np.any(undefined, axis=0))
+    if name in machine.undefined:
+        machine.parts[name] = [(x & ~active.mask) | y for x, y in zip(before, undefined, strict=True)]
+
+
 def _follow_parts(machine: Machine, instruction: Instruction, run: Run) -> Run:
-    """mov from or to some registers. Compilers leave halves of a 64-bit register undefined, and never take them out."""
-    to, source = (items(operand) for operand in instruction.operands)
+    """mov from or to some registers, and arithmetic on pairs: each half of a 64-bit register is followed by itself.
+    Compilers leave one undefined where they take only the other one out.
+    """
+    to, *given = (items(operand) for operand in instruction.operands)
 
     def followed(active: Active) -> None:
         run(active)
         if not machine.undefined:
             return
-        found = [_union(machine, names_of(each), active) for each in source]
+        if len(given[0]) > 1:
+            found = [_union(machine, names_of(each), active) for each in given[0]]
+        else:
+            count = max(2, len(to))
+            names = [name for each in given for name in names_of(each[0])]
+            parts = [_parts(machine, name, count) for name in names] or [
+                [np.zeros(machine.lanes, bool)] * count
+            ]
+            found = [np.any(each, axis=0) & active.mask for each in zip(*parts, strict=True)]
         if len(to) > 1:
-            (whole,) = names_of(source[0]) or [""]
-            parts = machine.parts.get(whole, [])
-            found = [x & active.mask for x in parts] if len(parts) == len(to) else found * len(to)
             for each, missing in zip(to, found, strict=True):
                 for name in names_of(each):
                     mark(machine, name, active, missing)
-            return
-        (name,) = names_of(to[0])
-        before = machine.parts.get(name, [])
-        if len(before) != len(found):
-            before = [machine.undefined.get(name, np.zeros(machine.lanes, bool))] * len(found)
-        mark(machine, name, active, np.any(found, axis=0))
-        if name in machine.undefined:
-            machine.parts[name] = [(x & ~active.mask) | y for x, y in zip(before, found, strict=True)]
+        else:
+            _mark_parts(machine, names_of(to[0])[0], active, found)
 
     return followed
 
@@ -162,7 +178,8 @@ def follow(machine: Machine, instruction: Instruction, run: Run) -> Run:
     name = instruction.name
     if name in _OWN or not (read or written):
         return run
-    if name == "mov" and any(isinstance(operand, Vector) for operand in instruction.operands):
+    packs = name == "mov" and any(isinstance(operand, Vector) for operand in instruction.operands)
+    if packs or instruction.parts[-1] == "f32x2":
         return _follow_parts(machine, instruction, run)
     if name in _ADDRESS:
         read = names_of(instruction.operands[_ADDRESS[name]])

@@ -146,7 +146,7 @@ def summary(found: Sequence[dict[str, Any]]) -> str:
 
 def document(backend: str, target: str, found: Sequence[dict[str, Any]]) -> str:
     """JSON, a line for each step."""
-    facts = {"backend": backend, "target": target, "card": rates.CARDS[target].name}
+    facts: dict[str, Any] = {"backend": backend, "target": target, "card": rates.CARDS[target].name}
     facts |= {"versions": counted.versions(backend), "summary": summary(found)}
     lines = ",\n".join(f"  {json.dumps(step)}" for step in found)
     return f'{json.dumps(facts, indent=1)[:-2]},\n "steps": [\n{lines}\n ]\n}}\n'

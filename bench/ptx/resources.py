@@ -89,7 +89,12 @@ def _disassembled(cubin: bytes) -> tuple[int, tuple[Loop, ...]]:
     code = [(int(at, 16), name, rest) for at, name, rest in lines]
     # The code ends with a branch to itself and padding.
     code = [each for each in code if each[1] != "NOP"]
-    back = [(int(rest.split("0x")[-1], 16), at) for at, name, rest in code if name == "BRA" and "0x" in rest]
+    # A newer disassembler adds remarks behind the address.
+    back = [
+        (int(rest.split("0x")[-1].split()[0], 16), at)
+        for at, name, rest in code
+        if name == "BRA" and "0x" in rest
+    ]
     spans = sorted({(to, at) for to, at in back if to < at})
     innermost = [s for s in spans if not any(s != o and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
     loops = []

@@ -356,11 +356,11 @@ def _separable(step: Step, target: Target) -> Iterator[LaunchPlan]:
     block_c = min(32, max(16, 1 << (w - 1).bit_length()))
     # The inner length of both products, block_k and terms * block_j, must be at least 16.
     terms = 1 << (step.terms - 1).bit_length()
-    # Wider strips fill the sectors of half types. Taller ones read the previous map less often. The epilogue of wide
-    # logits, and waves of 64 threads, leave fewer registers for sums.
+    # Strips of 16 columns fill the sectors of half types. Taller tiles read the previous map less often. The epilogue
+    # of wide logits, and waves of 64 threads, leave fewer registers for sums.
     sums = 4096 if target.is_amd or step.itemsize * step.sources > 4 else 8192
     for block_m, block_v in ((16, 16), (32, 8), (16, 8)):
-        if block_c * block_m * block_v > sums:
+        if block_c * block_m * block_v > sums or step.itemsize * block_v > 32:
             continue
         programs = _programs(step, _up(h, block_m) * -(-w // block_c), block_m, block_v)
         yield LaunchPlan(

@@ -48,6 +48,8 @@ struct Shared {
 Shared* shared = nullptr;
 char* running = nullptr;
 
+thread_local int64_t allocations = 0;
+
 // ---- numbers of each dtype ------------------------------------------------------------------------------------------
 
 struct Number {
@@ -463,7 +465,9 @@ std::string check(const Case& c, Random& random) {
   if (c.threads > 1) {
     const std::string result = out.bytes();
     out.restore(before);
+    const int64_t allocated = allocations;
     run(1);
+    if (allocations != allocated) return "a call whose plan is known allocates";
     if (out.bytes() != result) return "one thread gives other bits";
   }
   return compare(c, out, expected);
@@ -671,6 +675,18 @@ int run_all(const char* capability) {
 }
 
 }  // namespace
+
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+  ++allocations;
+  return std::malloc(bytes);
+}
+void* operator new(size_t bytes) {
+  if (void* data = operator new(bytes, std::nothrow)) return data;
+  throw std::bad_alloc();
+}
+void operator delete(void* data) noexcept { std::free(data); }
+void operator delete(void* data, size_t) noexcept { std::free(data); }
+void operator delete(void* data, const std::nothrow_t&) noexcept { std::free(data); }
 
 int main() {
   void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -47,7 +47,7 @@ FAULTS = {
     ),
     "the undefined half of a register": (
         "uninitialised",
-        "mov.b64 %d5, {%r0, %r9}; mov.b64 {%r2, %r3}, %d5; st.global.u32 [%d4], %r3;",
+        "mov.b64 %d5, {%r0, %r9}; add.rn.f32x2 %d5, %d5, %d5; mov.b64 {%r2, %r3}, %d5; st.global.u32 [%d4], %r3;",
         ("%r3;", "%r2;"),
     ),
     "a register that was shuffled": (

@@ -16,20 +16,22 @@ from ssg_kernels._triton.plan import LaunchPlan, Step
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
-# If ptxas reaches its limit of 128 or 255 registers, it puts a few on the stack: with Triton 3.6 and 3.9 at most
-# fourteen, which are 56 bytes.
-FEW_BYTES = 56
+# If ptxas reaches its limit of 128 or 255 registers, it puts a few on the stack. A register for every four results of
+# a thread costs half an instruction a result; a smaller tile costs more.
+RESULTS = 4
 
 _DTYPES = {8: torch.float64, 4: torch.float32, 2: torch.bfloat16}
 
 # Steps that are compiled with every tile of the given forms: float32 logits, and both halves of bfloat16 logits.
 STEPS = (
-    (Step((16, 16), (13, 13), 64, 4096, 4), ("fma", "dense_halves", "separable")),
+    (Step((16, 16), (13, 13), 64, 4096, 4), ("fma", "dense_halves")),
+    (Step((64, 64), (48, 48), 4, 4096, 4), ("separable",)),
     (Step((32, 32), (24, 24), 16, 4096, 2, sources=2), ("dense_halves",)),
 )
-# Steps that are compiled as planned: both halves of float32; no symmetry; one sample and one column, which Triton
-# compiles as constants; float64; the prior alone, and its transpose.
+# Steps that are compiled as planned: 16 bits that are not split; both halves of float32; no symmetry; one sample and
+# one column, which Triton compiles as constants; float64; the prior alone, and its transpose.
 PLANNED = (
+    Step((64, 64), (48, 48), 4, 4096, 2),
     Step((64, 64), (48, 48), 4, 4096, 4, sources=2),
     Step((32, 32), (24, 24), 16, 4096, 4, sources=2),
     Step((13, 13), (10, 10), 1, 4097, 4, sources=2, interpolation="nearest"),
@@ -66,7 +68,8 @@ def cases() -> list[object]:
 def test_fits_the_target_and_is_accurate(name: str, step: Step, chosen: LaunchPlan) -> None:
     compiled, target = compile_for(chosen, step, name), targets.named(name)
     is_amd = target.is_amd
-    assert compiled.spilled <= (0 if is_amd else FEW_BYTES), compiled
+    results = plan.work_of(chosen, step, target).outputs / (32 * chosen.warps)
+    assert compiled.spilled <= (0 if is_amd else 4 * results / RESULTS), compiled
     assert compiled.registers <= (512 if is_amd else 255)
     # The registers leave room for eight warps at once, so the shared memory must have room for them too.
     at_once = 8 // chosen.warps
@@ -107,7 +110,7 @@ def assert_instructions(compiled: Compiled, chosen: LaunchPlan, is_amd: bool, is
 )
 def test_sampling_fits_the_target(name: str, dtype: torch.dtype, vocabulary: int) -> None:
     compiled, target = compile_sample(dtype, vocabulary, name), targets.named(name)
-    assert compiled.spilled <= (0 if target.is_amd else FEW_BYTES), compiled
+    assert compiled.spilled <= (0 if target.is_amd else 56), compiled
     assert 2 * compiled.shared <= target.shared
     assert not compiled.dots
 
