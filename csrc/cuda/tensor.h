@@ -58,6 +58,9 @@ struct Tensor {
   // Loops over the sizes are unrolled where these are known.
   static constexpr int unrolled = Shape::sized ? 16 : 1;
   static constexpr TensorLayout sized_layout = tensor_layout(Shape::sizes, Parts, tiles);
+  // Whether the output has as many rows and columns, or pairs of them, as its tiles.
+  static constexpr bool exact_rows = Shape::sized && Shape::sizes.out_h % (8 * sized_layout.row_blocks) == 0;
+  static constexpr bool exact_columns = Shape::sized && sized_layout.pairs % 16 == 0;
   // Output rows that a warp takes at once in the second contraction.
   static constexpr int rows_at_once =
       Shape::sized ? 8 * sized_layout.row_blocks * sized_layout.second_tiles / kMmaWarps : 1;

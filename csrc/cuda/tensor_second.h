@@ -84,7 +84,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_items(int group) const {
     const int tile = Shape::sized ? item % of<&L::second_tiles>() : item / rows;
     const int local = Shape::sized ? item / of<&L::second_tiles>() * rows_at_once : item % rows;
     const int row = group * rows + local;
-    if (Shape::sized || row < size<&Z::out_h>()) write_item<Sources>(row, local, tile);
+    if (exact_rows || row < size<&Z::out_h>()) write_item<Sources>(row, local, tile);
     if (Shape::sized) return;  // as many items as warps
   }
 }
@@ -102,9 +102,10 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_item(int row, int local, int tile
   const auto distance = [&](int r, int half, int side) {
     return pins ? r * size<&Z::out_w>() + 8 * half : token(r, half, side);
   };
-  const auto exists = [&](int half, int side) {
-    if (Shape::sized) return true;
-    return c + 8 * half < of<&L::pairs>() && (side == 0 || 2 * (c + 8 * half) + 1 != size<&Z::out_w>());
+  const auto exists = [&](int r, int half, int side) {
+    if (!exact_rows && row + r >= size<&Z::out_h>()) return false;
+    return exact_columns ||
+           (c + 8 * half < of<&L::pairs>() && (side == 0 || 2 * (c + 8 * half) + 1 != size<&Z::out_w>()));
   };
   uint32_t line[rows_at_once][2][parities][words];  // requested before the products
   if constexpr (Sources > 0) {
@@ -115,7 +116,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_item(int row, int local, int tile
       for (int half = 0; half < 2; ++half) {
         SSG_UNROLL
         for (int side = 0; side < parities; ++side)
-          if (exists(half, side))
+          if (exists(r, half, side))
             load_words(line[r][half][side], from + distance(r, half, side) * p.call.current[0].token_stride);
       }
     }
@@ -160,7 +161,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_item(int row, int local, int tile
             value[e] = fused_multiply_add(side == 0 ? weights.prior : -weights.prior,
                                           sum[r][parities - 1][e / 2][2 * half + e % 2], value[e]);
         }
-        if (exists(half, side))
+        if (exists(r, half, side))
           finish<Sources>(line[r][half][side], value, token(r, half, side),
                           to + distance(r, half, side) * p.call.out.token_stride);
       }

@@ -23,9 +23,9 @@ struct Tile {
 
 // In the order in which the search tries them; of equally fast plans the first wins.
 inline constexpr Tile kTiles[] = {
-    {Engine::dense, 1},       {Engine::fma, 2},         {Engine::fma, 1},         {Engine::mma, 8, 13, 16},
-    {Engine::mma, 4, 13, 16}, {Engine::mma, 8, 24, 32}, {Engine::mma, 4, 24, 32}, {Engine::mma, 4, 48, 64},
-    {Engine::mma, 4},         {Engine::mma, 2},
+    {Engine::dense, 1},       {Engine::fma, 2},         {Engine::fma, 1},         {Engine::mma, 4, 10, 13},
+    {Engine::mma, 8, 13, 16}, {Engine::mma, 4, 13, 16}, {Engine::mma, 4, 18, 24}, {Engine::mma, 8, 24, 32},
+    {Engine::mma, 4, 24, 32}, {Engine::mma, 4, 48, 64}, {Engine::mma, 4},         {Engine::mma, 2},
 };
 
 constexpr bool operator==(const Tile& a, const Tile& b) {
