@@ -153,9 +153,9 @@ void predict(const Step& step, const GuidedCall& call, const Machine& machine, c
   // The fullest multiprocessor decides, but for memory and its cache, which all share.
   const double fullest = std::ceil(blocks);
   const double together = std::min<double>(plan.resident, fullest);
-  // Eight warps issue three instructions a cycle, fewer warps fewer.
-  const double issued = std::min(3.0, 0.375 * busy * together);
-  plan.arithmetic = fullest * std::max({counts.instructions / issued, counts.products, counts.wavefronts});
+  // Eight warps keep a multiprocessor busy, fewer warps a part of it.
+  const double share = std::min(1.0, busy * together / 8);
+  plan.arithmetic = fullest * std::max({counts.instructions / 3, counts.products, counts.wavefronts}) / share;
   plan.traffic = blocks * items * std::max(traffic.memory, traffic.cache);
   // A block that is alone waits for its map; with another one beside it, that one works meanwhile.
   const double waits = together > 1 ? 0.0 : blocks * items * traffic.load;

@@ -29,7 +29,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 # The tiles for one size each: their columns, the sizes, whether they take only 16-bit logits of one source.
 SIZED = [
-    (tile[1], tile[2], {10: 13, 13: 16, 18: 24, 24: 32, 48: 64}[tile[2]], tile[1] == 8) for tile in HOST.cuda_tiles if tile[2]
+    (tile[1], tile[2], {10: 13, 13: 16, 18: 24, 24: 32, 48: 64}[tile[2]], tile[1] == 8)
+    for tile in HOST.cuda_tiles
+    if tile[2]
 ]
 
 
