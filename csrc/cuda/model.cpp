@@ -137,9 +137,9 @@ Traffic traffic_of(const Step& step, const GuidedCall& call, const LaunchPlan& p
   const double stream = ((call.current[0].data != nullptr ? sources : 0.0) + 1.0) *
                         static_cast<double>(step.h.out * step.w.out) * run / plan.splits;
   const double sectors = std::max(1.0, 32 / run);
-  // Every split reads the map.
-  return {map / plan.splits / figures.bytes, (map / plan.splits + stream) / figures.bytes,
-          (map + stream) * sectors / figures.cache};
+  // Every split reads the map: the first one from memory, the others from the second-level cache, at half the cost.
+  const double load = map * (1.0 / plan.splits + (1 - 1.0 / plan.splits) / 2);
+  return {load / figures.bytes, (load + stream) / figures.bytes, (map + stream) * sectors / figures.cache};
 }
 
 // The time of a launch: what binds, and a little of what does not, so that of plans which one thing stops the lightest
