@@ -261,7 +261,7 @@ bool complete_tensor(const Step& step, const GuidedCall& call, const Machine& ma
 
   Counts counts = tensor_counts(tensor->sizes, layout, plan, parts, call, figures_of(machine));
   const auto in_turn = static_cast<double>(per_block);
-  counts.instructions = counts.instructions * in_turn + 1000;  // a block sets itself up once
+  counts.instructions = counts.instructions * in_turn + 2000;  // a block sets itself up once
   counts.products *= in_turn;
   counts.wavefronts *= in_turn;
   const double latency = 1500.0 + 800.0 * std::ceil(static_cast<double>(layout.groups) / plan.splits);
