@@ -45,7 +45,7 @@ const Kernel& choose() {
 }
 
 template <class T>
-using Run = void (*)(const Plan<T>&, const GuidedCall&, const Split&, Tasks&);
+using Run = void (*)(const Plan<T>&, const GuidedCall&, const Split&, Tasks&, int64_t worker);
 
 template <class T>
 struct Work {
@@ -60,18 +60,22 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t workers) {
-  // Strips of a visit lie side by side in every token, and memory serves long runs faster. So a visit takes runs of 512
-  // bytes where a second-level cache holds its maps, and longer ones of small maps, which lie in a first-level cache.
+  // A visit takes as many strips as have their maps in a first-level cache. Strips lie side by side in every token, and
+  // memory serves long runs faster: logits that a second-level cache does not hold are read in runs of 512 bytes, if it
+  // holds the maps of as many strips.
   constexpr int64_t kRunBytes = 512;
   constexpr int64_t kFirstLevel = int64_t{64} << 10;
   constexpr int64_t kSecondLevel = int64_t{1536} << 10;
   constexpr int64_t kMaxStrips = 16;
   const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * layout_of(plan).strip();
   const int64_t strips = ceil_div(call.vocabulary, strip);
+  const int64_t item = item_bytes(call.scalar);
+  const int64_t in = plan.in_h * plan.in_w;
+  const int64_t out = plan.out_h * plan.out_w;
+  const int64_t bytes = call.batch * call.vocabulary * item * (call.sources * (in + out) + out);
+  const int64_t run = bytes <= kSecondLevel ? 1 : std::min(kSecondLevel / strip_bytes, kRunBytes / (strip * item));
   Split split;
-  split.visit =
-      std::max(std::min(kFirstLevel / strip_bytes, kMaxStrips),
-               std::clamp<int64_t>(kSecondLevel / strip_bytes, 1, kRunBytes / (strip * item_bytes(call.scalar))));
+  split.visit = std::max<int64_t>({std::min(kFirstLevel / strip_bytes, kMaxStrips), run, 1});
   // There should be enough tasks for all workers. Tasks get fewer columns first. Rows are shared out only where there
   // would be less than a task for each worker, since each of them prepares the same map.
   const int64_t wanted = workers > 1 ? 4 * workers : 1;
@@ -92,15 +96,17 @@ void run_with(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_
   constexpr int64_t kWorthwhile = 500'000;
   const int64_t cost =
       call.batch * call.vocabulary * (plan.multiply_adds + 8 * (plan.out_h * plan.out_w + plan.in_h * plan.in_w));
-  const int64_t workers = std::clamp<int64_t>(cost / kWorthwhile, 1, threads);
+  int64_t workers = std::clamp<int64_t>(cost / kWorthwhile, 1, threads);
   const Split split = split_of(plan, call, strip, workers);
-  Tasks tasks(call.batch * split.column_groups * split.row_groups);
+  const int64_t count = call.batch * split.column_groups * split.row_groups;
+  workers = std::min(workers, count);
+  Tasks tasks(count, workers);
   const Work<T> work{plan, call, split, run, tasks};
   parallel(
-      std::min(workers, tasks.count), 1,
-      [](const void* context, int64_t, int64_t) {
+      workers, 1,
+      [](const void* context, int64_t worker, int64_t) {
         const Work<T>& work = *static_cast<const Work<T>*>(context);
-        work.run(work.plan, work.call, work.split, work.tasks);
+        work.run(work.plan, work.call, work.split, work.tasks, worker);
       },
       &work);
 }
@@ -127,7 +133,21 @@ Layout layout_of(const Plan<T>& plan) {
 template Layout layout_of<float>(const Plan<float>&);
 template Layout layout_of<double>(const Plan<double>&);
 
-int64_t Tasks::take() { return next_.fetch_add(1, std::memory_order_relaxed); }
+Tasks::Tasks(int64_t count, int64_t workers) : count_(count), shares_(std::min(workers, kMaxShares)) {
+  for (int64_t share = 0; share < shares_; ++share) share_[share].next.store(begin(share), std::memory_order_relaxed);
+}
+
+int64_t Tasks::take(int64_t worker) {
+  for (int64_t other = 0; other < shares_; ++other) {
+    const int64_t share = (worker + other) % shares_;
+    const int64_t end = begin(share + 1);
+    std::atomic<int64_t>& next = share_[share].next;
+    if (next.load(std::memory_order_relaxed) >= end) continue;
+    const int64_t task = next.fetch_add(1, std::memory_order_relaxed);
+    if (task < end) return task;
+  }
+  return -1;
+}
 
 const Kernel& kernel() {
   static const Kernel& chosen = choose();

@@ -39,16 +39,25 @@ struct Split {
   int64_t row_groups = 1;     // tasks along the output rows
 };
 
-// The tasks that are left. Threads take them one by one, since some may run on a shared processor.
+// The tasks that are left. Each worker has a share of its own, the same in every call, since what a share reads and writes
+// may still lie in its processor's cache. A worker whose share is done takes tasks of the others: some may run on a shared
+// processor.
 class Tasks {
  public:
-  explicit Tasks(int64_t count) : count(count) {}
-  // The next task, or a number from `count` on.
-  int64_t take();
-  const int64_t count;
+  Tasks(int64_t count, int64_t workers);
+  // The next task of a worker, or -1 if none is left.
+  int64_t take(int64_t worker);
 
  private:
-  std::atomic<int64_t> next_{0};
+  static constexpr int64_t kMaxShares = 64;
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+  };
+  int64_t begin(int64_t share) const { return share * count_ / shares_; }
+
+  int64_t count_;
+  int64_t shares_;
+  Share share_[kMaxShares];
 };
 
 struct SampleCall;
@@ -59,8 +68,8 @@ struct Kernel {
   int64_t accumulators;   // for PlanKey::accumulators
   int64_t strip_float32;  // vocabulary columns in registers
   int64_t strip_float64;
-  void (*run_float)(const Plan<float>&, const GuidedCall&, const Split&, Tasks&);
-  void (*run_double)(const Plan<double>&, const GuidedCall&, const Split&, Tasks&);
+  void (*run_float)(const Plan<float>&, const GuidedCall&, const Split&, Tasks&, int64_t worker);
+  void (*run_double)(const Plan<double>&, const GuidedCall&, const Split&, Tasks&, int64_t worker);
   int64_t (*sample_rows)(const SampleCall&, int64_t begin, int64_t end);  // returns as `sample` does, see sample.h
 };
 

@@ -10,23 +10,23 @@
 namespace ssg::cpu::SSG_NAMESPACE {
 
 template <class T, class S>
-void run_as(const Plan<T>& plan, const GuidedCall& call, const Split& split, Tasks& tasks) {
-  if (call.current[0].data == nullptr) return Task<T, S, 0>(plan, call, split).run(tasks);
-  if (call.sources == 1) return Task<T, S, 1>(plan, call, split).run(tasks);
-  return Task<T, S, 2>(plan, call, split).run(tasks);
+void run_as(const Plan<T>& plan, const GuidedCall& call, const Split& split, Tasks& tasks, int64_t worker) {
+  if (call.current[0].data == nullptr) return Task<T, S, 0>(plan, call, split).run(tasks, worker);
+  if (call.sources == 1) return Task<T, S, 1>(plan, call, split).run(tasks, worker);
+  return Task<T, S, 2>(plan, call, split).run(tasks, worker);
 }
 
-void run_float(const Plan<float>& plan, const GuidedCall& call, const Split& split, Tasks& tasks) {
+void run_float(const Plan<float>& plan, const GuidedCall& call, const Split& split, Tasks& tasks, int64_t worker) {
   switch (call.scalar) {
-    case Scalar::float32: return run_as<float, float>(plan, call, split, tasks);
-    case Scalar::bfloat16: return run_as<float, BFloat16>(plan, call, split, tasks);
-    case Scalar::float16: return run_as<float, Float16>(plan, call, split, tasks);
+    case Scalar::float32: return run_as<float, float>(plan, call, split, tasks, worker);
+    case Scalar::bfloat16: return run_as<float, BFloat16>(plan, call, split, tasks, worker);
+    case Scalar::float16: return run_as<float, Float16>(plan, call, split, tasks, worker);
     default: break;
   }
 }
 
-void run_double(const Plan<double>& plan, const GuidedCall& call, const Split& split, Tasks& tasks) {
-  run_as<double, double>(plan, call, split, tasks);
+void run_double(const Plan<double>& plan, const GuidedCall& call, const Split& split, Tasks& tasks, int64_t worker) {
+  run_as<double, double>(plan, call, split, tasks, worker);
 }
 
 int64_t sample_rows(const SampleCall& call, int64_t begin, int64_t end);  // in sample_impl.h

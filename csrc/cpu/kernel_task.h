@@ -46,8 +46,8 @@ class Task {
               aligned(call.out.batch_stride) && call.out.data != call.current[0].data;
   }
 
-  void run(Tasks& tasks) {
-    for (int64_t task = tasks.take(); task < tasks.count; task = tasks.take()) run(task);
+  void run(Tasks& tasks, int64_t worker) {
+    for (int64_t task = tasks.take(worker); task >= 0; task = tasks.take(worker)) run(task);
     store_fence();
   }
 
