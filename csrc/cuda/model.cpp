@@ -47,23 +47,31 @@ namespace {
 // Longer axes take the direct form, so that block indices and the products of Divisor stay below 2^31.
 constexpr int64_t kLongestAxis = 1 << 12;
 
-// Of one multiprocessor: bytes of device memory, float32 multiply-adds, float16 multiply-adds of the tensor cores, and
-// float64 instructions of a warp per cycle.
+// Of one multiprocessor and cycle: bytes of device memory and of the second-level cache, float16 multiply-adds of the
+// tensor cores, and float64 instructions of a warp.
 struct Figures {
   double bytes;
-  double multiply_adds;
+  double cache;
   double products;
   double doubles;
 };
 
 Figures figures_of(const Machine& machine) {
   switch (machine.capability / 10) {
-    case 8: return machine.capability == 80 ? Figures{10.5, 64.0, 1024.0, 1.0} : Figures{4.0, 128.0, 512.0, 1.0 / 16};
-    case 9: return {18.5, 128.0, 1270.0, 2.0};
-    case 10: return {25.5, 128.0, 1270.0, 2.0};
-    default: return {4.0, 128.0, 256.0, 1.0 / 16};
+    case 8: return machine.capability == 80 ? Figures{10.5, 26.3, 1024.0, 1.0} : Figures{4.0, 11.3, 512.0, 1.0 / 16};
+    case 9: return {18.5, 23.7, 1270.0, 2.0};
+    case 10: return {25.5, 36.5, 1270.0, 2.0};
+    default: return {4.0, 14.7, 256.0, 1.0 / 16};
   }
 }
+
+// What a block takes: instructions of warps, cycles of the unit that multiplies matrices or float64, and passes through
+// the banks of shared memory. The constants below are fitted to the executed kernels: bench/ptx/ranking.py says how well.
+struct Counts {
+  double instructions = 0.0;
+  double products = 0.0;
+  double wavefronts = 0.0;
+};
 
 int64_t warp_tiles(int64_t rows, int64_t maps, Cover cover) {
   return ceil_div(rows, cover.rows) * ceil_div(maps, cover.maps);
@@ -90,87 +98,68 @@ Sizes sizes_of(const Step& step, const LaunchPlan& plan) {
           step.one_row ? 1 : plan.group_pairs * sides(step.h)};
 }
 
-// Cycles that a warp takes for one k of a tile of the FMA engine: 4 * columns multiply-adds of 32 threads, two loads. The
-// factors are those of the executed kernels.
-double fma_cycles(const Tile& tile, const Figures& figures, bool is_double) {
-  const double arithmetic = 128.0 * tile.thread_columns / figures.multiply_adds;
-  const double doubles = is_double ? kFmaRows * tile.thread_columns / figures.doubles : 0.0;
-  return std::max((tile.thread_columns == 1 ? 2.2 : 3.3) * std::max(arithmetic / 0.85, 3.0), doubles);
-}
-
-// Cycles of one multiprocessor for the contractions of one block while `together` share it: the larger of arithmetic
-// and shared memory, or what the busiest warp takes where a stage has fewer tiles than there are warps.
-double block_arithmetic(const Step& step, const GuidedCall& call, const LaunchPlan& plan, const Machine& machine,
-                        double together) {
-  const Tile& tile = plan.tile;
-  const Figures figures = figures_of(machine);
+Counts fma_counts(const Step& step, const GuidedCall& call, const LaunchPlan& plan, const Figures& figures) {
   const Sizes sizes = sizes_of(step, plan);
   const double groups = static_cast<double>(ceil_div(step.h.pairs(), plan.group_pairs)) / plan.splits;
-  // With fewer than 16 warps throughput falls. A warp that has its quarter of the multiprocessor to itself keeps half
-  // of it busy.
-  const double few = std::max(1.0, 16.0 / (together * plan.warps));
-  const auto stage = [&](int64_t tiles, double tile_cycles) {
-    const int64_t rounds = ceil_div(tiles, plan.warps / plan.column_warps);
-    const double throughput = static_cast<double>(tiles * plan.column_warps) * few;
-    return std::max(throughput, static_cast<double>(rounds) * 8.0 / together) * tile_cycles;
-  };
-  const double cycles = fma_cycles(tile, figures, call.scalar == Scalar::float64);
-  const int64_t first_tiles = step.one_row ? 0 : warp_tiles(sizes.first_rows, sizes.first_maps, cover_of(plan.lanes_h));
-  const int64_t second_tiles = warp_tiles(sizes.second_rows, sizes.second_maps, cover_of(plan.lanes_w));
-  // Instructions of set-up and epilogue, by the executed kernels.
-  const double outputs = static_cast<double>(plan.columns() * step.h.out * step.w.out) / plan.splits;
-  const double others = plan.warps * 400.0 + outputs * 25 / 32;
-  return others / 3 + groups * (stage(first_tiles, static_cast<double>(step.h.in) * cycles) +
-                                stage(second_tiles, static_cast<double>(step.slots()) * cycles));
+  const double bytes = call.scalar == Scalar::float64 ? 8 : 4;
+  const double columns = plan.tile.thread_columns;
+  const double width = static_cast<double>(plan.columns());
+  const double first = step.one_row ? 0.0
+                                    : groups * plan.column_warps *
+                                          warp_tiles(sizes.first_rows, sizes.first_maps, cover_of(plan.lanes_h));
+  const double second =
+      groups * plan.column_warps * warp_tiles(sizes.second_rows, sizes.second_maps, cover_of(plan.lanes_w));
+  const double k = first * static_cast<double>(step.h.in) + second * static_cast<double>(step.slots());
+  const double map = static_cast<double>(step.h.in * step.w.in) * width / 32;
+  const double slots = step.one_row ? 0.0 : groups * static_cast<double>(sizes.second_maps * step.slots()) * width / 32;
+  const double outputs = static_cast<double>(step.h.out * step.w.out) * width / 32 / plan.splits;
+  const double more = call.sources - 1;
+  Counts counts;
+  counts.instructions = plan.warps * 240.0 + k * (5.1 + 3.8 * columns) + (first + second) * (190 + 15 * columns) +
+                        map * (10.3 + 5 * more) + outputs * ((item_bytes(call.scalar) >= 4 ? 33.5 : 26.0) + 10 * more);
+  counts.wavefronts = (k * (3.1 + 1.9 * columns) + slots * 5.1 + map * 3.5 + outputs * 2.0 * (1 + more)) * bytes / 4;
+  if (bytes == 8) counts.products = k * kFmaRows * columns / figures.doubles;
+  return counts;
 }
 
-// Cycles of one multiprocessor that a block's memory traffic takes: the load of its map, and the stream of logits and
-// results.
+// Cycles of one multiprocessor that a block's memory traffic takes: what cannot be avoided, of which `load` is the map,
+// and all that it asks the second-level cache for.
 struct Traffic {
   double load;
-  double stream;
+  double memory;
+  double cache;
 };
 
 Traffic traffic_of(const Step& step, const GuidedCall& call, const LaunchPlan& plan, const Figures& figures) {
-  const int64_t run_bytes = std::min<int64_t>(plan.columns(), call.vocabulary) * item_bytes(call.scalar);
-  const double segment = static_cast<double>(run_bytes);
-  const double waste = segment >= 128 ? 1.0 : segment >= 64 ? 1.05 : segment >= 32 ? 1.25 : 40.0 / segment;
-  const double column_bytes = segment * waste;
+  const double run = static_cast<double>(std::min<int64_t>(plan.columns(), call.vocabulary) * item_bytes(call.scalar));
   const double sources = static_cast<double>(call.sources);
-  // Every split reads the map: the first one from memory, the others from the second-level cache.
-  const double load = sources * static_cast<double>(step.h.in * step.w.in) * column_bytes / figures.bytes *
-                      (1.0 / plan.splits + (1 - 1.0 / plan.splits) / 2);
+  const double map = sources * static_cast<double>(step.h.in * step.w.in) * run;
   const double stream = ((call.current[0].data != nullptr ? sources : 0.0) + 1.0) *
-                        static_cast<double>(step.h.out * step.w.out) * column_bytes / figures.bytes / plan.splits;
-  return {load, stream};
+                        static_cast<double>(step.h.out * step.w.out) * run / plan.splits;
+  const double sectors = std::max(1.0, 32 / run);
+  // Every split reads the map: the first one from memory, the others from the second-level cache, at half the cost.
+  const double load = map * (1.0 / plan.splits + (1 - 1.0 / plan.splits) / 2);
+  return {load / figures.bytes, (load + stream) / figures.bytes, (map + stream) * sectors / figures.cache};
 }
 
-// The time of two activities that overlap: a little more than the longer one.
-double overlapped(double a, double b) { return std::cbrt(a * a * a + b * b * b); }
-
-// `arithmetic`: cycles of a multiprocessor for a block's; `latency`: what a block waits for, one thing after the other.
-void predict(const Step& step, const GuidedCall& call, const Machine& machine, double arithmetic, double latency,
-             LaunchPlan& plan) {
-  const auto [load, stream] = traffic_of(step, call, plan, figures_of(machine));
-  const double per_processor = static_cast<double>(plan.blocks) / machine.multiprocessors;
-
-  // A block that is alone waits for its map. Blocks that share a multiprocessor hide each other's loading and latency,
-  // so the throughput decides or, with few rounds, the latency of each block.
-  // Fewer blocks than multiprocessors share all bandwidth.
-  const double share = std::clamp(per_processor, 0.25, 1.0);
-  const double alone = latency + share * load + overlapped(arithmetic, share * stream);
-  const double rounds = std::max(1.0, per_processor / plan.resident);
-  const double whole = rounds < 4 ? std::ceil(rounds - 1e-9) : rounds;
-  const double throughput = per_processor * overlapped(arithmetic, load + stream);
-  plan.cycles = std::max(whole * alone, latency + throughput);
-  plan.arithmetic = per_processor * arithmetic;
-  plan.traffic = per_processor * (load + stream);
-}
-
-// Blocks that share a multiprocessor at once.
-double together_of(const Machine& machine, const LaunchPlan& plan) {
-  const double per_processor = static_cast<double>(plan.blocks) / machine.multiprocessors;
-  return std::clamp(std::ceil(per_processor), 1.0, static_cast<double>(plan.resident));
+// The time of a launch: what binds, and a little of what does not, so that of plans which one thing stops the lightest
+// is best. `items`: strips in their splits, one after the other in a block; `busy`: its warps that find work at once;
+// `latency`: what a block waits for.
+void predict(const Step& step, const GuidedCall& call, const Machine& machine, const Counts& counts, double items,
+             double busy, double latency, LaunchPlan& plan) {
+  const Figures figures = figures_of(machine);
+  const Traffic traffic = traffic_of(step, call, plan, figures);
+  const double blocks = static_cast<double>(plan.blocks) / machine.multiprocessors;
+  // The fullest multiprocessor decides, but for memory and its cache, which all share.
+  const double fullest = std::ceil(blocks);
+  const double together = std::min<double>(plan.resident, fullest);
+  // Eight warps keep a multiprocessor busy, fewer warps a part of it.
+  const double share = std::min(1.0, busy * together / 8);
+  plan.arithmetic = fullest * std::max({counts.instructions / 3, counts.products, counts.wavefronts}) / share;
+  plan.traffic = blocks * items * std::max(traffic.memory, traffic.cache);
+  // A block that is alone waits for its map; with another one beside it, that one works meanwhile.
+  const double waits = together > 1 ? 0.0 : blocks * items * traffic.load;
+  plan.cycles = latency + waits + std::max(plan.arithmetic, plan.traffic) + 0.02 * (plan.arithmetic + plan.traffic);
 }
 
 bool complete_dense(const Step& step, const GuidedCall& call, const Machine& machine, LaunchPlan& plan) {
@@ -185,59 +174,68 @@ bool complete_dense(const Step& step, const GuidedCall& call, const Machine& mac
   plan.resident = static_cast<int>(
       std::min<int64_t>({kMostWarps / plan.warps, machine.shared_per_multiprocessor / (plan.shared_bytes + 1024), 16}));
 
-  // Instructions of all warps, by the executed kernels.
   const double sources = static_cast<double>(call.sources);
   const auto at_once = static_cast<double>(dense->at_once);
   const auto items = static_cast<double>(dense->items);
   const double map = static_cast<double>(dense->step.h.in_even() * dense->step.w.in_even()) * (32 + 12 * sources);
   const double item = static_cast<double>(inputs) * (3.25 + at_once) + 50 + at_once * 4 * (9.5 + 6 * sources);
-  const double instructions = plan.warps * 110.0 + map + items * item;
-  const double products = is_double ? items * static_cast<double>(inputs) * at_once / figures_of(machine).doubles : 0.0;
-  const double in_turn = instructions / plan.warps * std::ceil(items / plan.warps) / (items / plan.warps);
-  const double arithmetic = std::max({instructions / 3, products, 2 * in_turn / together_of(machine, plan)});
-  predict(step, call, machine, arithmetic, 1500.0 + 300.0 * std::ceil(items / plan.warps), plan);
+  Counts counts;
+  counts.instructions = plan.warps * 110.0 + map + items * item;
+  if (is_double) counts.products = items * static_cast<double>(inputs) * at_once / figures_of(machine).doubles;
+  predict(step, call, machine, counts, 1.0, plan.warps, 1500.0 + 300.0 * std::ceil(items / plan.warps), plan);
   return true;
 }
 
-// What an item of the MMA engine, a strip in one of its splits, takes: warp instructions, multiply-adds on tensor cores,
-// passes through the banks of shared memory. The constants are those of the executed kernels (docs/cuda.md).
-struct TensorCounts {
-  double instructions = 0.0;
-  double products = 0.0;
-  double wavefronts = 0.0;
+// Instructions of the MMA engine with run-time sizes, whose logits have one part or two: of an item, of a unit of its map,
+// of a tile of sums, of 16 k of the first contraction, of a tile of the second, and of its 16 k. Those with two numbers
+// are for a strip of any width, and for each eight columns.
+struct TensorCosts {
+  double item;
+  double unit[2];
+  double sums;
+  double first[2];
+  double second[2];
+  double slots[2];
 };
+constexpr TensorCosts kTensorCosts[] = {{2500, {17, 20}, 66, {13, 3.4}, {61, 16}, {11, 8.2}},
+                                        {1700, {40, 8.4}, 57, {7.4, 12.6}, {28, 37.6}, {22, 0}}};
 
-TensorCounts tensor_counts(const TensorSizes& sizes, const TensorLayout& layout, const LaunchPlan& plan, bool is_sized,
-                           int parts, const GuidedCall& call) {
+// Of an item of the MMA engine, a strip in one of its splits.
+Counts tensor_counts(const TensorSizes& sizes, const TensorLayout& layout, const LaunchPlan& plan, int parts,
+                     const GuidedCall& call, const Figures& figures) {
   const double tiles = plan.tile.thread_columns / 2.0;
   const double groups = static_cast<double>(layout.groups) / plan.splits;
-  // Run-time sizes take more instructions for addresses and loops.
-  const double loose = is_sized ? 1.0 : tiles > 1 ? 2.9 : 3.7;
   const double sides = layout.parities;
-  TensorCounts counts;
-  const auto products = [&](double steps, double both) {  // `steps` of 16 k for all columns of the strip
-    counts.products += steps * tiles * (both + 1) * 2048;
-    counts.wavefronts += steps * tiles * both * 4;
-    return steps * tiles * (both + 1 + both / 2);
-  };
-  const double units = sizes.in_w * std::ceil(sizes.in_h / 8.0) * 8 * tiles / 32;
-  counts.instructions += 8 * 150 + units * loose * (parts == 2 ? 38 : 30) * (call.sources == 2 ? 1.5 : 1.0);
-  counts.wavefronts += units * parts * 4;
   const double windows = sizes.windows ? 1.0 : 0.0;
+  const double more = call.sources - 1;
+  const double units = sizes.in_w * std::ceil(sizes.in_h / 8.0) * 8 * tiles / 32;
   const double sums = layout.first_tiles * sides + windows;  // tiles of 16 rows of slots
   const double first = layout.coarse * groups;
-  counts.instructions += first * loose *
-                         (12 + sums * tiles * 5 + layout.first_tiles * (sides - 1) * tiles * 8 +
-                          4 * (sums + (layout.first_tiles - 1) * 2));
-  counts.instructions += products(first * (layout.first_tiles * sides * layout.first_steps + windows), parts);
-  counts.products += first * sums * tiles * 1024;
-  counts.wavefronts += first * sums * tiles * 8;
-  const double rows = static_cast<double>(sizes.out_h) / plan.splits;
-  const double second = rows * layout.second_tiles;
-  const double values = 16 * sides * 8 * tiles / 32;  // of a thread, for a row
-  const double bytes = static_cast<double>(item_bytes(call.scalar));
-  counts.instructions += products(second * sides * layout.second_steps, 2);
-  counts.instructions += second * loose * (20 + values * ((bytes == 4 ? 4.5 : 5.0) + (call.sources == 2 ? 5.0 : 0.0)));
+  const double first_steps = first * (layout.first_tiles * sides * layout.first_steps + windows);  // of 16 k
+  const double second = static_cast<double>(sizes.out_h) / plan.splits * layout.second_tiles;
+  const double second_steps = second * sides * layout.second_steps;
+  const double values = second * 4 * sides * tiles;  // of a thread
+  Counts counts;
+  if (plan.tile.in != 0) {
+    counts.instructions = 150 + units * (parts == 2 ? 38 : 30) * (1 + 0.5 * more) +
+                          first * (12 + sums * tiles * 5 + layout.first_tiles * (sides - 1) * tiles * 8 +
+                                   4 * (sums + (layout.first_tiles - 1) * 2)) +
+                          (first_steps * (parts + 1 + parts / 2.0) + second_steps * 4) * tiles + second * 20 +
+                          values * ((parts == 2    ? 4.5
+                                     : sizes.folds ? 5.0
+                                                   : 10.0) +
+                                    5 * more);
+    if (sizes.folds) counts.instructions *= 1.33;
+  } else {
+    const TensorCosts& costs = kTensorCosts[parts - 1];
+    const auto of = [tiles](const double (&cost)[2]) { return cost[0] + cost[1] * tiles; };
+    counts.instructions = costs.item + 200 * groups + units * (of(costs.unit) + 30 * more) + first * sums * costs.sums +
+                          first_steps * of(costs.first) + second * of(costs.second) + second_steps * of(costs.slots) +
+                          values * 5 * more;
+  }
+  counts.products =
+      ((first_steps * (parts + 1) + second_steps * 3) * 2048 + first * sums * 1024) * tiles / figures.products;
+  counts.wavefronts = units * parts * 4 + ((first_steps * parts + second_steps * 2) * 2 + first * sums * 4) * tiles;
   return counts;
 }
 
@@ -252,7 +250,6 @@ bool complete_tensor(const Step& step, const GuidedCall& call, const Machine& ma
   plan.group_pairs = 8 * layout.row_blocks;
   plan.shared_bytes = layout.bytes;
   if (plan.shared_bytes > machine.shared_per_block || plan.splits > layout.groups) return false;
-  const bool is_sized = plan.tile.in != 0;
   const int64_t by_registers = plan.tile.in > 32 ? 1 : 2;
   plan.resident =
       static_cast<int>(std::min(by_registers, machine.shared_per_multiprocessor / (plan.shared_bytes + 1024)));
@@ -262,24 +259,13 @@ bool complete_tensor(const Step& step, const GuidedCall& call, const Machine& ma
   plan.blocks = ceil_div(items, per_block);
   if (plan.blocks > INT32_MAX || items / per_block > INT32_MAX || per_block > INT32_MAX) return false;
 
-  const Figures figures = figures_of(machine);
-  const auto [load, stream] = traffic_of(step, call, plan, figures);
-  const TensorCounts counts = tensor_counts(tensor->sizes, layout, plan, is_sized, parts, call);
-  // Items that the fullest multiprocessor takes, one block beside the other, and one after the other.
-  const double together =
-      std::min<double>(plan.resident, std::ceil(static_cast<double>(plan.blocks) / machine.multiprocessors));
-  const double in_turn = static_cast<double>(per_block) * together;
-  const double busy = std::max({counts.instructions / 3, counts.products / figures.products, counts.wavefronts});
-  // A block alone waits for its map, and a warp for its own instructions: eight warps issue about two a cycle.
+  Counts counts = tensor_counts(tensor->sizes, layout, plan, parts, call, figures_of(machine));
+  const auto in_turn = static_cast<double>(per_block);
+  counts.instructions = counts.instructions * in_turn + 2000;  // a block sets itself up once
+  counts.products *= in_turn;
+  counts.wavefronts *= in_turn;
   const double latency = 1500.0 + 800.0 * std::ceil(static_cast<double>(layout.groups) / plan.splits);
-  const double alone = latency + load + std::max(counts.instructions / 2, stream);
-  // A block sets itself up once, by the executed kernels in 2000 instructions.
-  const double begin = together * 2000 / 3;
-  plan.arithmetic = begin + in_turn * busy;
-  // Memory is shared by all, so what all blocks take counts.
-  plan.traffic = static_cast<double>(items) / machine.multiprocessors * (load + stream);
-  plan.cycles = std::max({begin + per_block * alone / (together > 1 ? 1.5 : 1.0),
-                          plan.arithmetic + (together > 1 ? 0.0 : in_turn * load), plan.traffic + latency});
+  predict(step, call, machine, counts, in_turn, plan.warps, latency, plan);
   return true;
 }
 
@@ -302,9 +288,12 @@ bool complete(const Step& step, const GuidedCall& call, const Machine& machine, 
   const Sizes sizes = sizes_of(step, plan);
   plan.lanes_h = best_lanes(sizes.first_rows, sizes.first_maps);
   plan.lanes_w = best_lanes(sizes.second_rows, sizes.second_maps);
-  const double groups_of_split = std::ceil(static_cast<double>(groups) / plan.splits);
-  predict(step, call, machine, block_arithmetic(step, call, plan, machine, together_of(machine, plan)),
-          1500.0 + 700.0 * groups_of_split, plan);
+  const double latency = 1500.0 + 700.0 * std::ceil(static_cast<double>(groups) / plan.splits);
+  const int64_t tiles =
+      std::max(step.one_row ? 0 : warp_tiles(sizes.first_rows, sizes.first_maps, cover_of(plan.lanes_h)),
+               warp_tiles(sizes.second_rows, sizes.second_maps, cover_of(plan.lanes_w)));
+  const auto busy = static_cast<double>(std::min<int64_t>(plan.warps, tiles * plan.column_warps));
+  predict(step, call, machine, fma_counts(step, call, plan, figures_of(machine)), 1.0, busy, latency, plan);
   return true;
 }
 

@@ -74,7 +74,7 @@ LaunchPlan plan_launch(const Step& step, const GuidedCall& call, const Machine& 
   LaunchPlan best;  // the direct form, where nothing else fits
   for (const LaunchPlan& plan : candidates(step, call, machine))
     // The first of plans that the model cannot tell apart stays: it has wider accesses.
-    if (best.is_direct() || plan.cycles < best.cycles * 0.97) best = plan;
+    if (best.is_direct() || plan.cycles < best.cycles * 0.999) best = plan;
   return best;
 }
 

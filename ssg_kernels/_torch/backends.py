@@ -17,7 +17,8 @@ from ssg_kernels._names import BACKENDS
 from ssg_kernels._torch import extension
 
 # The backend that serves a family of GPUs, the major number of their compute capability, where both can: the one with
-# the smaller times by executed counts (docs/triton.md). Nobody has measured yet; newer families go with the last one.
+# the smaller times by executed counts, for guidance and sampling together (docs/triton.md). Nobody has measured yet;
+# newer families go with the last one.
 FIRST = {8: "cuda", 9: "cuda", 10: "cuda", 12: "cuda"}
 
 

@@ -123,6 +123,16 @@ def test_the_larger_number_or_nan() -> None:
     assert results(body, [bits_of(x) for x in given]) == expected
 
 
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+def test_the_smaller_and_the_larger_half(kind: str) -> None:
+    given = [1.0, 3.0, math.nan, -math.inf, math.inf, -0.5, 2.0, 2.5] * 4
+    body = f"""mov.b32 %f1, %r2; cvt.rn.{kind}.f32 %h1, %f1; cvt.rn.{kind}.f32 %h2, 0f40000000;
+    min.{kind} %h3, %h1, %h2; cvt.f32.{kind} %f2, %h3; max.{kind} %h4, %h1, %h2; cvt.f32.{kind} %f3, %h4;
+    sub.f32 %f2, %f3, %f2; mov.b32 %r3, %f2;"""
+    expected = [bits_of(0.0 if math.isnan(x) else max(x, 2.0) - min(x, 2.0)) for x in given]
+    assert results(body, [bits_of(x) for x in given]) == expected
+
+
 @pytest.mark.parametrize(("kind", "dtype"), [("f16", torch.float16), ("bf16", torch.bfloat16)])
 def test_conversions_to_halves_and_back(kind: str, dtype: torch.dtype) -> None:
     values = [
