@@ -39,12 +39,14 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::finish(uint32_t (&line)[words], const u
 // A warp takes `rows_at_once` output rows and 16 columns, or pairs of them, at once.
 template <class S, int Parts, class Shape>
 SSG_DEVICE void Tensor<S, Parts, Shape>::write_rows(int group) const {
+  // With it, the compiler would hoist less for the largest maps of 16-bit logits, whose issue binds.
+  constexpr bool has_one_in_rows = has_one && (blocks_at_once > 1 || sizeof(S) == 4);
   if (in_runs && has_one && plain)
     write_items<has_one ? 1 : 0, has_one>(group);
   else if (in_runs && has_two)
     write_items<has_two ? 2 : 0, has_two>(group);
-  else if (has_one && plain)
-    write_items<has_one ? 1 : 0, false>(group);
+  else if (has_one_in_rows && plain)
+    write_items<has_one_in_rows ? 1 : 0, false>(group);
   else
     write_items<0, false>(group);
 }
