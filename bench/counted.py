@@ -43,6 +43,11 @@ CASES = (
     *(square(24, 32, 16, 4096, dtype) for dtype in (_F32, _BF16, _F16)),
     *(square(48, 64, 4, 4096, dtype) for dtype in (_F32, _BF16, _F16)),
     square(48, 64, 2, 64, _BF16, of="bitwise"),
+    *(
+        square(prev, size, batch, 4095, dtype, of="unaligned")
+        for prev, size, batch in ((13, 16, 64), (24, 32, 16), (48, 64, 4))
+        for dtype in (_F32, _BF16)
+    ),
     *(square(prev, size, 1, 4096, _F32, of="VAR-256") for prev, size in pairwise(VAR_256)),
 )
 # Name, vocabulary, rows of a launch, top_k, top_p, standard deviation of the logits.

@@ -62,10 +62,11 @@ template <class T>
 Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64_t workers) {
   // A visit takes as many strips as have their maps in a first-level cache. Strips lie side by side in every token, and
   // memory serves long runs faster: logits that a second-level cache does not hold are read in runs of 512 bytes, if it
-  // holds the maps of as many strips.
+  // holds the maps of as many strips. Two strips may take more of it.
   constexpr int64_t kRunBytes = 512;
   constexpr int64_t kFirstLevel = int64_t{64} << 10;
   constexpr int64_t kSecondLevel = int64_t{1536} << 10;
+  constexpr int64_t kMaps = int64_t{1} << 20;  // of a second-level cache
   constexpr int64_t kMaxStrips = 16;
   const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * layout_of(plan).strip();
   const int64_t strips = ceil_div(call.vocabulary, strip);
@@ -73,7 +74,9 @@ Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64
   const int64_t in = plan.in_h * plan.in_w;
   const int64_t out = plan.out_h * plan.out_w;
   const int64_t bytes = call.batch * call.vocabulary * item * (call.sources * (in + out) + out);
-  const int64_t run = bytes <= kSecondLevel ? 1 : std::min(kSecondLevel / strip_bytes, kRunBytes / (strip * item));
+  const int64_t least = 2 * strip_bytes <= kSecondLevel ? 2 : 1;
+  const int64_t run =
+      bytes <= kSecondLevel ? 1 : std::clamp(kMaps / strip_bytes, least, std::max(least, kRunBytes / (strip * item)));
   Split split;
   split.visit = std::max<int64_t>({std::min(kFirstLevel / strip_bytes, kMaxStrips), run, 1});
   // There should be enough tasks for all workers. Tasks get fewer columns first. Rows are shared out only where there

@@ -292,6 +292,30 @@ def test_in_place(name: str, dtype: torch.dtype, is_cfg: bool) -> None:
     assert torch.equal(logits[:2], expected)
 
 
+def in_storage(values: Tensor, begin: int, stride: int) -> Tensor:
+    """A copy whose rows lie `stride` elements apart, from element `begin` on. The last one ends the storage."""
+    batch, tokens, vocabulary = values.shape
+    storage = torch.full((begin + (batch * tokens - 1) * stride + vocabulary,), torch.nan, dtype=values.dtype)
+    view = storage.as_strided(values.shape, (tokens * stride, stride, 1), begin)
+    return view.copy_(values)
+
+
+@pytest.mark.parametrize(("columns", "prev_n", "n", "one_part"), SIZED)
+@pytest.mark.parametrize(("begin", "extra"), [(1, 0), (8, 1)])
+def test_rows_that_are_not_aligned(
+    columns: int, prev_n: int, n: int, one_part: bool, begin: int, extra: int
+) -> None:
+    call = Call((n, n), (prev_n, prev_n), 2, 4 * columns + 9, torch.bfloat16 if one_part else torch.float32)
+    stride = call.vocabulary + extra
+    logits, prev_logits = (in_storage(x, begin, stride) for x in (call.logits(), call.prev_logits()))
+    out = in_storage(torch.zeros_like(logits), begin, stride)
+    around = torch.as_strided(out, (out.untyped_storage().nbytes() // out.element_size(),), (1,), 0)
+    untouched = around.isnan()
+    run(call, logits, prev_logits, *call.strengths(), out=out, variant=sized(columns, prev_n))
+    assert_accurate(out, expected_of(call, logits, prev_logits, *call.strengths()))
+    assert torch.equal(around.isnan(), untouched)
+
+
 @pytest.mark.parametrize("layout", OUT_LAYOUTS)
 @pytest.mark.parametrize("vocabulary", [16, 37])
 def test_writes_nothing_but_out(layout: str, vocabulary: int) -> None:
