@@ -56,18 +56,10 @@ class Task {
     return static_cast<const S*>(logits.data) + batch * logits.batch_stride + column;
   }
 
-  int64_t batch_of(int64_t task) const { return task / split_.row_groups / split_.column_groups; }
-  int64_t column_of(int64_t task) const {
-    return task / split_.row_groups % split_.column_groups * split_.strips * strip;
-  }
-  int64_t columns_from(int64_t column, int64_t strips) const {
-    return std::min(strips * strip, call_.vocabulary - column);
-  }
-
   void run(int64_t task) {
-    const int64_t batch = batch_of(task);
-    const int64_t begin = column_of(task);
-    const int64_t end = begin + columns_from(begin, split_.strips);
+    const int64_t batch = task / split_.row_groups / split_.column_groups;
+    const int64_t begin = task / split_.row_groups % split_.column_groups * split_.strips * strip;
+    const int64_t end = std::min(begin + split_.strips * strip, call_.vocabulary);
     const int64_t row_group = task % split_.row_groups;
     const int64_t first = row_group * plan_.row_groups() / split_.row_groups;
     const int64_t last = (row_group + 1) * plan_.row_groups() / split_.row_groups;
