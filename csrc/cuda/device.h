@@ -66,6 +66,12 @@ SSG_DEVICE int64_t here(int64_t x) {
   return x;
 }
 
+// x + y, which the compiler joins with no other sum.
+SSG_DEVICE int64_t stepped(int64_t x, int64_t y) {
+  asm("add.s64 %0, %0, %1;" : "+l"(x) : "l"(y));
+  return x;
+}
+
 // Memory
 
 template <class V>
@@ -283,6 +289,22 @@ SSG_DEVICE void store_words(void* to, const uint32_t (&x)[N]) {
   else
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
                  : "memory");
+}
+
+// An element by its address in global memory. nvcc takes hours over pointers that step by step follow from each other.
+SSG_DEVICE void load_element(float& x, int64_t from) { asm volatile("ld.global.f32 %0, [%1];" : "=f"(x) : "l"(from)); }
+template <class S>
+SSG_DEVICE void load_element(S& x, int64_t from) {
+  static_assert(sizeof(S) == 2);
+  asm volatile("ld.global.u16 %0, [%1];" : "=h"(x.bits) : "l"(from));
+}
+SSG_DEVICE void store_element(int64_t to, float x) {
+  asm volatile("st.global.f32 [%0], %1;" ::"l"(to), "f"(x) : "memory");
+}
+template <class S>
+SSG_DEVICE void store_element(int64_t to, S x) {
+  static_assert(sizeof(S) == 2);
+  asm volatile("st.global.u16 [%0], %1;" ::"l"(to), "h"(x.bits) : "memory");
 }
 
 // Two values in a word, the first one in the low half.

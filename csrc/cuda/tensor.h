@@ -21,6 +21,7 @@
 #include "params.h"
 #include "strength.h"
 #include "tensor_layout.h"
+#include "tensor_rows.h"
 
 namespace ssg::cuda {
 
@@ -41,6 +42,21 @@ SSG_DEVICE uint32_t chunk_at(uint32_t k, uint32_t c) {
   const uint32_t line = k / rows;
   return line * 128 + (k % rows * Chunks + (c ^ (line % Chunks))) * 16;
 }
+
+// Which vocabulary columns chunk t of a row of the map holds, so that a thread has neighbouring columns of the output:
+// two runs of four. Of the pairs of columns (c, c + 1) that lie in a chunk the second contraction sees, in this order,
+//   tiles = 4: those of columns 8 t, 8 t + 2, 8 t + 4, 8 t + 6        (runs at 8 t and 8 t + 4)
+//   tiles = 2: those of columns 4 t, 4 t + 8, 4 t + 2, 4 t + 10       (runs at 4 t and 4 t + 8)
+//   tiles = 1: those of columns 0, 2, 4, 6                            (runs at 0 and 4)
+// since the first contraction's tile t, thread l becomes word l * tiles + t of a slot, and word w of a slot becomes
+// thread w % 4, tile w / 4 of the second contraction.
+template <int Tiles>
+struct Runs {
+  static constexpr int first = Tiles == 2 ? 4 : 8;   // of chunk t: at first * t
+  static constexpr int second = Tiles == 2 ? 8 : 4;  // after the first one
+  // Where pair i of both runs, one after the other, lies in the chunk.
+  static SSG_DEVICE constexpr int place(int i) { return Tiles == 2 ? (i & 1) * 2 + i / 2 : i; }
+};
 
 // S: what logits are stored as. Parts: of a value of the map.
 template <class S, int Parts, class Shape>
@@ -112,7 +128,11 @@ struct Tensor {
   };
   static constexpr bool pins = Shape::sized && !windows && tiles == 2;
   Unit pinned[2] = {};
+  uint32_t pinned_map[(Parts * tiles + 1) / 2] = {};
+  uint32_t pinned_slots[2] = {};
+  uint32_t pinned_rows[tiles] = {};
   // The first token that this thread writes (token 0 unless it is the same in every strip), its columns.
+  const S* previous[has_two ? 2 : 1] = {};
   const S* current = nullptr;
   S* out = nullptr;
 
@@ -138,6 +158,13 @@ struct Tensor {
         const Unit unit = unit_of(thread, (thread + n * threads) / (8 * tiles));
         pinned[n] = {here(unit.token), static_cast<uint32_t>(here(static_cast<int>(unit.to)))};
       }
+      const auto keep = [](uint32_t x) { return static_cast<uint32_t>(here(static_cast<int>(x))); };
+      SSG_UNROLL
+      for (int i = 0; i < (Parts * tiles + 1) / 2; ++i) pinned_map[i] = keep(map_at(lane, i));
+      SSG_UNROLL
+      for (int i = 0; i < 2; ++i) pinned_slots[i] = keep(slots_at(i));
+      SSG_UNROLL
+      for (int i = 0; i < tiles; ++i) pinned_rows[i] = keep(row_at(lane, warp * rows_at_once, i));
     }
     int64_t index = block_index() * p.per_block;
     int left = p.items - index < p.per_block ? static_cast<int>(p.items - index) : p.per_block;
@@ -159,6 +186,10 @@ struct Tensor {
       if (++split < p.splits) continue;
       split = 0;
       column += columns;
+      if constexpr (pins) {
+        SSG_UNROLL
+        for (const S*& x : previous) x += columns;
+      }
       current += columns;
       out += columns;
       if (++strip < end) continue;
@@ -176,18 +207,30 @@ struct Tensor {
     plain = p.call.current[0].data != nullptr && p.call.sources == 1 && weights.current[0] > 0.0f;
     column = static_cast<int64_t>(strip) * columns;
     in_runs = whole && ((has_one && plain) || (has_two && p.call.sources == 2));
-    const int first = pins ? warp * rows_at_once * size<&Z::out_w>() + g : 0;
-    current = at(p.call.current[0], first, l * per_thread);
-    out = const_cast<S*>(at(p.call.out, first, l * per_thread));
+    const int first = pins ? warp * rows_at_once * size<&Z::out_w>() + (in_runs ? g : lane / columns) : 0;
+    if constexpr (pins) {
+      SSG_UNROLL
+      for (int s = 0; s < (has_two ? 2 : 1); ++s)
+        previous[s] = whole ? at(p.call.previous[s], 0, Runs<tiles>::first * (lane % tiles))
+                            : at(p.call.previous[s], first_token(), lane % columns);
+    }
+    current = at(p.call.current[0], first, own_column(lane, in_runs));
+    out = const_cast<S*>(at(p.call.out, first, own_column(lane, in_runs)));
   }
 
-  // The same, computed anew where registers are few.
-  static constexpr bool recomputes = windows;
-  SSG_DEVICE const S* current_columns() const {
-    return recomputes ? at(p.call.current[0], 0, (here(l) & 3) * per_thread) : current;
+  // The first token of the map that this lane loads of a strip that is not whole.
+  SSG_DEVICE int first_token() const {
+    constexpr int blocks = (Shape::sizes.in_h + 7) / 8;
+    const int block = warp * per_warp();
+    return (block % blocks * 8 + lane / columns) * size<&Z::in_w>() + block / blocks;
   }
-  SSG_DEVICE S* out_columns() const {
-    return recomputes ? const_cast<S*>(at(p.call.out, 0, (here(l) & 3) * per_thread)) : out;
+
+  // The first one of a lane's columns in the output: of a run, or of single elements (tensor_rows.h).
+  static SSG_DEVICE int own_column(int lane, bool run) { return run ? lane % 4 * per_thread : lane % columns; }
+  // The first token that a lane writes, computed anew where registers are few.
+  static constexpr bool recomputes = windows;
+  SSG_DEVICE const S* first_of(const Logits& logits, const S* kept, bool run) const {
+    return recomputes ? at(logits, 0, own_column(here(lane) & 31, run)) : kept;
   }
 
   SSG_DEVICE int first_group(int split) const {
@@ -202,7 +245,7 @@ struct Tensor {
   }
 
   SSG_DEVICE void strip_of(int first, int last) {
-    const float squares = load_map();
+    const float squares = whole ? load_map() : load_elements();
     // NaN compares false. The barriers say too that the map has arrived, and that the slots may be overwritten.
     const bool too_large = barrier_or(!(squares <= p.most_squares));
     const bool too_small = !barrier_or(squares >= p.least_squares);
@@ -229,16 +272,14 @@ struct Tensor {
       write_shared(memory + at, zeros);
   }
 
+  // From a token to the next one.
+  static SSG_DEVICE int64_t bytes_of(const Logits& logits) {
+    return logits.token_stride * static_cast<int64_t>(sizeof(S));
+  }
   SSG_DEVICE const S* at(const Logits& logits, int token, int offset) const {
     return static_cast<const S*>(logits.data) + batch * logits.batch_stride + token * logits.token_stride + column +
            offset;
   }
-
-  // Distances in bytes take fewer instructions.
-  static SSG_DEVICE const S* moved(const S* x, int64_t bytes) {
-    return reinterpret_cast<const S*>(reinterpret_cast<const char*>(x) + bytes);
-  }
-  static SSG_DEVICE S* moved(S* x, int64_t bytes) { return const_cast<S*>(moved(static_cast<const S*>(x), bytes)); }
 
   // Splits four sums of an instruction: the high parts, and by a product with -I what is left. It is exact.
   SSG_DEVICE void split(float (&x)[4], uint32_t (&high)[2], uint32_t (&low)[2]) const {
@@ -272,6 +313,21 @@ struct Tensor {
         }
       }
     }
+  }
+
+  // The rows of the map that a lane gives to load_matrices.
+  SSG_DEVICE uint32_t map_at(int lane, int i) const {
+    return memory + chunk_at<Parts * tiles>(lane % 16, 2 * i + lane / 16);
+  }
+  // Word l * tiles of this thread's slots, high and low; those of the warp's next columns are 8 slots further.
+  SSG_DEVICE uint32_t slots_at(int part) const {
+    const uint32_t place = chunk_at<2 * tiles>(warp, l * tiles / 4) + l * tiles % 4 * 4;
+    return memory + of<&L::slots_at>() + g * of<&L::row_bytes>() + (part == 0 ? place : place ^ flip);
+  }
+  // The slots of an output row that a lane gives to load_matrices.
+  SSG_DEVICE uint32_t row_at(int lane, int local, int i) const {
+    return memory + of<&L::slots_at>() + local * of<&L::row_bytes>() +
+           chunk_at<2 * tiles>(lane % 16, 2 * i + lane / 16);
   }
 
   using Fragment = Vec<uint32_t, 4>;
@@ -317,52 +373,50 @@ struct Tensor {
 
   SSG_DEVICE Unit unit_of(unsigned thread, int block) const;
   SSG_DEVICE float load_map() const;            // returns the sum of the squares of what this thread loaded
+  SSG_DEVICE float load_elements() const;       // the same, of a strip that is not whole
   SSG_DEVICE void fill_slots(int group) const;  // the first contraction
   SSG_DEVICE void write_rows(int group) const;  // the second one and the epilogue
   SSG_DEVICE void exact_strip(int first, int last, bool large) const;
 
   // ---- parts of the stages
 
+  // Blocks of eight rows of the map that a warp loads of a strip that is not whole.
+  SSG_DEVICE int per_warp() const {
+    constexpr int at_once = 8 / tiles;
+    return (size<&Z::in_w>() * ((size<&Z::in_h>() + 7) / 8) + kMmaWarps * at_once - 1) / (kMmaWarps * at_once) *
+           at_once;
+  }
   static SSG_DEVICE int row_of(unsigned thread);
-  SSG_DEVICE int column_of(int block) const;
-  template <int N, int W>
-  SSG_DEVICE void load_staged(uint32_t (*to)[2][W], const S* strip, int64_t stride, int begin) const;
+  static constexpr int run_words = sizeof(S);  // of four values
+  SSG_DEVICE void put_unit(uint32_t to, float (&values)[2][4], const uint32_t (&word)[2][run_words], bool exists,
+                           float& squares) const;
   SSG_DEVICE void put_slot(const uint32_t (&at)[2], int term, int parity, int block, const uint32_t (&high)[tiles],
                            const uint32_t (&low)[tiles]) const;
-  // Sources: of strips where with one -inf needs no care (`plain`). 0: anything.
-  template <int Sources, bool InRuns>
-  SSG_DEVICE void write_items(int group) const;
-  template <int Sources, bool InRuns>
-  SSG_DEVICE void write_item(int row, int local, int tile) const;
+  using Sums = float[rows_at_once][parities][tiles][4];
+  SSG_DEVICE void contract(Sums& sum, int lane, int local, int tile) const;
+  SSG_DEVICE void weigh(float (&value)[per_thread], const Sums& sum, int r, int half, int side) const;
+  // Sources: of strips where with one -inf needs no care (`plain`). 0: one source, or no logits of this scale.
   template <int Sources>
   SSG_DEVICE void finish(uint32_t (&line)[words], const uint32_t (&other)[words], float (&value)[per_thread]) const;
+  template <int Sources, bool InRuns>
+  SSG_DEVICE void write_items(int group) const;
+  template <int Sources>
+  SSG_DEVICE void write_runs(int row, int local, int tile) const;
+  template <int Sources>
+  SSG_DEVICE void write_elements(int row, int local, int tile) const;
+
+  // What is written at once, eight tokens of an output row and with `side` = 1 their mirrors: calls f(r, half, side).
+  template <class F>
+  static SSG_DEVICE void for_all(F&& f) {
+    call_each<rows_at_once * 2 * parities>([&](int n) { f(n / (2 * parities), n / parities % 2, n % parities); });
+  }
 
   // ---- rows of strips that are not whole, eight at a time
 
-  // What a lane has of them: elements of a column, `apart` rows from each other.
-  using Elements = S[per_thread];
-  struct Rows {
-    using Run = Vec<uint32_t, words>;
-    static constexpr int apart = 32 / columns;
-    int lane;
-    int row;
-    int column;
-    bool in_strip;  // the column exists
-    // From where this lane's runs begin to where its elements do; `pinned`: the first token is the lane's own.
-    SSG_DEVICE int64_t shift(int64_t bytes, bool pinned) const {
-      return (pinned ? row - lane / 4 : 0) * bytes + (column - lane % 4 * per_thread) * static_cast<int>(sizeof(S));
-    }
-    static SSG_DEVICE void clear(Elements& to) {
-      SSG_UNROLL
-      for (int e = 0; e < per_thread; ++e) to[e] = S{};
-    }
-    SSG_DEVICE void load(Elements& to, const S* x, int64_t distance, int count) const;
-    SSG_DEVICE void store(S* x, int64_t distance, int count, const Elements& from) const;
-    // `stage`: where in shared memory they pass through.
-    SSG_DEVICE void put(uint32_t stage, const Elements& from) const;
-    SSG_DEVICE void to_run(uint32_t (&to)[words], const Elements& from, uint32_t stage) const;
-    SSG_DEVICE void to_elements(Elements& to, const uint32_t (&from)[words], uint32_t stage) const;
-  };
+  using Rows = ElementRows<S, tiles>;
+  using Elements = typename Rows::Elements;
+  struct Walk;
+  SSG_DEVICE Walk walk_of(const Logits& logits, const S* first, const Rows& rows, int row, int tile) const;
   SSG_DEVICE uint32_t stage_of(int local) const {
     return memory + of<&L::stage_at>() + local * of<&L::stage_row>() + warp * of<&L::stage_warp>();
   }
@@ -374,7 +428,7 @@ struct Tensor {
 }  // namespace ssg::cuda
 
 #include "exact.h"
+#include "tensor_elements.h"
 #include "tensor_first.h"
 #include "tensor_load.h"
-#include "tensor_rows.h"
 #include "tensor_second.h"

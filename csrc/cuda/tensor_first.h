@@ -10,16 +10,12 @@ template <class S, int Parts, class Shape>
 SSG_DEVICE void Tensor<S, Parts, Shape>::fill_slots(int group) const {
   constexpr int pairs = (Parts * tiles + 1) / 2;
   const int lane = this->lane;
-  const int g = lane / 4;
-  const int l = lane % 4;
-  const uint32_t slots = memory + of<&L::slots_at>();
-  const uint32_t row = g * of<&L::row_bytes>();
-  // Word l * tiles of this thread's slots; those of the warp's next columns are 8 slots further.
-  const uint32_t place = chunk_at<2 * tiles>(warp, l * tiles / 4) + l * tiles % 4 * 4;
-  uint32_t at[2] = {slots + row + place, slots + row + (place ^ flip)};
-  uint32_t lanes[pairs];  // the rows of the map that this lane gives to load_matrices
+  uint32_t at[2];
   SSG_UNROLL
-  for (int i = 0; i < pairs; ++i) lanes[i] = memory + chunk_at<Parts * tiles>(lane % 16, 2 * i + lane / 16);
+  for (int i = 0; i < 2; ++i) at[i] = pins ? pinned_slots[i] : slots_at(i);
+  uint32_t lanes[pairs];
+  SSG_UNROLL
+  for (int i = 0; i < pairs; ++i) lanes[i] = pins ? pinned_map[i] : map_at(lane, i);
   uint32_t window[pairs];
   if constexpr (windows) {
     const int start = p.starts[group];

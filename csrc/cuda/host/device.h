@@ -20,6 +20,7 @@ inline int64_t block_count() { return host::current().block->count; }
 inline void barrier() { host::block_barrier(); }
 inline int here(int x) { return x; }
 inline int64_t here(int64_t x) { return x; }
+inline int64_t stepped(int64_t x, int64_t y) { return x + y; }
 inline unsigned char* shared_memory() { return host::current().block->shared; }
 
 template <class V>
@@ -47,6 +48,16 @@ inline int64_t global_address(const void* at) { return reinterpret_cast<int64_t>
 template <class V>
 V* global_place(int64_t address) {
   return reinterpret_cast<V*>(address);
+}
+template <class S>
+void load_element(S& x, int64_t from) {
+  host::check_alignment(reinterpret_cast<const S*>(from), sizeof(S));
+  x = *reinterpret_cast<const S*>(from);
+}
+template <class S>
+void store_element(int64_t to, S x) {
+  host::check_alignment(reinterpret_cast<const S*>(to), sizeof(S));
+  *reinterpret_cast<S*>(to) = x;
 }
 template <class V>
 V load_once(const V* from) {
