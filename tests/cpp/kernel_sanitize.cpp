@@ -613,6 +613,7 @@ void large_outputs(Random& random) {
     c.key.size = {3, 2};
     c.scalar = scalar;
     c.vocabulary = (int64_t{9} << 20) / 6 / number(scalar).bytes / 64 * 64;
+    if (scalar == Scalar::bfloat16) c.key.prior = ssg::Prior::spatial;
     if (scalar == Scalar::float32 || scalar == Scalar::float16) {
       // A row's stride stays a multiple of 64 bytes, its end lies inside a vector.
       c.vocabulary -= 3;
