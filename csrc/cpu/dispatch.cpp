@@ -87,13 +87,18 @@ Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64
   split.strips = std::clamp<int64_t>(call.batch * strips / wanted, 1, std::max(kMaxStrips, split.visit));
   split.visit = std::min(split.visit, split.strips);
   split.strips = ceil_div(split.strips, split.visit) * split.visit;
-  // Whether a third-level cache holds all logits, from which the processor fetches long runs in time by itself. What is
-  // finished at once stays in a first-level cache.
+  // Several strips are finished at once where a third-level cache holds all logits: the processor itself fetches long
+  // runs from there in time. So are they where memory binds and two sources are read, whose tokens can lie in the same
+  // few sets of a cache. What is finished at once stays in a first-level cache.
   constexpr int64_t kThirdLevel = int64_t{16} << 20;
   constexpr int64_t kFinishedBytes = int64_t{8} << 10;
+  const bool is_cached = bytes <= kThirdLevel;
+  const bool memory_binds = 2 * bytes > plan.multiply_adds * call.batch * call.vocabulary;
   const int64_t outputs = std::max<int64_t>(layout.outputs, 1);
-  const int64_t fit = kFinishedBytes / (strip * static_cast<int64_t>(sizeof(T)) * outputs);
-  while (bytes <= kThirdLevel && 2 * split.finished <= std::min(fit, split.visit)) split.finished *= 2;
+  const int64_t most = std::min(split.visit, kFinishedBytes / (strip * static_cast<int64_t>(sizeof(T)) * outputs));
+  if (is_cached || (memory_binds && call.sources == 2))
+    while (2 * split.finished <= most) split.finished *= 2;
+  split.fetches = !is_cached || split.finished == 1;
   split.column_groups = ceil_div(strips, split.strips);
   const int64_t tasks = call.batch * split.column_groups;
   if (tasks < workers) split.row_groups = std::min(plan.row_groups(), ceil_div(workers, tasks));

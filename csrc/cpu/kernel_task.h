@@ -108,7 +108,7 @@ class Task {
   // Adds to strips of a part `Count` rows of the banded part, or any number where it is negative, and the logits.
   template <int Count, bool Several>
   static void finish(const void* part, int64_t first, int64_t strips);
-  SSG_INLINE void fetch(const Tokens& tokens, int64_t g) const;
+  SSG_INLINE void fetch(const Tokens& tokens, int64_t g, int64_t strips) const;
   static SSG_INLINE Strip<T> guided(Strip<T> value, const S* const (&current)[2], const T (&weights)[2]);
   __attribute__((noinline)) void finish_partial(const Strip<T>& value, const S* const (&current)[2], S* out) const;
 

@@ -53,16 +53,16 @@ struct Task<T, S, Sources>::Part {
   int64_t begun_stride;  // from strip to strip
 };
 
-// Writes one row, a few tokens at a time. Where logits come from memory, each strip is finished as soon as it is computed,
-// and meanwhile the logits of the same strip of the next tokens are fetched: tokens lie too far apart for a hardware
-// prefetcher. Stores and fetches alternate with arithmetic, because memory serves neither of them fast in bursts. Where
-// logits come from a cache, several strips are finished at once, token by token.
+// Writes one row, a few tokens at a time. As soon as a strip of them is computed, or a few strips, it is finished, and
+// meanwhile the logits of the same strips of the next tokens are fetched: tokens lie too far apart for a hardware
+// prefetcher. Stores and fetches alternate with arithmetic, because memory serves neither of them fast in bursts.
 template <class T, class S, int Sources>
 inline void Task<T, S, Sources>::write(int64_t row, const T* slots, int64_t next_row) const {
   const Finish finish = finish_of(plan_.h_taps.count);
   const auto tokens = [](int64_t row, const std::vector<Chunk::Run>& runs) -> Tokens {
     return {row, runs.data(), runs.data() + runs.size()};
   };
+  if (!split_.fetches) next_row = -1;
   const std::vector<Chunk>& chunks = plan_.w.chunks;
   if (chunks.empty()) {
     const Chunk::Run all = {0, plan_.out_w};
@@ -73,8 +73,9 @@ inline void Task<T, S, Sources>::write(int64_t row, const T* slots, int64_t next
   const Streams<T> streams = {slots, strip, strip_stride_, strips_};
   for (size_t c = 0; c < chunks.size(); ++c) {
     const bool last = c + 1 == chunks.size();
-    const Part part = {this, tokens(row, chunks[c].runs), tokens(last ? next_row : row, chunks[last ? 0 : c + 1].runs),
-                       begun_, chunks[c].outputs * strip};
+    const int64_t after = last ? next_row : split_.fetches ? row : -1;
+    const Part part = {this, tokens(row, chunks[c].runs), tokens(after, chunks[last ? 0 : c + 1].runs), begun_,
+                       chunks[c].outputs * strip};
     const Store<T> store = {begun_, strip, part.begun_stride, Places(0, chunks[c].outputs)};
     expand(plan_.w, chunks[c], streams, StoreAndFinish<T>{store, split_.finished - 1, strips_ - 1, finish, &part});
   }
@@ -124,7 +125,7 @@ void Task<T, S, Sources>::finish(const void* context, int64_t first, int64_t str
   const int64_t out_step = task.out_step_w_ * task.call_.out.token_stride;
   int64_t current_step[2] = {};
   for (int s = 0; s < Sources; ++s) current_step[s] = task.out_step_w_ * task.call_.current[s].token_stride;
-  if (!Several && part.next.row >= 0) task.fetch(part.next, first);
+  if (part.next.row >= 0) task.fetch(part.next, first, strips);
   const T* begun = part.begun;
   const int64_t begun_stride = part.begun_stride;
   for (const Chunk::Run* run = part.now.begin; run != part.now.end; ++run) {
@@ -162,16 +163,16 @@ void Task<T, S, Sources>::finish(const void* context, int64_t first, int64_t str
   }
 }
 
-// Fetches the logits of a strip into the second-level cache.
+// Fetches the logits of strips into the second-level cache, a token's strips one after the other.
 template <class T, class S, int Sources>
-SSG_INLINE void Task<T, S, Sources>::fetch(const Tokens& tokens, int64_t g) const {
+SSG_INLINE void Task<T, S, Sources>::fetch(const Tokens& tokens, int64_t g, int64_t strips) const {
   for (const Chunk::Run* run = tokens.begin; run != tokens.end; ++run) {
     const int64_t token = tokens.row * out_step_h_ + run->begin * out_step_w_;
     for (int s = 0; s < Sources; ++s) {
       const S* from = current_[s] + token * call_.current[s].token_stride + g * strip;
       const int64_t step = out_step_w_ * call_.current[s].token_stride;
       for (int64_t i = 0; i < run->count; ++i, from += step)
-        for (int64_t at = 0; at < strip; at += 64 / static_cast<int64_t>(sizeof(S)))
+        for (int64_t at = 0; at < strips * strip; at += 64 / static_cast<int64_t>(sizeof(S)))
           __builtin_prefetch(from + at, 0, 2);
     }
   }
