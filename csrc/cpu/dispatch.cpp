@@ -91,7 +91,7 @@ Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64
   // runs from there in time. So are they where memory binds and two sources are read, whose tokens can lie in the same
   // few sets of a cache. What is finished at once stays in a first-level cache.
   constexpr int64_t kThirdLevel = int64_t{16} << 20;
-  constexpr int64_t kFinishedBytes = int64_t{8} << 10;
+  constexpr int64_t kFinishedBytes = int64_t{16} << 10;
   const bool is_cached = bytes <= kThirdLevel;
   const bool memory_binds = 2 * bytes > plan.multiply_adds * call.batch * call.vocabulary;
   const int64_t outputs = std::max<int64_t>(layout.outputs, 1);

@@ -105,7 +105,8 @@ class Task {
   struct Part;
   using Finish = void (*)(const void* part, int64_t first, int64_t strips);
   Finish finish_of(int64_t taps) const;
-  // Adds to strips of a part `Count` rows of the banded part, or any number where it is negative, and the logits.
+  static constexpr int kMostTaps = 8;  // whose places the loop over tokens keeps
+  // Adds to strips of a part `Count` rows of the banded part, or more than kMostTaps of them, and the logits.
   template <int Count, bool Several>
   static void finish(const void* part, int64_t first, int64_t strips);
   SSG_INLINE void fetch(const Tokens& tokens, int64_t g, int64_t strips) const;

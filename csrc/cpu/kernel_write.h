@@ -94,7 +94,7 @@ inline typename Task<T, S, Sources>::Finish Task<T, S, Sources>::finish_of(int64
     case 6: return several ? finish<6, true> : finish<6, false>;
     case 7: return several ? finish<7, true> : finish<7, false>;
     case 8: return several ? finish<8, true> : finish<8, false>;
-    default: return several ? finish<-1, true> : finish<-1, false>;
+    default: return several ? finish<kMostTaps + 1, true> : finish<kMostTaps + 1, false>;
   }
 }
 
@@ -105,9 +105,9 @@ void Task<T, S, Sources>::finish(const void* context, int64_t first, int64_t str
   // What the loop needs lies in variables of its own: a store of logits could change a member.
   const Part& part = *static_cast<const Part*>(context);
   const Task& task = *part.task;
-  constexpr int kFixed = Count > 0 ? Count : 0;
+  constexpr int kFixed = Count > kMostTaps ? kMostTaps : Count;
   const Taps<T>& taps = task.plan_.h_taps;
-  const int64_t count = Count < 0 ? taps.count : Count;
+  const int64_t count = Count > kMostTaps ? taps.count : Count;
   const int64_t length = task.plan_.out_w * strip;
   const int64_t strip_stride = task.strip_stride_;
   const int32_t* index = taps.index.data() + part.now.row * count;
@@ -142,8 +142,8 @@ void Task<T, S, Sources>::finish(const void* context, int64_t first, int64_t str
         const int64_t from = at + g * strip_stride;
         unroll<kFixed>([&](auto k)
                            SSG_INLINE_LAMBDA { value.multiply_add(coefficient[k], Strip<T>::load(taken[k] + from)); });
-        if constexpr (Count < 0)
-          for (int64_t k = 0; k < count; ++k)
+        if constexpr (Count > kMostTaps)
+          for (int64_t k = kMostTaps; k < count; ++k)
             value.multiply_add(coefficients[k], Strip<T>::load(addend + index[k] * length + from));
         const S* logits[2] = {};
         for (int s = 0; s < Sources; ++s) logits[s] = current[s] + g * strip;

@@ -2,7 +2,7 @@
 //
 // A logit has a key, an integer of the same order, and a distance from the largest. A selection finds two tokens in
 // descending order: the k-th, where each counts as 1, and the last that top-p keeps, where each counts as its weight. A
-// histogram over distances leaves few candidates, and radix levels over keys thin out the rest. Weights are whole
+// bin of distances holds few candidates, and radix levels over keys thin out the rest. Weights are whole
 // numbers, whose sums are exact in any order, so every instruction set gives the same bits.
 
 #include <cstdint>
