@@ -87,12 +87,12 @@ Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64
   split.strips = std::clamp<int64_t>(call.batch * strips / wanted, 1, std::max(kMaxStrips, split.visit));
   split.visit = std::min(split.visit, split.strips);
   split.strips = ceil_div(split.strips, split.visit) * split.visit;
-  // Several strips are finished at once where a third-level cache holds all logits: the processor itself fetches long
-  // runs from there in time. So are they where memory binds and two sources are read, whose tokens can lie in the same
+  // Several strips are finished at once where a cache holds all logits: the processor itself fetches long runs from there
+  // in time. So are they where memory binds and two sources are read, whose tokens can lie in the same
   // few sets of a cache. What is finished at once stays in a first-level cache.
-  constexpr int64_t kThirdLevel = int64_t{16} << 20;
+  constexpr int64_t kCached = int64_t{3} << 20;  // more of them may have left the caches since they were written
   constexpr int64_t kFinishedBytes = int64_t{16} << 10;
-  const bool is_cached = bytes <= kThirdLevel;
+  const bool is_cached = bytes <= kCached;
   const bool memory_binds = 2 * bytes > plan.multiply_adds * call.batch * call.vocabulary;
   const int64_t outputs = std::max<int64_t>(layout.outputs, 1);
   const int64_t most = std::min(split.visit, kFinishedBytes / (strip * static_cast<int64_t>(sizeof(T)) * outputs));
