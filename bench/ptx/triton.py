@@ -169,6 +169,7 @@ def step_of(
     dtype: torch.dtype,
     sources: int = 1,
 ) -> Step:
+    """The step as its launch describes it, on contiguous logits."""
     aligned = vocabulary % 16 == 0
     return Step(size, prev_size, batch, vocabulary, dtype.itemsize, sources, aligned=aligned)
 
@@ -182,7 +183,7 @@ def planned(
     target: str,
     sources: int = 1,
 ) -> LaunchPlan:
-    """The plan of a step on contiguous logits."""
+    """The plan of that step."""
     step = step_of(size, prev_size, batch, vocabulary, dtype, sources)
     return plan.make_plan(step, targets.named(target), dtype == torch.float64)
 

@@ -88,8 +88,8 @@ Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64
   split.visit = std::min(split.visit, split.strips);
   split.strips = ceil_div(split.strips, split.visit) * split.visit;
   // Several strips are finished at once where a cache holds all logits: the processor itself fetches long runs from there
-  // in time. So are they where memory binds and two sources are read, whose tokens can lie in the same
-  // few sets of a cache. What is finished at once stays in a first-level cache.
+  // in time. Two sources may have their tokens in the same few sets of a cache: several strips are finished at once for
+  // them too, where memory binds. What is finished at once stays in a first-level cache.
   constexpr int64_t kCached = int64_t{3} << 20;  // more of them may have left the caches since they were written
   constexpr int64_t kFinishedBytes = int64_t{16} << 10;
   const bool is_cached = bytes <= kCached;

@@ -13,29 +13,24 @@ namespace ssg::cpu::SSG_NAMESPACE {
 template <class S>
 struct Format;
 
-template <>
-struct Format<float> {
-  using Bits = uint32_t;
-  using Value = float;
-  static constexpr Bits infinity = 0x7f800000;
-  static SSG_INLINE float value(Bits bits) {
-    float value;
+// Of a dtype in which values are computed.
+template <class T, class Word, Word kInfinity>
+struct FormatOfValue {
+  using Bits = Word;
+  using Value = T;
+  static constexpr Bits infinity = kInfinity;
+  static SSG_INLINE T value(Bits bits) {
+    T value;
     std::memcpy(&value, &bits, sizeof(value));
     return value;
   }
 };
 
 template <>
-struct Format<double> {
-  using Bits = uint64_t;
-  using Value = double;
-  static constexpr Bits infinity = 0x7ff0000000000000;
-  static SSG_INLINE double value(Bits bits) {
-    double value;
-    std::memcpy(&value, &bits, sizeof(value));
-    return value;
-  }
-};
+struct Format<float> : FormatOfValue<float, uint32_t, 0x7f800000> {};
+
+template <>
+struct Format<double> : FormatOfValue<double, uint64_t, 0x7ff0000000000000> {};
 
 template <>
 struct Format<BFloat16> {
