@@ -33,17 +33,20 @@ struct Places {
   }
 };
 
-// A weight as its first 24 bits, m, and its octave, n, which is 41 for the largest: it is m 2^(n - 25), cut to a whole
-// number.
-struct Weight {
-  uint32_t significand;  // 2^23 to 2^24
-  uint32_t octave;
+// m 2^(n - 25), cut to a whole number.
+SSG_INLINE uint64_t weight_of(uint32_t m, uint32_t n) { return static_cast<uint64_t>(m) << 16 >> (41 - n); }
 
-  SSG_INLINE explicit Weight(uint32_t distance) {
+// A weight as its first 24 bits, m, and its octave, n, which is 41 for the largest. Word is uint32_t, or a vector of them.
+template <class Word>
+struct WeightOf {
+  Word significand;  // 2^23 to 2^24
+  Word octave;
+
+  SSG_INLINE explicit WeightOf(Word distance) {
     // In units of 2^-26; the factor is log2(e) 2^31.
-    const uint32_t octaves = (41u << 26) - multiply_high(distance << 2, 3098164009u);
-    const uint32_t fraction = octaves << 6;
-    uint32_t power = multiply_high_add(fraction, 232067u, 1338725u);
+    const Word octaves = (41u << 26) - multiply_high(distance << 2, 3098164009u);
+    const Word fraction = octaves << 6;
+    Word power = multiply_high_add(fraction, 232067u, 1338725u);
     power = multiply_high_add(fraction, power, 10388937u);
     power = multiply_high_add(fraction, power, 59576866u);
     power = multiply_high_add(fraction, power, 257944253u);
@@ -52,7 +55,11 @@ struct Weight {
     significand = (power + 64) >> 7;
     octave = octaves >> 26;
   }
-  SSG_INLINE uint64_t value() const { return static_cast<uint64_t>(significand) << 16 >> (41 - octave); }
+};
+
+struct Weight : WeightOf<uint32_t> {
+  using WeightOf::WeightOf;
+  SSG_INLINE uint64_t value() const { return weight_of(significand, octave); }
 };
 
 // The nearest number from 0 to 1 as a share, which is 0 for 0 and NaN alone.

@@ -15,6 +15,7 @@ from ssg_kernels._torch import backends as resolution
 from ssg_kernels._torch import extension, internals
 from ssg_kernels._triton import plan as triton_plan
 from ssg_kernels._triton import targets
+from ssg_kernels._triton.step import Step
 from ssg_kernels._version import __version__
 
 
@@ -200,7 +201,7 @@ def plan_report(request: PlanRequest) -> str:
     if any(not 1 <= n <= m for n, m in zip(request.prev_size, request.size, strict=True)):
         raise ValueError(f"prev_size must not exceed size, got {request.prev_size} and {request.size}")
     target = targets.named(request.target)
-    step = triton_plan.Step(
+    step = Step(
         request.size,
         request.prev_size,
         request.batch,
@@ -209,6 +210,7 @@ def plan_report(request: PlanRequest) -> str:
         2 if request.cfg else 1,
         request.prior,
         request.interpolation,
+        aligned=request.vocabulary % 16 == 0,
     )
     (h, w), (prev_h, prev_w) = request.size, request.prev_size
     options = f"{request.prior}, {request.interpolation}" + (", cfg" if request.cfg else "")

@@ -45,11 +45,12 @@ class Candidate:
 
 def triton_candidates(case: Case, target: str) -> Iterator[Candidate]:
     """The plan's candidates."""
-    from ssg_kernels._triton import plan, targets
+    from bench.ptx import triton
+    from ssg_kernels._triton import cost, plan, targets
 
     card = targets.named(target)
-    step = plan.Step(case.size, case.prev_size, case.batch, case.vocabulary, case.dtype.itemsize, case.halves)
-    predicted = [(plan.estimate(each, step, card).rank * 1e6, each) for each in plan.candidates(step, card)]
+    step = triton.step_of(case.size, case.prev_size, case.batch, case.vocabulary, case.dtype, case.halves)
+    predicted = [(cost.estimate(each, step, card).rank * 1e6, each) for each in plan.candidates(step, card)]
     chosen = plan.make_plan(step, card)
     for time, each in sorted(predicted, key=lambda pair: pair[0]):
         name = f"{each.form} {each.block_m}x{each.block_v}, {each.warps} warps"

@@ -20,7 +20,7 @@ from bench.ptx.memory import Arena
 from bench.ptx.parse import Kernel
 from bench.ptx.schedule import execute
 from ssg_kernels._triton import launch, plan, targets
-from ssg_kernels._triton.plan import LaunchPlan, Step
+from ssg_kernels._triton.step import LaunchPlan, Step
 
 
 class Driver:
@@ -161,6 +161,19 @@ def _packed(compiled: Kernel, values: list[tuple[str, Any]]) -> bytes:
     return bytes(packed)
 
 
+def step_of(
+    size: tuple[int, int],
+    prev_size: tuple[int, int],
+    batch: int,
+    vocabulary: int,
+    dtype: torch.dtype,
+    sources: int = 1,
+) -> Step:
+    """The step as its launch describes it, on contiguous logits."""
+    aligned = vocabulary % 16 == 0
+    return Step(size, prev_size, batch, vocabulary, dtype.itemsize, sources, aligned=aligned)
+
+
 def planned(
     size: tuple[int, int],
     prev_size: tuple[int, int],
@@ -170,8 +183,8 @@ def planned(
     target: str,
     sources: int = 1,
 ) -> LaunchPlan:
-    """The plan of a step."""
-    step = Step(size, prev_size, batch, vocabulary, dtype.itemsize, sources)
+    """The plan of that step."""
+    step = step_of(size, prev_size, batch, vocabulary, dtype, sources)
     return plan.make_plan(step, targets.named(target), dtype == torch.float64)
 
 

@@ -67,8 +67,9 @@ Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64
   constexpr int64_t kFirstLevel = int64_t{64} << 10;
   constexpr int64_t kSecondLevel = int64_t{1536} << 10;
   constexpr int64_t kMaps = int64_t{1} << 20;  // of a second-level cache
-  constexpr int64_t kMaxStrips = 16;
-  const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * layout_of(plan).strip();
+  constexpr int64_t kMaxVisit = 32;
+  const Layout layout = layout_of(plan);
+  const int64_t strip_bytes = strip * static_cast<int64_t>(sizeof(T)) * layout.strip();
   const int64_t strips = ceil_div(call.vocabulary, strip);
   const int64_t item = item_bytes(call.scalar);
   const int64_t in = plan.in_h * plan.in_w;
@@ -78,13 +79,26 @@ Split split_of(const Plan<T>& plan, const GuidedCall& call, int64_t strip, int64
   const int64_t run =
       bytes <= kSecondLevel ? 1 : std::clamp(kMaps / strip_bytes, least, std::max(least, kRunBytes / (strip * item)));
   Split split;
-  split.visit = std::max<int64_t>({std::min(kFirstLevel / strip_bytes, kMaxStrips), run, 1});
+  split.visit = std::max<int64_t>({std::min(kFirstLevel / strip_bytes, kMaxVisit), run, 1});
   // There should be enough tasks for all workers. Tasks get fewer columns first. Rows are shared out only where there
   // would be less than a task for each worker, since each of them prepares the same map.
+  constexpr int64_t kMaxStrips = 16;
   const int64_t wanted = workers > 1 ? 4 * workers : 1;
-  split.strips = std::clamp<int64_t>(call.batch * strips / wanted, 1, kMaxStrips);
+  split.strips = std::clamp<int64_t>(call.batch * strips / wanted, 1, std::max(kMaxStrips, split.visit));
   split.visit = std::min(split.visit, split.strips);
   split.strips = ceil_div(split.strips, split.visit) * split.visit;
+  // Several strips are finished at once where a cache holds all logits: the processor itself fetches long runs from there
+  // in time. Two sources may have their tokens in the same few sets of a cache: several strips are finished at once for
+  // them too, where memory binds. What is finished at once stays in a first-level cache.
+  constexpr int64_t kCached = int64_t{3} << 20;  // more of them may have left the caches since they were written
+  constexpr int64_t kFinishedBytes = int64_t{16} << 10;
+  const bool is_cached = bytes <= kCached;
+  const bool memory_binds = 2 * bytes > plan.multiply_adds * call.batch * call.vocabulary;
+  const int64_t outputs = std::max<int64_t>(layout.outputs, 1);
+  const int64_t most = std::min(split.visit, kFinishedBytes / (strip * static_cast<int64_t>(sizeof(T)) * outputs));
+  if (is_cached || (memory_binds && call.sources == 2))
+    while (2 * split.finished <= most) split.finished *= 2;
+  split.fetches = !is_cached || split.finished == 1;
   split.column_groups = ceil_div(strips, split.strips);
   const int64_t tasks = call.batch * split.column_groups;
   if (tasks < workers) split.row_groups = std::min(plan.row_groups(), ceil_div(workers, tasks));
@@ -125,6 +139,7 @@ Layout layout_of(const Plan<T>& plan) {
   layout.addend = plan.addend_rows() * plan.out_w;
   layout.slots_stride = plan.w.in() | 1;
   layout.slots = plan.h.empty() ? 0 : plan.group_rows() * layout.slots_stride;
+  for (const Chunk& chunk : plan.w.chunks) layout.outputs = std::max(layout.outputs, chunk.outputs);
   layout.temporary = plan.lifted * plan.in_w;
   for (const auto& group : plan.groups) {
     const auto rows = static_cast<int64_t>(group.size());

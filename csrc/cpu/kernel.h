@@ -25,6 +25,7 @@ struct Layout {
   int64_t map = 0;
   int64_t addend = 0;
   int64_t slots = 0;
+  int64_t outputs = 0;    // for each strip that is finished at once
   int64_t temporary = 0;  // once for all strips
   int64_t strip() const { return map + addend + slots; }
 };
@@ -35,6 +36,8 @@ Layout layout_of(const Plan<T>& plan);
 struct Split {
   int64_t strips = 1;         // of a task; neighbouring columns share the pages of each row
   int64_t visit = 1;          // strips that are computed together
+  int64_t finished = 1;       // strips that are finished at once, 2^n
+  bool fetches = true;        // logits, before they are needed
   int64_t column_groups = 1;  // tasks along the vocabulary
   int64_t row_groups = 1;     // tasks along the output rows
 };

@@ -47,16 +47,20 @@ struct Store {
   }
 };
 
-// Stores the outputs of a stream, then calls finish(context, stream).
+// Stores the outputs of some streams, 2^n of them, then calls finish(context, first stream, streams), and begins anew at
+// the same place.
 template <class T>
 struct StoreAndFinish {
   Store<T> store;
-  void (*finish)(const void* context, int64_t stream);
+  int64_t mask;  // 2^n - 1
+  int64_t last;  // stream
+  void (*finish)(const void* context, int64_t first, int64_t streams);
   const void* context;
   template <int Directions, int Orbits>
   SSG_INLINE void operator()(int64_t s, const Strip<T> (&values)[Directions][Orbits]) const {
-    store(s, values);
-    finish(context, s);
+    const int64_t at = s & mask;
+    store(at, values);
+    if (at == mask || s == last) finish(context, s - at, at + 1);
   }
 };
 

@@ -33,7 +33,7 @@ class Task {
     slots_stride_ = layout.slots_stride * strip;
     map_size_ = layout.map * strip;
     strip_stride_ = layout.strip() * strip;
-    const int64_t begun = plan.out_w * strip;
+    const int64_t begun = split.finished * layout.outputs * strip;
     map_ = static_cast<T*>(
         scratch().get(static_cast<size_t>(split.visit * strip_stride_ + begun + layout.temporary * strip) * sizeof(T)));
     slots_ = map_ + map_size_ + layout.addend * strip;
@@ -103,12 +103,13 @@ class Task {
   void write(int64_t row, const T* slots, int64_t next_row) const;
   struct Tokens;
   struct Part;
-  using Finish = void (*)(const void* part, int64_t g);
-  static Finish finish_of(int64_t taps);
-  // Adds to a strip of a part `Count` rows of the banded part, or any number where it is negative, and the logits.
-  template <int Count>
-  static void finish(const void* part, int64_t g);
-  SSG_INLINE void fetch(const Tokens& tokens, int64_t g) const;
+  using Finish = void (*)(const void* part, int64_t first, int64_t strips);
+  Finish finish_of(int64_t taps) const;
+  static constexpr int kMostTaps = 8;  // whose places the loop over tokens keeps
+  // Adds to strips of a part `Count` rows of the banded part, or more than kMostTaps of them, and the logits.
+  template <int Count, bool Several>
+  static void finish(const void* part, int64_t first, int64_t strips);
+  SSG_INLINE void fetch(const Tokens& tokens, int64_t g, int64_t strips) const;
   static SSG_INLINE Strip<T> guided(Strip<T> value, const S* const (&current)[2], const T (&weights)[2]);
   __attribute__((noinline)) void finish_partial(const Strip<T>& value, const S* const (&current)[2], S* out) const;
 

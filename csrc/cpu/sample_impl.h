@@ -2,27 +2,22 @@
 //
 // A logit has a key, an integer of the same order, and a distance from the largest. A selection finds two tokens in
 // descending order: the k-th, where each counts as 1, and the last that top-p keeps, where each counts as its weight. A
-// histogram over distances leaves few candidates, and radix levels over keys thin out the rest. Weights are whole
+// bin of distances holds few candidates, and radix levels over keys thin out the rest. Weights are whole
 // numbers, whose sums are exact in any order, so every instruction set gives the same bits.
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "sample.h"
+#include "sample_format.h"
+#include "sample_vector.h"
 #include "scratch.h"
 #include "vector.h"
 
 namespace ssg::cpu::SSG_NAMESPACE {
 namespace {
 
-SSG_INLINE uint32_t multiply_high(uint32_t a, uint32_t b) {
-  return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
-}
-SSG_INLINE uint32_t multiply_high_add(uint32_t a, uint32_t b, uint32_t c) { return multiply_high(a, b) + c; }
-SSG_INLINE uint64_t multiply_high(uint64_t a, uint64_t b) {
-  __extension__ using Wide = unsigned __int128;
-  return static_cast<uint64_t>(static_cast<Wide>(a) * b >> 64);
-}
 // Cut towards zero; a number that is too large becomes one that is beyond every distance that counts.
 template <class T>
 SSG_INLINE int32_t truncated(T x) {
@@ -34,75 +29,6 @@ SSG_INLINE int32_t truncated(T x) {
 #define SSG_INLINE_ANYWHERE SSG_INLINE
 #include "../weight.h"
 
-// How the logits of a dtype are stored.
-template <class S>
-struct Format;
-
-template <>
-struct Format<float> {
-  using Bits = uint32_t;
-  using Value = float;
-  static constexpr Bits infinity = 0x7f800000;
-  static SSG_INLINE float value(Bits bits) {
-    float value;
-    std::memcpy(&value, &bits, sizeof(value));
-    return value;
-  }
-};
-
-template <>
-struct Format<double> {
-  using Bits = uint64_t;
-  using Value = double;
-  static constexpr Bits infinity = 0x7ff0000000000000;
-  static SSG_INLINE double value(Bits bits) {
-    double value;
-    std::memcpy(&value, &bits, sizeof(value));
-    return value;
-  }
-};
-
-template <>
-struct Format<BFloat16> {
-  using Bits = uint16_t;
-  using Value = float;
-  static constexpr Bits infinity = 0x7f80;
-  static SSG_INLINE float value(Bits bits) { return Format<float>::value(static_cast<uint32_t>(bits) << 16); }
-};
-
-template <>
-struct Format<Float16> {
-  using Bits = uint16_t;
-  using Value = float;
-  static constexpr Bits infinity = 0x7c00;
-  // Made from a float's bits without a subnormal float, since some threads flush those to zero.
-  static SSG_INLINE float value(Bits bits) {
-    const uint32_t magnitude = bits & 0x7fff;
-    const bool is_subnormal = magnitude < 0x400;
-    float value = Format<float>::value((magnitude << 13) + ((is_subnormal ? 113u : 112u) << 23));
-    value -= is_subnormal ? 0x1p-14f : 0.0f;
-    value = magnitude >= infinity ? Format<float>::value(Format<float>::infinity) : value;
-    return bits >> 15 != 0 ? -value : value;
-  }
-};
-
-template <class Bits>
-constexpr int kSignBit = 8 * sizeof(Bits) - 1;
-template <class Bits>
-constexpr Bits kSign = static_cast<Bits>(Bits{1} << kSignBit<Bits>);
-
-// Keys have the order of the numbers. Both zeros have one key, and a NaN lies beyond the infinities.
-template <class Bits>
-constexpr SSG_INLINE Bits key_of(Bits bits) {
-  bits = bits == kSign<Bits> ? Bits{0} : bits;
-  return static_cast<Bits>(bits ^ (static_cast<Bits>(-(bits >> kSignBit<Bits>)) | kSign<Bits>));
-}
-
-template <class Bits>
-SSG_INLINE Bits bits_of(Bits key) {
-  return static_cast<Bits>(key ^ (static_cast<Bits>((key >> kSignBit<Bits>)-1) | kSign<Bits>));
-}
-
 template <class S>
 class Row {
  public:
@@ -110,11 +36,12 @@ class Row {
 
   explicit Row(const SampleCall& call) : call_(call) {
     const auto n = static_cast<size_t>(call.vocabulary);
-    char* memory = static_cast<char*>(scratch().get(sizeof(uint64_t) * (kBins + n + kBlock) + n * (sizeof(Key) + 12)));
+    char* memory = static_cast<char*>(
+        scratch().get(sizeof(uint64_t) * (kBins + n + kBlock) + kBlock * sizeof(uint32_t) + n * (sizeof(Key) + 12)));
     histogram_ = reinterpret_cast<uint64_t*>(memory);
     weights_ = histogram_ + kBins;
     distances_ = reinterpret_cast<uint32_t*>(weights_ + n + kBlock);
-    tokens_ = reinterpret_cast<int32_t*>(distances_ + n);
+    tokens_ = reinterpret_cast<int32_t*>(distances_ + n + kBlock);
     candidates_ = tokens_ + n;
     keys_ = reinterpret_cast<Key*>(candidates_ + n);
   }
@@ -141,17 +68,14 @@ class Row {
     int64_t count = vocabulary;
     const bool is_filtered = top_k > 0 && top_k < vocabulary;
     if (is_filtered) {
-      low = select(vocabulary, static_cast<uint64_t>(top_k), [](int64_t) { return uint64_t{1}; }).key;
+      low = select(vocabulary, static_cast<uint64_t>(top_k), One{}).key;
       count = keep(vocabulary, tokens_, [this, low](int64_t v) { return keys_[v] >= low; });
       for (int64_t i = 0; i < count; ++i) {
         keys_[i] = keys_[tokens_[i]];
         distances_[i] = distances_[tokens_[i]];
       }
     }
-    for (int64_t i = 0; i < count; ++i) weights_[i] = Weight(distances_[i]).value();
-    uint64_t total = 0;
-    for (int64_t i = 0; i < count; ++i) total += weights_[i];
-    for (int64_t i = 0; i < kBlock; ++i) weights_[count + i] = 0;
+    uint64_t total = weigh(count);
     if (top_p > 0) {
       const uint64_t stays = total - part_of(total, kWhole - top_p);
       const Found last = select(count, stays, [this](int64_t i) { return weights_[i]; });
@@ -170,6 +94,10 @@ class Row {
     Key key;
     int64_t position;
   };
+  // The weight of a token that counts as 1.
+  struct One {
+    uint64_t operator()(int64_t) const { return 1; }
+  };
   struct Reached {
     int64_t position;
     uint64_t before;
@@ -177,8 +105,29 @@ class Row {
 
   static constexpr int kBinBits = 10;
   static constexpr int64_t kBins = int64_t{1} << kBinBits;
+  static constexpr int kBinShift = 30 - kBinBits;  // of a distance
   static constexpr int64_t kBlock = 16;
   static constexpr int64_t kFew = 32;
+
+  // Sets the weights of `count` tokens and returns their sum.
+  uint64_t weigh(int64_t count) const {
+    constexpr int64_t lanes = sizeof(Words) / sizeof(uint32_t);
+    for (int64_t i = 0; i < lanes; ++i) distances_[count + i] = kFar;
+    for (int64_t i = 0; i < count; i += lanes) {
+      Words distances;
+      std::memcpy(&distances, distances_ + i, sizeof(distances));
+      const WeightOf<Words> weight(distances);
+      uint32_t significands[lanes];
+      uint32_t octaves[lanes];
+      std::memcpy(significands, &weight.significand, sizeof(significands));
+      std::memcpy(octaves, &weight.octave, sizeof(octaves));
+      for (int64_t j = 0; j < lanes; ++j) weights_[i + j] = weight_of(significands[j], octaves[j]);
+    }
+    for (int64_t i = 0; i < kBlock; ++i) weights_[count + i] = 0;
+    uint64_t total = 0;
+    for (int64_t i = 0; i < count; ++i) total += weights_[i];
+    return total;
+  }
 
   static int width_of(uint64_t x) { return x == 0 ? 0 : 64 - __builtin_clzll(x); }
 
@@ -204,8 +153,12 @@ class Row {
     if (count <= kFew) {
       for (int64_t i = 0; i < count; ++i) candidates_[i] = static_cast<int32_t>(i);
     } else {
-      const auto bin = [this](int64_t i) { return distances_[i] >> (30 - kBinBits); };
-      const int64_t full = find_bin(count, target, [=](int64_t i, uint64_t* bins) { bins[bin(i)] += weight(i); });
+      const auto bin = [this](int64_t i) { return distances_[i] >> kBinShift; };
+      int64_t full;
+      if constexpr (std::is_same_v<Weights, One>)
+        full = find_bin_by_counting(count, target);
+      else
+        full = find_bin(count, target, [=](int64_t i, uint64_t* bins) { bins[bin(i)] += weight(i); });
       count = keep(count, candidates_, [=](int64_t i) { return bin(i) == full; });
     }
     while (count > kFew) {
@@ -257,6 +210,27 @@ class Row {
     return reached.position;
   }
 
+  // The bin of the distance at which as many tokens as the target are reached. Vectors count faster than a histogram
+  // fills.
+  int64_t find_bin_by_counting(int64_t count, uint64_t& target) const {
+    int64_t low = 0;
+    uint32_t before = 0;
+    for (int64_t high = kBins; low + 1 < high;) {
+      const int64_t middle = (low + high) / 2;
+      const auto bound = static_cast<uint32_t>(middle << kBinShift);
+      uint32_t nearer = 0;
+      for (int64_t i = 0; i < count; ++i) nearer += distances_[i] < bound;
+      if (nearer >= target) {
+        high = middle;
+      } else {
+        low = middle;
+        before = nearer;
+      }
+    }
+    target -= before;
+    return low;
+  }
+
   // Writes the positions below `count` that `stays` accepts, in ascending order, and returns their number. Most
   // positions go, so it looks at blocks of them before it looks at each.
   template <class Stays>
@@ -273,7 +247,7 @@ class Row {
         std::memcpy(&eight, flags + j, sizeof(eight));
         word |= eight * 0x0102040810204080 >> 56 << j;
       }
-      for (; word != 0; word &= word - 1) positions[kept++] = static_cast<int32_t>(first + __builtin_ctzll(word));
+      kept = append_positions(word, first, positions, kept);
     }
     for (; first < count; ++first)
       if (stays(first)) positions[kept++] = static_cast<int32_t>(first);
@@ -284,7 +258,7 @@ class Row {
   uint64_t* histogram_;  // [kBins]
   // Of all tokens, later of those that top-k keeps, in the order of the vocabulary:
   uint64_t* weights_;    // [vocabulary + kBlock]
-  uint32_t* distances_;  // [vocabulary]
+  uint32_t* distances_;  // [vocabulary + kBlock]
   int32_t* tokens_;      // [vocabulary]
   Key* keys_;            // [vocabulary]
   int32_t* candidates_;  // [vocabulary], positions in these

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ssg_kernels._torch import library, schema
 from ssg_kernels._torch.internals import (
+    AFTER_AUTOGRAD,
     OpOverload,
     SingleLevelFunction,
-    after_autograd,
     any_requires_grad,
     below_autograd,
     default_values,
@@ -29,6 +29,7 @@ from ssg_kernels._torch.internals import (
     live,
     may_have_tangents,
     operator_name,
+    redispatch,
     without_tangent,
 )
 
@@ -290,17 +291,17 @@ def _accurate_dtype(x: Tensor) -> torch.dtype:
 
 
 def _autograd_kernel(op: OpOverload, derivative: type[Derivative]) -> Callable[..., Tensor]:
-    go_on, defaults = after_autograd(op), default_values(op)
+    go_on, defaults = redispatch(op), default_values(op)
 
     def kernel(keyset: Any, *arguments: Any) -> Tensor:
         requires_grad = torch.is_grad_enabled() and any_requires_grad(*arguments)
         if not requires_grad and not may_have_tangents():
-            return go_on(keyset, *arguments)
+            return go_on(keyset & AFTER_AUTOGRAD, *arguments)
         # The dispatcher leaves out trailing arguments that equal their defaults.
         arguments = live((*arguments, *defaults[len(arguments) :]))
         tangent = _tangent(derivative, arguments) if may_have_tangents() else None
         with below_autograd():
-            result = go_on(keyset, *arguments)
+            result = go_on(keyset & AFTER_AUTOGRAD, *arguments)
         if not requires_grad and tangent is None:
             return result
         return derivative.apply(Outcome(result, tangent), *arguments)
@@ -316,14 +317,14 @@ def _tangent(derivative: type[Derivative], arguments: Sequence[Any]) -> Tensor |
 
 def _no_derivative_kernel(op: OpOverload) -> Callable[..., Tensor]:
     """For an operator that returns integers: they require no grad, and a tangent would be lost in them."""
-    go_on = after_autograd(op)
+    go_on = redispatch(op)
 
     def kernel(keyset: Any, *arguments: Any) -> Tensor:
         if may_have_tangents() and any(map(has_tangent, arguments)):
             raise RuntimeError(
                 f"{operator_name(op)} is not differentiable, but one of its arguments has a forward-mode tangent"
             )
-        return go_on(keyset, *arguments)
+        return go_on(keyset & AFTER_AUTOGRAD, *arguments)
 
     return kernel
 

@@ -11,6 +11,7 @@ from torch._C import (
     _after_ADInplaceOrView_keyset,
     _after_autograd_keyset,
     _any_requires_grad,
+    _are_functorch_transforms_active,
     _AutoDispatchBelowAutograd,
 )
 from torch._functorch.utils import enable_single_level_autograd_function, unwrap_dead_wrappers
@@ -21,11 +22,11 @@ from torch.autograd.function import _SingleLevelFunction
 from ssg_kernels._call import Options
 
 __all__ = [
+    "AFTER_AUTOGRAD",
+    "AFTER_VIEWS",
     "OpOverload",
     "OpOverloadPacket",
     "SingleLevelFunction",
-    "after_autograd",
-    "after_views",
     "any_requires_grad",
     "below_autograd",
     "default_values",
@@ -35,6 +36,7 @@ __all__ = [
     "may_have_tangents",
     "missing",
     "operator_name",
+    "redispatch",
     "unwrapped",
     "without_tangent",
 ]
@@ -43,29 +45,20 @@ below_autograd = _AutoDispatchBelowAutograd
 """A context in which the dispatcher skips the autograd keys."""
 
 
-def after_autograd(op: OpOverload) -> Callable[..., Tensor]:
-    """Called with a keyset and the arguments, it calls what the dispatcher would call after the autograd keys."""
-    redispatch = op._handle.redispatch_boxed
+AFTER_AUTOGRAD: Any = _after_autograd_keyset
+"""A keyset and this one hold the keys that come after the autograd keys."""
 
-    def call(keyset: Any, *arguments: Any, **out: Tensor) -> Tensor:
-        return redispatch(keyset & _after_autograd_keyset, *arguments, **out)
+AFTER_VIEWS: Any = _after_ADInplaceOrView_keyset
+"""Likewise, the keys that come after ADInplaceOrView too."""
 
+any_requires_grad: Callable[..., bool] = _any_requires_grad
+"""Whether one of the tensors among the arguments requires grad."""
+
+
+def redispatch(op: OpOverload) -> Callable[..., Any]:
+    """Called with a keyset and the arguments, it calls the kernel of the operator for those keys."""
+    call: Callable[..., Any] = op._handle.redispatch_boxed
     return call
-
-
-def after_views(op: OpOverload) -> Callable[..., Tensor]:
-    """The same, after the autograd keys and ADInplaceOrView."""
-    redispatch = op._handle.redispatch_boxed
-
-    def call(keyset: Any, *arguments: Any, **out: Tensor) -> Tensor:
-        return redispatch(keyset & _after_ADInplaceOrView_keyset, *arguments, **out)
-
-    return call
-
-
-def any_requires_grad(*arguments: Any) -> bool:
-    """Whether one of the tensors among the arguments requires grad."""
-    return _any_requires_grad(*arguments)
 
 
 def may_have_tangents() -> bool:
@@ -74,7 +67,7 @@ def may_have_tangents() -> bool:
     `forward_ad` counts its levels in Python. A graph that torch.compile captured opens a level without that count, but
     only inside a torch.func transform.
     """
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    return forward_ad._current_level >= 0 or _are_functorch_transforms_active()
 
 
 def without_tangent(x: Any) -> tuple[Any, Tensor | None]:

@@ -11,18 +11,19 @@ from torch.autograd.graph import increment_version
 
 from ssg_kernels._torch import library, schema
 from ssg_kernels._torch.internals import (
+    AFTER_VIEWS,
     OpOverload,
-    after_views,
     any_requires_grad,
     below_autograd,
     has_tangent,
     may_have_tangents,
     operator_name,
+    redispatch,
 )
 
 
 def _autograd_kernel(op: OpOverload) -> Callable[..., Tensor]:
-    write = after_views(op)
+    write = redispatch(op)
 
     def kernel(keyset: Any, *arguments: Any, out: Tensor) -> Tensor:
         if torch.is_grad_enabled() and any_requires_grad(*arguments, out):
@@ -30,7 +31,7 @@ def _autograd_kernel(op: OpOverload) -> Callable[..., Tensor]:
         if may_have_tangents() and any(map(has_tangent, (*arguments, out))):
             raise RuntimeError(_refusal(op, "but one of the arguments has a forward-mode tangent"))
         with below_autograd():
-            write(keyset, *arguments, out=out)
+            write(keyset & AFTER_VIEWS, *arguments, out=out)
         increment_version(out)
         return out
 
@@ -39,10 +40,10 @@ def _autograd_kernel(op: OpOverload) -> Callable[..., Tensor]:
 
 def _inference_kernel(op: OpOverload) -> Callable[..., Tensor]:
     """Runs in inference mode only, and there only for tensors that were made outside of it."""
-    write = after_views(op)
+    write = redispatch(op)
 
     def kernel(keyset: Any, *arguments: Any, out: Tensor) -> Tensor:
-        write(keyset, *arguments, out=out)
+        write(keyset & AFTER_VIEWS, *arguments, out=out)
         increment_version(out)
         return out
 

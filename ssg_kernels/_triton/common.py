@@ -13,7 +13,8 @@ finite makes its column NaN.
 With the precision "f16x3" a product is as accurate as in float32. Each operand is split into two float16 numbers, and
 three products of these parts go into one accumulator. The tables are split beforehand (`launch.py`). The logits are
 multiplied by SCALE first. If the products show that float16 could not hold a column so, the program computes its tile
-again, with a scale of its own for each column. With "f16x2" only the table is split: float16 holds the other operand.
+again, with a scale of its own for each such column. With "f16x2" only the table is split: float16 holds the other
+operand.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SCALE: tl.constexpr = tl.constexpr(8.0)
 
 
 @triton.jit
-def load_strength(value, stride, sample, COMPUTE: tl.constexpr):
+def _load_strength(value, stride, sample, COMPUTE: tl.constexpr):
     if stride is None:
         return value
     else:
@@ -33,18 +34,27 @@ def load_strength(value, stride, sample, COMPUTE: tl.constexpr):
 
 
 @triton.jit
+def load_strengths(
+    beta, beta_stride, cfg, cfg_stride, prev_cfg, prev_cfg_stride, sample, COMPUTE: tl.constexpr
+):  # fmt: skip
+    beta = _load_strength(beta, beta_stride, sample, COMPUTE)
+    cfg = _load_strength(cfg, cfg_stride, sample, COMPUTE)
+    return beta, cfg, _load_strength(prev_cfg, prev_cfg_stride, sample, COMPUTE)
+
+
+@triton.jit
 def load_merged(logits, half, t, mask, SOURCES: tl.constexpr, COMPUTE: tl.constexpr):
     """Loads logits. With two SOURCES it merges them with the unconditional half, which lies `half` elements further."""
     x = tl.load(logits, mask=mask, other=0.0).to(COMPUTE)
     if SOURCES == 2:
-        x = (1 + t) * x - t * tl.load(logits + half, mask=mask, other=0.0).to(COMPUTE)
+        x = tl.fma(1 + t, x, -t * tl.load(logits + half, mask=mask, other=0.0).to(COMPUTE))
     return x
 
 
 @triton.jit
-def load_scaled(x, tokens, token, half, t, mask, scale, SOURCES: tl.constexpr, PRECISION: tl.constexpr):
-    """The previous logits of `tokens`, with the scale that splitting them needs."""
-    logits = load_merged(x + tokens.to(tl.int64) * token, half, t, mask, SOURCES, tl.float32)
+def load_scaled(x, half, t, mask, scale, SOURCES: tl.constexpr, PRECISION: tl.constexpr):
+    """Previous logits, with the scale that splitting them needs."""
+    logits = load_merged(x, half, t, mask, SOURCES, tl.float32)
     if PRECISION == "f16x3":
         logits *= scale
     return logits
@@ -52,27 +62,78 @@ def load_scaled(x, tokens, token, half, t, mask, scale, SOURCES: tl.constexpr, P
 
 @triton.jit
 def write_guided(
-    out, out_token, current, current_token, half, tokens, mask, prior, weight, beta, t,
-    SOURCES: tl.constexpr, COMPUTE: tl.constexpr,
+    out, current, half, mask, added, beta, t, SOURCES: tl.constexpr, COMPUTE: tl.constexpr, MASKED: tl.constexpr
 ):  # fmt: skip
-    """Writes the result at `tokens`, from the current logits there and the prior, which is `weight * prior` / beta.
-
-    Sums of matrix products come here in three dimensions. Then Triton moves them once, to where the logits are loaded.
-    In two dimensions it would move the logits to where the sums are, and the results back.
+    """Writes results, from the current logits and from what the prior adds to them. MASKED: some of the logits may be
+    -inf and stay so, whatever the prior is. Samplers mask tokens that way.
     """
-    tokens = tokens.to(tl.int64)
-    if SOURCES == 0:
-        result = weight * prior
-    else:
-        current += tokens * current_token
+    result = added
+    if SOURCES > 0:
         conditional = tl.load(current, mask=mask, other=0.0).to(COMPUTE)
         merged = conditional
         if SOURCES == 2:
-            merged = (1 + t) * conditional - t * tl.load(current + half, mask=mask, other=0.0).to(COMPUTE)
-        result = (1 + beta) * merged + (-weight) * prior
-        # Samplers mask tokens with -inf. Masked tokens stay masked.
-        result = tl.where(conditional == float("-inf"), float("-inf"), result)
-    tl.store(out + tokens * out_token, result.to(out.dtype.element_ty), mask=mask)
+            unconditional = tl.load(current + half, mask=mask, other=0.0).to(COMPUTE)
+            merged = tl.fma(1 + t, conditional, -t * unconditional)
+        result = tl.fma(1 + beta, merged, added)
+        if MASKED:
+            result = tl.where(conditional == float("-inf"), float("-inf"), result)
+    tl.store(out, result.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def write_mirrors(
+    out, out_token, current, current_token, half, at, mask, mirror, mask_mirror, even, odd, weight, beta, t, attempt,
+    SOURCES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Writes the results of some tokens and of their mirrors. The prior adds weight * (even + odd) to the tokens and
+    weight * (even - odd) to the mirrors.
+
+    Sums of matrix products come here in three or more dimensions. Then Triton moves them at most once, to where the
+    logits are loaded. In two dimensions it would move the logits to where the sums are, and the results back.
+    """
+    even *= weight
+    if _is_ordinary(attempt, beta, SOURCES, PRECISION):
+        _write_both(
+            out, out_token, current, current_token, half, at, mask, mirror, mask_mirror, even, odd, weight, beta, t,
+            SOURCES, False,
+        )  # fmt: skip
+    else:
+        # The mirrors first: the compiler would keep in registers whatever both ways begin with.
+        _write_both(
+            out, out_token, current, current_token, half, mirror, mask_mirror, at, mask, even, odd, -weight, beta, t,
+            SOURCES, True,
+        )  # fmt: skip
+
+
+@triton.jit
+def _is_ordinary(attempt, beta, SOURCES: tl.constexpr, PRECISION: tl.constexpr):
+    """Whether logits of -inf stay so by themselves, because the prior is finite and the strength is usual."""
+    if PRECISION == "f16x3" and SOURCES == 1:
+        return (attempt == 2) & (beta > -1.0) & (beta < 1e15)
+    else:
+        return False
+
+
+@triton.jit
+def _write_both(
+    out, out_token, current, current_token, half, at, mask, mirror, mask_mirror, even, odd, weight, beta, t,
+    SOURCES: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    write_guided(
+        out + at * out_token, current + at * current_token, half, mask, tl.fma(weight, odd, even), beta, t,
+        SOURCES, tl.float32, MASKED,
+    )  # fmt: skip
+    write_guided(
+        out + mirror * out_token, current + mirror * current_token, half, mask_mirror, tl.fma(-weight, odd, even),
+        beta, t, SOURCES, tl.float32, MASKED,
+    )  # fmt: skip
+
+
+@triton.jit
+def weight_of(beta, unit, scale, SOURCES: tl.constexpr):
+    """What the sums of each column are to be multiplied by; with current logits the prior is subtracted."""
+    weight = beta * unit * (0x7F000000 - scale.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+    return weight if SOURCES == 0 else -weight
 
 
 @triton.jit
@@ -103,33 +164,41 @@ def accurate_dot(table, PART: tl.constexpr, x, acc, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def any_lost(squares, inside):
-    """Whether float16 could not hold the logits of a column, or too few of their bits. `squares`, (rows, columns), are
-    sums of squared products: none may be below 1, infinite or NaN. Zeros are lost too, which costs time only.
-    """
-    return tl.max(excess_of(squares, inside)) >= 0x40000000  # up to the bits of infinity
+def first_scale(PRECISION: tl.constexpr, BLOCK_V: tl.constexpr):
+    return tl.full((BLOCK_V,), SCALE if PRECISION == "f16x3" else 1.0, tl.float32)
 
 
 @triton.jit
-def excess_of(squares, inside):
+def next_attempt(
+    attempt, scale, squares, x, token, half, t, mask,
+    TOKENS: tl.constexpr, SOURCES: tl.constexpr, PRECISION: tl.constexpr, BLOCK_V: tl.constexpr,
+):  # fmt: skip
+    """Which attempt at a tile comes next, and the scales of its columns. A program makes attempts 0 and, if need be, 1.
+
+    float16 could not hold the logits of a column, or too few of their bits, if one of its `squares` is below 1,
+    infinite or NaN. These are sums of squared products, (rows, columns). Zeros are lost too, which costs time only.
+    """
+    following = attempt + 2
+    if PRECISION == "f16x3":  # noqa: SIM102, which Triton decides when it compiles
+        if attempt == 0:  # noqa: SIM102
+            if tl.max(_excess(squares, mask)) >= 0x40000000:  # up to the bits of infinity
+                following = 1
+                scale = _scales_again(scale, squares, x, token, half, t, mask, TOKENS, SOURCES, BLOCK_V)
+    return following, scale
+
+
+@triton.jit
+def _excess(squares, inside):
     return tl.where(
         inside[None, :], squares.to(tl.uint32, bitcast=True) - 0x3F800000, 0
     )  # less the bits of 1
 
 
 @triton.jit
-def scales_again(
-    scale,
-    squares,
-    x,
-    token,
-    half,
-    t,
-    mask,
-    TOKENS: tl.constexpr,
-    SOURCES: tl.constexpr,
-    BLOCK_V: tl.constexpr,
-):
+def _scales_again(
+    scale, squares, x, token, half, t, mask,
+    TOKENS: tl.constexpr, SOURCES: tl.constexpr, BLOCK_V: tl.constexpr,
+):  # fmt: skip
     """For each lost column the power of two that brings its largest finite logit to between 2 and 4, so that float16
     holds sums of some hundreds. All other columns keep their scale, and so their bits.
     """
@@ -141,15 +210,9 @@ def scales_again(
     exponent = tl.minimum(127 + 1 + 127 - (largest.to(tl.int32, bitcast=True) >> 23), 250)
     # One column after the other. A reduction along the rows would give the scale the layout of the products; all that
     # meets the scale would follow, and each warp would split all logits.
-    excess, column = excess_of(squares, mask), tl.arange(0, BLOCK_V)
+    excess, column = _excess(squares, mask), tl.arange(0, BLOCK_V)
     lost = tl.zeros((BLOCK_V,), tl.int32)
     for v in range(BLOCK_V):
         is_lost = tl.max(tl.where((column == v)[None, :], excess, 0)) >= 0x40000000
         lost = tl.where(column == v, is_lost.to(tl.int32), lost)
     return tl.where(lost > 0, (exponent << 23).to(tl.float32, bitcast=True), scale)
-
-
-@triton.jit
-def inverse(power):
-    """1 / power, of a power of two."""
-    return (0x7F000000 - power.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)

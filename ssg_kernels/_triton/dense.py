@@ -6,16 +6,16 @@ import triton
 import triton.language as tl
 
 from ssg_kernels._triton.common import (
-    SCALE,
     accurate_dot,
-    any_lost,
-    inverse,
+    first_scale,
     load_merged,
     load_scaled,
-    load_strength,
+    load_strengths,
     nan_if_infinite,
-    scales_again,
+    next_attempt,
+    weight_of,
     write_guided,
+    write_mirrors,
 )
 
 
@@ -44,9 +44,9 @@ def fma_kernel(
     strips = tl.cdiv(vocabulary, BLOCK_V)
     columns = tile // ROW_TILES % strips * BLOCK_V + tl.arange(0, BLOCK_V)
     sample = (tile // ROW_TILES // strips).to(tl.int64)
-    beta = load_strength(beta, beta_stride, sample, COMPUTE)
-    cfg = load_strength(cfg, cfg_stride, sample, COMPUTE)
-    prev_cfg = load_strength(prev_cfg, prev_cfg_stride, sample, COMPUTE)
+    beta, cfg, prev_cfg = load_strengths(
+        beta, beta_stride, cfg, cfg_stride, prev_cfg, prev_cfg_stride, sample, COMPUTE
+    )
 
     x = previous + sample * previous_batch + columns.to(tl.int64) * previous_column
     half = batch.to(tl.int64) * previous_batch
@@ -59,16 +59,24 @@ def fma_kernel(
                 x + k.to(tl.int64) * previous_token, half, prev_cfg, mask, PREV_SOURCES, COMPUTE
             )
             logits = nan_if_infinite(logits)
-            prior += tl.load(table + k * (ROW_TILES * BLOCK_M) + rows)[:, None] * logits[None, :]
+            weights = tl.load(table + k * (ROW_TILES * BLOCK_M) + rows)
+            prior = tl.fma(weights[:, None], logits[None, :], prior)
 
     target = (out + sample * out_batch + columns)[None, :]
     source = (current + sample * current_batch + columns.to(tl.int64) * current_column)[None, :]
     half = batch.to(tl.int64) * current_batch
     mask = (rows < TOKENS)[:, None] & (columns < vocabulary)[None, :]
+    at = rows[:, None].to(tl.int64)
     write_guided(
-        target, out_token, source, current_token, half, rows[:, None], mask, prior, beta, beta, cfg,
-        SOURCES, COMPUTE,
+        target + at * out_token, source + at * current_token, half, mask, prior * (beta if SOURCES == 0 else -beta),
+        beta, cfg, SOURCES, COMPUTE, True,
     )  # fmt: skip
+
+
+@triton.jit
+def _points(x, ROWS: tl.constexpr, BLOCK_V: tl.constexpr):
+    """A tile (row, v) as (v // 32, row, v % 32)."""
+    return tl.permute(tl.reshape(x, (ROWS, BLOCK_V // 32, 32)), (1, 0, 2))
 
 
 @triton.jit
@@ -83,6 +91,7 @@ def _quarters(
     K_END: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K * BLOCK_K
     PART: tl.constexpr = 4 * QUARTER
     x, mask, scale = x[None, :], mask[None, :], scale[None, :]
+    last = x + tl.full((), PREV_H * PREV_W - 1, tl.int64) * token
     ee = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
     eo = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
     oe = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
@@ -92,11 +101,12 @@ def _quarters(
         weights = table + rows[:, None] * K_END + k[None, :]
         k = tl.minimum(k, K - 1)[:, None]
         upper, left = k // HALF_W * PREV_W, k % HALF_W
-        lower, right = (PREV_H - 1) * PREV_W - upper, PREV_W - 1 - left
-        upper_left = load_scaled(x, upper + left, token, half, t, mask, scale, SOURCES, PRECISION)
-        upper_right = load_scaled(x, upper + right, token, half, t, mask, scale, SOURCES, PRECISION)
-        lower_left = load_scaled(x, lower + left, token, half, t, mask, scale, SOURCES, PRECISION)
-        lower_right = load_scaled(x, lower + right, token, half, t, mask, scale, SOURCES, PRECISION)
+        right = PREV_W - 1 - left
+        at, mirror = (upper + left).to(tl.int64) * token, (upper + right).to(tl.int64) * token
+        upper_left = load_scaled(x + at, half, t, mask, scale, SOURCES, PRECISION)
+        upper_right = load_scaled(x + mirror, half, t, mask, scale, SOURCES, PRECISION)
+        lower_left = load_scaled(last - mirror, half, t, mask, scale, SOURCES, PRECISION)
+        lower_right = load_scaled(last - at, half, t, mask, scale, SOURCES, PRECISION)
         upper_even, lower_even = upper_left + upper_right, lower_left + lower_right
         ee = accurate_dot(weights, PART, upper_even + lower_even, ee, PRECISION)
         oe = accurate_dot(weights + 2 * QUARTER, PART, upper_even - lower_even, oe, PRECISION)
@@ -135,16 +145,16 @@ def dense_halves_kernel(
     tile = tl.program_id(0)
     rows = tile % ROW_TILES * BLOCK_M + tl.arange(0, BLOCK_M)
     strips = tl.cdiv(vocabulary, BLOCK_V)
-    columns = tile // ROW_TILES % strips * BLOCK_V + tl.arange(0, BLOCK_V)
+    first_column = tile // ROW_TILES % strips * BLOCK_V
+    columns = first_column + tl.arange(0, BLOCK_V)
     sample = (tile // ROW_TILES // strips).to(tl.int64)
-    inside = (columns < vocabulary)[None, None, :]
-    beta = load_strength(beta, beta_stride, sample, tl.float32)
-    cfg = load_strength(cfg, cfg_stride, sample, tl.float32)
-    prev_cfg = load_strength(prev_cfg, prev_cfg_stride, sample, tl.float32)
+    beta, cfg, prev_cfg = load_strengths(
+        beta, beta_stride, cfg, cfg_stride, prev_cfg, prev_cfg_stride, sample, tl.float32
+    )
 
     x = previous + sample * previous_batch + columns.to(tl.int64) * previous_column
     half = batch.to(tl.int64) * previous_batch
-    scale = tl.full((BLOCK_V,), SCALE if PRECISION == "f16x3" else 1.0, tl.float32)
+    scale = first_scale(PRECISION, BLOCK_V)
     ee = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
     eo, oe, oo = ee, ee, ee
     attempt = 0
@@ -153,42 +163,36 @@ def dense_halves_kernel(
             x, previous_token, half, prev_cfg, columns < vocabulary, scale, table, rows,
             PREV_H, PREV_W, PREV_SOURCES, PRECISION, QUARTER, BLOCK_M, BLOCK_K, BLOCK_V,
         )  # fmt: skip
-        attempt += 2
-        if PRECISION == "f16x3":  # noqa: SIM102, which Triton decides when it compiles
-            if attempt == 2:
-                squares = ee * ee + eo * eo + oe * oe + oo * oo
-                if any_lost(squares, columns < vocabulary):
-                    attempt = 1
-                    scale = scales_again(
-                        scale, squares, x, previous_token, half, prev_cfg, columns < vocabulary, PREV_H * PREV_W,
-                        PREV_SOURCES, BLOCK_V,
-                    )  # fmt: skip
+        # Sums of what one thread holds, so that nothing moves. A middle token alone has a single product, which may be
+        # small by chance.
+        squares = tl.fma(ee, ee, tl.fma(eo, eo, tl.fma(oe, oe, oo * oo)))
+        squares = tl.sum(tl.reshape(squares, (BLOCK_M // 16, 2, 8, BLOCK_V)), 1)
+        attempt, scale = next_attempt(
+            attempt, scale, tl.reshape(squares, (BLOCK_M // 2, BLOCK_V)), x, previous_token, half, prev_cfg,
+            columns < vocabulary, PREV_H * PREV_W, PREV_SOURCES, PRECISION, BLOCK_V,
+        )  # fmt: skip
 
-    target = (out + sample * out_batch + columns)[None, None, :]
-    source = (current + sample * current_batch + columns.to(tl.int64) * current_column)[None, None, :]
+    columns = first_column + tl.arange(0, BLOCK_V // 32)[:, None, None] * 32 + tl.arange(0, 32)[None, None, :]
+    target = out + sample * out_batch + columns
+    source = current + sample * current_batch + columns.to(tl.int64) * current_column
     half = batch.to(tl.int64) * current_batch
-    weight = (beta * unit * inverse(scale))[None, None, :]
+    weight = tl.reshape(weight_of(beta, unit, scale, SOURCES), (BLOCK_V // 32, 1, 32))
     upper, left = (rows // HALF_W * W)[None, :, None], (rows % HALF_W)[None, :, None]
     lower, right = (H - 1) * W - upper, W - 1 - left
     # A middle row or column is its own mirror, so it is written only once.
-    mask = (rows < M)[None, :, None] & inside
+    mask = (rows < M)[None, :, None] & (columns < vocabulary)
     mask_right, mask_lower = mask & (right > left), mask & (lower > upper)
-    TILE: tl.constexpr = (1, BLOCK_M, BLOCK_V)
-    even, odd = ee + oe, eo + oo
-    write_guided(
-        target, out_token, source, current_token, half, upper + left, mask, tl.reshape(even + odd, TILE),
-        weight, beta, cfg, SOURCES, tl.float32,
+    at, mirror = (upper + left).to(tl.int64), (upper + right).to(tl.int64)
+    write_mirrors(
+        target, out_token, source, current_token, half, at, mask, mirror, mask_right,
+        _points(ee + oe, BLOCK_M, BLOCK_V), _points(eo + oo, BLOCK_M, BLOCK_V), weight, beta, cfg, attempt,
+        SOURCES, PRECISION,
     )  # fmt: skip
-    write_guided(
-        target, out_token, source, current_token, half, upper + right, mask_right, tl.reshape(even - odd, TILE),
-        weight, beta, cfg, SOURCES, tl.float32,
-    )  # fmt: skip
-    even, odd = ee - oe, eo - oo
-    write_guided(
-        target, out_token, source, current_token, half, lower + left, mask_lower, tl.reshape(even + odd, TILE),
-        weight, beta, cfg, SOURCES, tl.float32,
-    )  # fmt: skip
-    write_guided(
-        target, out_token, source, current_token, half, lower + right, mask_lower & mask_right,
-        tl.reshape(even - odd, TILE), weight, beta, cfg, SOURCES, tl.float32,
+    # The same tokens backwards, from the last one.
+    last = tl.full((), H * W - 1, tl.int64)
+    write_mirrors(
+        target + last * out_token, out_token, source + last * current_token, current_token, half,
+        -mirror, mask_lower, -at, mask_lower & mask_right,
+        _points(ee - oe, BLOCK_M, BLOCK_V), _points(eo - oo, BLOCK_M, BLOCK_V), weight, beta, cfg, attempt,
+        SOURCES, PRECISION,
     )  # fmt: skip

@@ -88,7 +88,8 @@ def dense_table(terms: Sequence[Term], halves: bool, rows: int, columns: int) ->
     """The prior as a table (quarters, rows, columns) of matrices of tokens by tokens.
 
     It holds one matrix, or with `halves` four: (even, odd) along h times (even, odd) along w. Columns of zeros, and the
-    last row again, pad each matrix to multiples of `rows` and `columns`.
+    first row again, pad each matrix to multiples of `rows` and `columns`. Rows of zeros, or of a middle token, would
+    look as if float16 had lost the logits (`common.py`).
     """
     if not halves:
         return _padded([_summed(terms)], rows, columns)
@@ -100,8 +101,8 @@ def dense_table(terms: Sequence[Term], halves: bool, rows: int, columns: int) ->
 def axis_table(factors: Sequence[Tensor], terms: int, rows: int, columns: int) -> Tensor:
     """The factors of one axis as a table (terms, rows, columns).
 
-    Zeros pad it to `terms`, which is at least the number of factors. Columns of zeros, and the last row again, pad each
-    factor to multiples of `rows` and `columns`.
+    Zeros pad it to `terms`, which is at least the number of factors. Columns of zeros, and the first row again, pad
+    each factor to multiples of `rows` and `columns`.
     """
     return _padded([*factors, *[torch.zeros_like(factors[0])] * (terms - len(factors))], rows, columns)
 
@@ -115,5 +116,5 @@ def _padded(matrices: Sequence[Tensor], rows: int, columns: int) -> Tensor:
     table = matrices[0].new_zeros(len(matrices), -(-height // rows) * rows, -(-width // columns) * columns)
     for padded, matrix in zip(table, matrices, strict=True):
         padded[:height, :width] = matrix
-        padded[height:, :width] = matrix[-1]
+        padded[height:, :width] = matrix[0]
     return table

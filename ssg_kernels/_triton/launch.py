@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ssg_kernels._call import GuidedCall, Options, Strength
 from ssg_kernels._triton import dense, factors, plan, sampling, separable, targets
-from ssg_kernels._triton.plan import LaunchPlan, Step
+from ssg_kernels._triton.step import LaunchPlan, Step
 
-FUSED = {"enable_fp_fusion": True}  # Triton's default differs between versions
+UNFUSED = {"enable_fp_fusion": False}  # the kernels say themselves where to fuse
 _INTERPRETED = triton.knobs.runtime.interpret
 
 # With this many launches, a new one replaces the oldest. Triton keeps its kernel, so it returns without compiling.
@@ -143,9 +143,14 @@ def _run(
     launch = _launches.get(key)
     if launch is None:
         _refuse_capture(out.device)
-        launch = _keep(key, _prepare(out, step))
+        launch = _keep(key, _prepare(out, previous, step))
     call = (out, *strides[:2], current, *strides[2:5], previous, *strides[5:], *launch.tables, *arguments)
     launch(out.device, *call, batch, vocabulary)
+
+
+def is_aligned(x: Tensor) -> bool:
+    """Whether Triton reads whole vectors of the rows of (B, L, V) logits."""
+    return x.stride(2) == 1 and not any(n % 16 for n in (x.data_ptr(), *x.stride()[:2], x.shape[2]))
 
 
 def _alignment(tensors: Sequence[Tensor]) -> tuple[bool, ...]:
@@ -170,7 +175,7 @@ class _Launch:
     ) -> None:
         self.tables = tables
         self.grid = (programs, 1, 1)
-        self.options = {"num_warps": warps, "num_stages": stages, **FUSED}
+        self.options = {"num_warps": warps, "num_stages": stages, **UNFUSED}
         self.kernel, self.constants = kernel, constants
         self.launch: Any = None
 
@@ -265,13 +270,14 @@ def _keep(key: tuple[Any, ...], launch: _Launch) -> _Launch:
     return _launches.setdefault(key, launch)
 
 
-def _prepare(out: Tensor, step: tuple[Any, ...]) -> _Launch:
+def _prepare(out: Tensor, previous: Tensor, step: tuple[Any, ...]) -> _Launch:
     device = out.device
     size, prev_size, prior, interpolation, rescale, transpose, sources = step
     batch, _, vocabulary = out.shape
     described = Step(
-        size, prev_size, batch, vocabulary, out.itemsize, sources, prior, interpolation, transpose
-    )
+        size, prev_size, batch, vocabulary, out.itemsize, sources, prior, interpolation, transpose,
+        is_aligned(previous),
+    )  # fmt: skip
     accurate = out.dtype == torch.float64
     chosen = plan.make_plan(described, targets.of(device), accurate)
     dtype = torch.float64 if accurate else torch.float32

@@ -18,15 +18,14 @@
 #include <vector>
 
 #include "cpu/sample.h"
-#include "names.h"
+#include "numbers.h"
 
 namespace {
 
+using namespace ssg::test;
 using ssg::Scalar;
 using ssg::cpu::SampleCall;
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr Scalar kScalars[] = {Scalar::float32, Scalar::float64, Scalar::bfloat16, Scalar::float16};
 constexpr const char* kCapabilities[] = {"avx512", "avx2", "baseline"};
 
 int64_t workers = 1;
@@ -42,32 +41,6 @@ void parallel(int64_t tasks, int64_t, ssg::cpu::Body body, const void* context) 
 }
 
 // ---- numbers of each dtype ------------------------------------------------------------------------------------------
-
-double decode(const char* from, Scalar scalar) {
-  uint16_t half = 0;
-  if (scalar == Scalar::float32) {
-    float value;
-    std::memcpy(&value, from, sizeof(value));
-    return value;
-  }
-  if (scalar == Scalar::float64) {
-    double value;
-    std::memcpy(&value, from, sizeof(value));
-    return value;
-  }
-  std::memcpy(&half, from, sizeof(half));
-  const int mantissa_bits = scalar == Scalar::bfloat16 ? 7 : 10;
-  const int bias = scalar == Scalar::bfloat16 ? 127 : 15;
-  const int mantissa = half & ((1 << mantissa_bits) - 1);
-  const int exponent = (half & 0x7fff) >> mantissa_bits;
-  double value;
-  if (exponent == 2 * bias + 1)
-    value = mantissa == 0 ? kInfinity : std::nan("");
-  else
-    value =
-        std::ldexp(mantissa + (exponent > 0 ? 1 << mantissa_bits : 0), std::max(exponent, 1) - bias - mantissa_bits);
-  return half >> 15 != 0 ? -value : value;
-}
 
 // A number near `value`; the half types round towards zero.
 void encode(char* to, double value, Scalar scalar) {

@@ -120,16 +120,17 @@ def test_beyond_float16(form: str, target: str) -> None:
             assert torch.equal(actual[..., column], before[..., column])
 
 
-def test_minus_infinity_stays_and_in_place() -> None:
-    call = Call((9, 8), (7, 6), 2, 48, torch.bfloat16, is_cfg=True)
+@pytest.mark.parametrize(("form", "strengths"), [("dense_halves", (-1.0, 0.0, 2.0)), ("separable", (0.5,))])
+def test_minus_infinity_stays_and_in_place(form: str, strengths: tuple[float, ...]) -> None:
+    call = Call((9, 8), (7, 6), 2, 48, torch.bfloat16, is_cfg=len(strengths) > 1)
     logits, prev_logits = call.logits(), call.prev_logits()
     logits[:2, 3::5, 2::7] = -math.inf
     masked = logits[:2] == -math.inf
-    how = {"target": "sm_90", "choose": of_form("dense_halves")}
-    expected = guided(call, logits, prev_logits, -1.0, 0.0, 2.0, **how)
+    how = {"target": "sm_90", "choose": of_form(form)}
+    expected = guided(call, logits, prev_logits, *strengths, **how)
     assert (expected[masked] == -math.inf).all()
     assert (expected[~masked] != -math.inf).all()
-    guided(call, logits, prev_logits, -1.0, 0.0, 2.0, out=logits[:2], **how)
+    guided(call, logits, prev_logits, *strengths, out=logits[:2], **how)
     assert torch.equal(logits[:2], expected)
 
 

@@ -14,7 +14,7 @@ import triton
 
 from bench.ptx.triton import driver
 from ssg_kernels._triton import launch, sampling
-from ssg_kernels._triton.plan import LaunchPlan, Step
+from ssg_kernels._triton.step import LaunchPlan, Step
 
 _PRODUCTS = re.compile(
     r"wgmma\.mma_async[\w.]*|tcgen05\.mma[\w.:]*|\bmma\.sync[\w.]*|\bfma\.rn\.f(?:32|64)"
@@ -53,7 +53,7 @@ def compile_plan(plan: LaunchPlan, step: Step, dtype: torch.dtype, target: str) 
     tables = {"fma": (table,), "separable": (split, split, 1.0)}.get(plan.form, (split, 1.0))
     strengths = (table, 1, *((table, 0) if accurate else (0.5, None)) * 2)
     arguments = (*out, *out, 1, *previous, *tables, *strengths, step.batch, step.vocabulary, *constants)
-    options = {"num_warps": plan.warps, "num_stages": plan.stages, **launch.FUSED}
+    options = {"num_warps": plan.warps, "num_stages": plan.stages, **launch.UNFUSED}
     with driver(target):
         return read(kernel.warmup(*arguments, grid=(1,), **options))
 
@@ -76,7 +76,7 @@ def compile_sample(dtype: torch.dtype, vocabulary: int, target: str) -> Compiled
         *constants,
     )
     with driver(target):
-        options = {"num_warps": warps, "num_stages": 1, **launch.FUSED}
+        options = {"num_warps": warps, "num_stages": 1, **launch.UNFUSED}
         return read(sampling.sample_kernel.warmup(*arguments, grid=(1,), **options))
 
 

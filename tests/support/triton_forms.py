@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ssg_kernels._triton import plan
-from ssg_kernels._triton.plan import LaunchPlan, Step
+from ssg_kernels._triton.step import LaunchPlan, Step
 from ssg_kernels._triton.targets import Target
 
 FORMS = ("fma", "dense_halves", "separable")

@@ -11,8 +11,8 @@ import pytest
 import torch
 from support.triton_compiling import Compiled, compile_plan, compile_sample
 
-from ssg_kernels._triton import plan, targets
-from ssg_kernels._triton.plan import LaunchPlan, Step
+from ssg_kernels._triton import cost, plan, targets
+from ssg_kernels._triton.step import LaunchPlan, Step
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
@@ -68,7 +68,7 @@ def cases() -> list[object]:
 def test_fits_the_target_and_is_accurate(name: str, step: Step, chosen: LaunchPlan) -> None:
     compiled, target = compile_for(chosen, step, name), targets.named(name)
     is_amd = target.is_amd
-    results = plan.work_of(chosen, step, target).outputs / (32 * chosen.warps)
+    results = cost.work_of(chosen, step, target).outputs / (32 * chosen.warps)
     assert compiled.spilled <= (0 if is_amd else 4 * results / RESULTS), compiled
     assert compiled.registers <= (512 if is_amd else 255)
     # The registers leave room for eight warps at once, so the shared memory must have room for them too.

@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from bench import schedules
 from ssg_kernels import __main__, info
-from ssg_kernels._triton import launch, plan, targets
-from ssg_kernels._triton.plan import LaunchPlan, Step
+from ssg_kernels._triton import cost, launch, plan, targets
+from ssg_kernels._triton.step import LaunchPlan, Step
 
 FORMS = ("fma", "dense_halves", "separable")
 
@@ -44,7 +45,7 @@ def test_every_step_of_every_schedule(name: str) -> None:
             assert_fits(chosen, step)
             assert chosen.form in (("fma",) if accurate else FORMS)
             met.add(chosen.form)
-        counted = plan.estimate(plan.make_plan(step, target), step, target)
+        counted = cost.estimate(plan.make_plan(step, target), step, target)
         assert counted.bytes == step.bytes
         assert 0 < counted.bytes / target.copy < counted.seconds
     assert met == set(FORMS), "of each form there is a step that takes it"
@@ -86,6 +87,24 @@ def test_tables_are_padded_to_the_tiles(form: str) -> None:
             columns = math.ceil(columns / chosen.block_k) * chosen.block_k
             padded = [(columns, rows) if form == "fma" else (4, rows, columns)]
         assert shapes == padded
+
+
+@pytest.mark.parametrize(
+    ("logits", "aligned"),
+    [
+        (torch.empty(2, 4, 32), True),
+        (torch.empty(2, 5, 36)[:, :4, :32], False),
+        (torch.empty(2, 4, 64)[..., 16:48], True),
+        (torch.empty(2, 4, 64)[..., 1:33], False),
+        (torch.empty(2, 4, 33), False),
+        (torch.empty(2, 4, 64)[..., ::2], False),
+    ],
+)
+def test_only_aligned_rows_are_prefetched(logits: torch.Tensor, aligned: bool) -> None:
+    assert launch.is_aligned(logits) == aligned
+    step = Step((16, 16), (13, 13), 1, 4096, 4, aligned=aligned)
+    stages = {each.stages for each in plan.candidates(step, targets.named("sm_90")) if each.halves}
+    assert stages == {2 if aligned else 1}
 
 
 def test_equal_steps_have_equal_plans() -> None:

@@ -28,6 +28,7 @@ from ssg_kernels import _triton, reference
 from ssg_kernels._call import GuidedCall, Options
 from ssg_kernels._torch import fallback
 from ssg_kernels._triton import launch, plan
+from ssg_kernels._triton.step import LaunchPlan
 
 INF = math.inf
 
@@ -274,6 +275,14 @@ def test_masked_logits_stay_masked(form: str, is_cfg: bool, beta: float) -> None
     assert (run(call, logits, prev_logits, *strengths)[masked] == -INF).all()
 
 
+def test_masked_logits_stay_masked_where_the_prior_overflows(form: str) -> None:
+    call = Call((4, 4), (3, 3), 1, 32)
+    logits = call.logits()
+    logits[:, ::2] = -INF
+    actual = run(call, logits, call.prev_logits(), 3e38)
+    assert (actual[:, ::2] == -INF).all()
+
+
 # The strides fit 32 bits, but their multiples do not: from sample to sample, from token to token, and to the
 # unconditional half.
 @pytest.mark.unpoisoned
@@ -381,7 +390,7 @@ def test_float32_is_accurate_with_the_least_products(
     monkeypatch.setattr(plan, "make_plan", make_plan)
     assert_accurate(run(call, *arguments), expected_of(call, *arguments))
 
-    def plain(*step: Any) -> plan.LaunchPlan:
+    def plain(*step: Any) -> LaunchPlan:
         return dataclasses.replace(make_plan(*step), precision="tf32")
 
     monkeypatch.setattr(plan, "make_plan", plain)

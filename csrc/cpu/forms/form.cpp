@@ -1,5 +1,6 @@
 #include "form.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "pack.h"
@@ -97,7 +98,8 @@ int64_t cost_of(const Plan<double>& plan) {
   for (const Columns& columns : plan.columns)
     begun += static_cast<int64_t>(plan.h[static_cast<size_t>(columns.factor)].chunks.size()) * columns.count;
   const int64_t slots = plan.h.empty() ? 0 : plan.out_h * plan.w.in();
-  return plan.multiply_adds + banded_multiply_adds(plan) + kTile * begun + slots;
+  const int64_t late = plan.out_h * plan.out_w * std::max<int64_t>(plan.h_taps.count - 4, 0);
+  return plan.multiply_adds + banded_multiply_adds(plan) + late + kTile * begun + slots;
 }
 
 }  // namespace ssg::cpu

@@ -17,8 +17,8 @@ Plan<double> rank_form(const PlanKey& key, const Factors& h, const Factors& w);
 // None for axes that are asymmetric, very long or much longer than before, and where a bracket mixes many rows.
 std::optional<Plan<double>> spectrum_form(const PlanKey& key, const Factors& h, const Factors& w);
 
-// What a plan costs, in multiply-adds. Those of taps and brackets read an operand each and count twice. A slot that
-// passes through memory costs about one, and beginning a tile sixteen.
+// What a plan costs, in multiply-adds. Those of taps and brackets read an operand each and count twice, and from the
+// fifth tap of h_taps on three times. A slot that passes through memory costs about one, and beginning a tile sixteen.
 int64_t cost_of(const Plan<double>& plan);
 
 // A plan with sizes and no parts yet.
