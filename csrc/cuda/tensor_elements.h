@@ -15,7 +15,8 @@ template <class S, int Parts, class Shape>
 SSG_DEVICE float Tensor<S, Parts, Shape>::load_elements() const {
   using Staged = std::conditional_t<Parts == 2, float, S>;
   constexpr int together = 4 / tiles;  // blocks of which the lanes take a unit each
-  constexpr int at_once = 2 * together;
+  constexpr int units = has_two && windows ? 1 : 2;
+  constexpr int at_once = units * together;
   const int blocks = (size<&Z::in_h>() + 7) / 8;
   const int count = size<&Z::in_w>() * blocks;
   const int per_warp = this->per_warp();
@@ -88,9 +89,9 @@ SSG_DEVICE float Tensor<S, Parts, Shape>::load_elements() const {
     const int row = row_of(rows.lane);
     const int t = rows.lane % tiles;
     const uint32_t from = first + own * 8 * map_row + (row * columns + Runs<tiles>::first * t) * sizeof(Staged);
-    Four found[2][2] = {};
+    Four found[units][2] = {};
     SSG_UNROLL
-    for (int n = 0; n < 2; ++n) {
+    for (int n = 0; n < units; ++n) {
       if (!exists(n * together + own)) continue;
       SSG_UNROLL
       for (int run = 0; run < 2; ++run)
@@ -100,7 +101,7 @@ SSG_DEVICE float Tensor<S, Parts, Shape>::load_elements() const {
     converge();
     const uint32_t to = block * 8 * map_row + own * 8 * map_row + chunk_at<Parts * tiles>(row, t);
     SSG_UNROLL
-    for (int n = 0; n < 2; ++n) {
+    for (int n = 0; n < units; ++n) {
       float values[2][4];
       uint32_t word[2][run_words];
       SSG_UNROLL
@@ -171,7 +172,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_elements(int row, int local, int 
   // Elements of 16 bits take a register each, too many beside the products if two blocks share the registers.
   constexpr bool requests_first = blocks_at_once == 1;
   constexpr bool one_by_one = Sources == 0 && !has_two;
-  constexpr int sources = Sources == 2 ? 2 : 1;
+  constexpr int sources = Sources == 2 && requests_first ? 2 : 1;
   Elements elements[sources][rows_at_once][2][parities];
   const auto request = [&](int s) {
     for_all([&](int r, int half, int side) { rows.clear(elements[s][r][half][side]); });
@@ -190,6 +191,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_elements(int row, int local, int 
   converge();  // this warp has read its slots
   Walk from;
   if (one_by_one) from = walk(0);
+  if (Sources == 2 && sources == 1) from = walk(1);
   Walk to = walk_of(p.call.out, first_of(p.call.out, out, false), rows, row, tile);
   for_all([&](int r, int half, int side) {
     float value[per_thread];
@@ -204,8 +206,13 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_elements(int row, int local, int 
     uint32_t line[2][words];
     rows.to_run(line[0], each, stage);
     if constexpr (Sources == 2) {
+      if constexpr (sources == 1) {
+        rows.clear(each);
+        if (rows.in_strip) rows.load(each, from.at[side], from.distance(side), count(r, half));
+        from.end_row(half, side, width);
+      }
       converge();
-      rows.to_run(line[1], elements[1][r][half][side], stage);
+      rows.to_run(line[1], elements[sources - 1][r][half][side], stage);
     }
     finish<Sources>(line[0], line[1], value);
     rows.to_elements(each, line[0], stage);
