@@ -50,7 +50,7 @@ SSG_DEVICE int64_t block_count() { return static_cast<int64_t>(gridDim.x); }
 SSG_DEVICE void barrier() { __syncthreads(); }
 
 SSG_DEVICE unsigned char* shared_memory() {
-  extern __shared__ __align__(16) unsigned char memory[];
+  extern __shared__ __align__(128) unsigned char memory[];
   return memory;
 }
 
@@ -61,6 +61,7 @@ SSG_DEVICE int here(int x) {
   return x;
 }
 
+SSG_DEVICE uint32_t here(uint32_t x) { return static_cast<uint32_t>(here(static_cast<int>(x))); }
 SSG_DEVICE int64_t here(int64_t x) {
   asm volatile("" : "+l"(x));
   return x;

@@ -116,10 +116,7 @@ struct Tensor {
   int l;
 
   int64_t batch = 0;
-  int64_t column = 0;    // the first one of the strip
-  bool whole = false;    // all columns of the strip exist, and all accesses may be of 16 bytes
-  bool plain = false;    // one source, and a finite prior leaves -inf as it is
-  bool in_runs = false;  // the output is written in runs of neighbouring columns
+  int strip = 0;
   MergedWeights weights{};
   // What this thread loads of the map, and where to. Where it is the same in every strip, it is computed once.
   struct Unit {
@@ -128,8 +125,8 @@ struct Tensor {
   };
   static constexpr bool pins = Shape::sized && !windows && tiles == 2;
   Unit pinned[2] = {};
-  uint32_t pinned_map[(Parts * tiles + 1) / 2] = {};
-  uint32_t pinned_slots[2] = {};
+  uint32_t pinned_map = 0;
+  uint32_t pinned_slots = 0;
   uint32_t pinned_rows[tiles] = {};
   // The first token that this thread writes (token 0 unless it is the same in every strip), its columns.
   const S* previous[has_two ? 2 : 1] = {};
@@ -159,10 +156,8 @@ struct Tensor {
         pinned[n] = {here(unit.token), static_cast<uint32_t>(here(static_cast<int>(unit.to)))};
       }
       const auto keep = [](uint32_t x) { return static_cast<uint32_t>(here(static_cast<int>(x))); };
-      SSG_UNROLL
-      for (int i = 0; i < (Parts * tiles + 1) / 2; ++i) pinned_map[i] = keep(map_at(lane, i));
-      SSG_UNROLL
-      for (int i = 0; i < 2; ++i) pinned_slots[i] = keep(slots_at(i));
+      pinned_map = keep(map_at(lane));
+      pinned_slots = keep(slots_at());
       SSG_UNROLL
       for (int i = 0; i < tiles; ++i) pinned_rows[i] = keep(row_at(lane, warp * rows_at_once, i));
     }
@@ -170,52 +165,54 @@ struct Tensor {
     int left = p.items - index < p.per_block ? static_cast<int>(p.items - index) : p.per_block;
     int split = static_cast<int>(index % p.splits);
     index /= p.splits;
-    int strip = static_cast<int>(index % p.strips);
+    strip = static_cast<int>(index % p.strips);
     batch = index / p.strips;
-    int end = 0;  // of the strips that are of one sample and all whole, or not
-    bool is_new = true;
     SSG_UNROLL_BY(1)
     for (;;) {
-      if (is_new) {
-        begin(strip);
-        end = whole ? p.whole_strips : p.strips;
-      }
-      strip_of(first_group(split), first_group(split + 1));
-      if (--left == 0) return;
-      is_new = false;
-      if (++split < p.splits) continue;
-      split = 0;
-      column += columns;
-      if constexpr (pins) {
-        SSG_UNROLL
-        for (const S*& x : previous) x += columns;
-      }
-      current += columns;
-      out += columns;
-      if (++strip < end) continue;
+      begin();
+      SSG_UNROLL_BY(1)
+      do {
+        strip_of(first_group(split), first_group(split + 1));
+        if (--left == 0) return;
+        if (++split < p.splits) continue;
+        split = 0;
+        if constexpr (pins) {
+          SSG_UNROLL
+          for (const S*& x : previous) x += columns;
+        }
+        current += columns;
+        out += columns;
+        ++strip;
+      } while (split > 0 || (strip != p.whole_strips && strip != p.strips));
       if (strip == p.strips) {
         strip = 0;
         ++batch;
       }
-      is_new = true;
     }
   }
 
-  SSG_DEVICE void begin(int strip) {
-    whole = strip < p.whole_strips;
+  SSG_DEVICE void begin() {
     weights = read_merged_weights(p.call, batch);
-    plain = p.call.current[0].data != nullptr && p.call.sources == 1 && weights.current[0] > 0.0f;
-    column = static_cast<int64_t>(strip) * columns;
-    in_runs = whole && ((has_one && plain) || (has_two && p.call.sources == 2));
-    const int first = pins ? warp * rows_at_once * size<&Z::out_w>() + (in_runs ? g : lane / columns) : 0;
+    const int first = pins ? warp * rows_at_once * size<&Z::out_w>() + (in_runs() ? g : lane / columns) : 0;
     if constexpr (pins) {
       SSG_UNROLL
       for (int s = 0; s < (has_two ? 2 : 1); ++s)
-        previous[s] = whole ? at(p.call.previous[s], 0, Runs<tiles>::first * (lane % tiles))
+        previous[s] = whole() ? at(p.call.previous[s], 0, Runs<tiles>::first * (lane % tiles))
                             : at(p.call.previous[s], first_token(), lane % columns);
     }
-    current = at(p.call.current[0], first, own_column(lane, in_runs));
-    out = const_cast<S*>(at(p.call.out, first, own_column(lane, in_runs)));
+    current = at(p.call.current[0], first, own_column(lane, in_runs()));
+    out = const_cast<S*>(at(p.call.out, first, own_column(lane, in_runs())));
+  }
+
+  // All columns of the strip exist, and all accesses may be of 16 bytes.
+  SSG_DEVICE bool whole() const { return strip < p.whole_strips; }
+  // One source, and a finite prior leaves -inf as it is.
+  SSG_DEVICE bool plain() const {
+    return p.call.current[0].data != nullptr && p.call.sources == 1 && weights.current[0] > 0.0f;
+  }
+  // The output is written in runs of neighbouring columns.
+  SSG_DEVICE bool in_runs() const {
+    return whole() && ((has_one && plain()) || (has_two && p.call.sources == 2));
   }
 
   // The first token of the map that this lane loads of a strip that is not whole.
@@ -238,14 +235,15 @@ struct Tensor {
     return divide(split * of<&L::groups>(), p.by_splits);
   }
 
+  SSG_DEVICE int64_t first_column() const { return static_cast<int64_t>(strip) * columns; }
   // How many columns of the strip exist.
   SSG_DEVICE int valid() const {
-    const int64_t rest = p.call.vocabulary - column;
+    const int64_t rest = p.call.vocabulary - first_column();
     return rest < columns ? static_cast<int>(rest) : columns;
   }
 
   SSG_DEVICE void strip_of(int first, int last) {
-    const float squares = whole ? load_map() : load_elements();
+    const float squares = whole() ? load_map() : load_elements();
     // NaN compares false. The barriers say too that the map has arrived, and that the slots may be overwritten.
     const bool too_large = barrier_or(!(squares <= p.most_squares));
     const bool too_small = !barrier_or(squares >= p.least_squares);
@@ -277,8 +275,8 @@ struct Tensor {
     return logits.token_stride * static_cast<int64_t>(sizeof(S));
   }
   SSG_DEVICE const S* at(const Logits& logits, int token, int offset) const {
-    return static_cast<const S*>(logits.data) + batch * logits.batch_stride + token * logits.token_stride + column +
-           offset;
+    return static_cast<const S*>(logits.data) + batch * logits.batch_stride + token * logits.token_stride +
+           first_column() + offset;
   }
 
   // Splits four sums of an instruction: the high parts, and by a product with -I what is left. It is exact.
@@ -316,13 +314,11 @@ struct Tensor {
   }
 
   // The rows of the map that a lane gives to load_matrices.
-  SSG_DEVICE uint32_t map_at(int lane, int i) const {
-    return memory + chunk_at<Parts * tiles>(lane % 16, 2 * i + lane / 16);
-  }
-  // Word l * tiles of this thread's slots, high and low; those of the warp's next columns are 8 slots further.
-  SSG_DEVICE uint32_t slots_at(int part) const {
-    const uint32_t place = chunk_at<2 * tiles>(warp, l * tiles / 4) + l * tiles % 4 * 4;
-    return memory + of<&L::slots_at>() + g * of<&L::row_bytes>() + (part == 0 ? place : place ^ flip);
+  SSG_DEVICE uint32_t map_at(int lane) const { return memory + chunk_at<Parts * tiles>(lane % 16, lane / 16); }
+  // Word l * tiles of this thread's slots, in the high part; those of the warp's next columns are 8 slots further.
+  SSG_DEVICE uint32_t own_slot() const { return chunk_at<2 * tiles>(warp, l * tiles / 4) + l * tiles % 4 * 4; }
+  SSG_DEVICE uint32_t slots_at() const {
+    return memory + of<&L::slots_at>() + g * of<&L::row_bytes>() + own_slot();
   }
   // The slots of an output row that a lane gives to load_matrices.
   SSG_DEVICE uint32_t row_at(int lane, int local, int i) const {
@@ -421,7 +417,7 @@ struct Tensor {
     return memory + of<&L::stage_at>() + local * of<&L::stage_row>() + warp * of<&L::stage_warp>();
   }
   SSG_DEVICE Rows rows_of(int lane) const {
-    return {lane, lane / columns, lane % columns, column + lane % columns < p.call.vocabulary};
+    return {lane, lane / columns, lane % columns, first_column() + lane % columns < p.call.vocabulary};
   }
 };
 

@@ -10,12 +10,11 @@ template <class S, int Parts, class Shape>
 SSG_DEVICE void Tensor<S, Parts, Shape>::fill_slots(int group) const {
   constexpr int pairs = (Parts * tiles + 1) / 2;
   const int lane = this->lane;
-  uint32_t at[2];
-  SSG_UNROLL
-  for (int i = 0; i < 2; ++i) at[i] = pins ? pinned_slots[i] : slots_at(i);
+  uint32_t at[2] = {pins ? pinned_slots : slots_at()};
+  at[1] = (own_slot() & flip) == 0 ? at[0] + flip : at[0] - flip;
   uint32_t lanes[pairs];
   SSG_UNROLL
-  for (int i = 0; i < pairs; ++i) lanes[i] = pins ? pinned_map[i] : map_at(lane, i);
+  for (int i = 0; i < pairs; ++i) lanes[i] = (pins ? pinned_map : here(map_at(lane))) ^ 32 * i;
   uint32_t window[pairs];
   if constexpr (windows) {
     const int start = p.starts[group];

@@ -74,7 +74,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::put_unit(uint32_t to, float (&values)[2
   }
   if (exists) {
     write_shared(memory + to, high);
-    if constexpr (Parts == 2) write_shared(memory + (to ^ (16 * tiles)), low);
+    if constexpr (Parts == 2) write_shared(memory + (here(to) ^ 16 * tiles), low);
   }
 }
 

@@ -19,6 +19,7 @@ inline int64_t block_index() { return host::current().block->index; }
 inline int64_t block_count() { return host::current().block->count; }
 inline void barrier() { host::block_barrier(); }
 inline int here(int x) { return x; }
+inline uint32_t here(uint32_t x) { return x; }
 inline int64_t here(int64_t x) { return x; }
 inline int64_t stepped(int64_t x, int64_t y) { return x + y; }
 inline unsigned char* shared_memory() { return host::current().block->shared; }
