@@ -41,13 +41,15 @@ template <class S, int Parts, class Shape>
 SSG_DEVICE void Tensor<S, Parts, Shape>::write_rows(int group) const {
   // With it, the compiler would hoist less for the largest maps of 16-bit logits, whose issue binds.
   constexpr bool has_plain_elements = has_one && (blocks_at_once > 1 || sizeof(S) == 4);
-  if (in_runs() && has_one && plain())
+  const bool two = has_two && (!has_one || p.call.sources == 2);
+  const bool plain = has_one && !two && this->plain();
+  if (whole() && plain)
     write_items<has_one ? 1 : 0, has_one>(group);
-  else if (in_runs() && has_two)
+  else if (whole() && two)
     write_items<has_two ? 2 : 0, has_two>(group);
-  else if (has_plain_elements && plain())
+  else if (has_plain_elements && plain)
     write_items<has_plain_elements ? 1 : 0, false>(group);
-  else if (has_two && (!has_one || p.call.sources == 2))
+  else if (two)
     write_items<has_two ? 2 : 0, false>(group);
   else if (has_one)
     write_items<0, false>(group);
