@@ -120,7 +120,7 @@ struct Tensor {
   MergedWeights weights{};
   // What this thread loads of the map, and where to. Where it is the same in every strip, it is computed once.
   struct Unit {
-    int token;
+    int from;  // the token, or in strips that are not whole where its elements lie in shared memory
     uint32_t to;
   };
   static constexpr bool pins = Shape::sized && !windows && tiles == 2;
@@ -149,17 +149,10 @@ struct Tensor {
   SSG_DEVICE void work() {
     clear_slots();
     if constexpr (pins) {
+      pinned_map = here(map_at(lane));
+      pinned_slots = here(slots_at());
       SSG_UNROLL
-      for (int n = 0; n < 2; ++n) {
-        const int thread = thread_index();
-        const Unit unit = unit_of(thread, (thread + n * threads) / (8 * tiles));
-        pinned[n] = {here(unit.token), static_cast<uint32_t>(here(static_cast<int>(unit.to)))};
-      }
-      const auto keep = [](uint32_t x) { return static_cast<uint32_t>(here(static_cast<int>(x))); };
-      pinned_map = keep(map_at(lane));
-      pinned_slots = keep(slots_at());
-      SSG_UNROLL
-      for (int i = 0; i < tiles; ++i) pinned_rows[i] = keep(row_at(lane, warp * rows_at_once, i));
+      for (int i = 0; i < tiles; ++i) pinned_rows[i] = here(row_at(lane, warp * rows_at_once, i));
     }
     int64_t index = block_index() * p.per_block;
     int left = p.items - index < p.per_block ? static_cast<int>(p.items - index) : p.per_block;
@@ -198,7 +191,14 @@ struct Tensor {
       SSG_UNROLL
       for (int s = 0; s < (has_two ? 2 : 1); ++s)
         previous[s] = whole() ? at(p.call.previous[s], 0, Runs<tiles>::first * (lane % tiles))
-                            : at(p.call.previous[s], first_token(), lane % columns);
+                              : at(p.call.previous[s], first_token(), lane % columns);
+      SSG_UNROLL
+      for (int n = 0; n < 2; ++n) {
+        const int thread = here(thread_index()) % threads;
+        const Unit unit = whole() ? unit_of(thread, (thread + n * threads) / (8 * tiles))
+                                  : element_unit(thread % 32, thread / 32 * per_warp());
+        pinned[n] = {here(unit.from), here(unit.to)};
+      }
     }
     current = at(p.call.current[0], first, own_column(lane, in_runs()));
     out = const_cast<S*>(at(p.call.out, first, own_column(lane, in_runs())));
@@ -211,9 +211,7 @@ struct Tensor {
     return p.call.current[0].data != nullptr && p.call.sources == 1 && weights.current[0] > 0.0f;
   }
   // The output is written in runs of neighbouring columns.
-  SSG_DEVICE bool in_runs() const {
-    return whole() && ((has_one && plain()) || (has_two && p.call.sources == 2));
-  }
+  SSG_DEVICE bool in_runs() const { return whole() && ((has_one && plain()) || (has_two && p.call.sources == 2)); }
 
   // The first token of the map that this lane loads of a strip that is not whole.
   SSG_DEVICE int first_token() const {
@@ -317,9 +315,7 @@ struct Tensor {
   SSG_DEVICE uint32_t map_at(int lane) const { return memory + chunk_at<Parts * tiles>(lane % 16, lane / 16); }
   // Word l * tiles of this thread's slots, in the high part; those of the warp's next columns are 8 slots further.
   SSG_DEVICE uint32_t own_slot() const { return chunk_at<2 * tiles>(warp, l * tiles / 4) + l * tiles % 4 * 4; }
-  SSG_DEVICE uint32_t slots_at() const {
-    return memory + of<&L::slots_at>() + g * of<&L::row_bytes>() + own_slot();
-  }
+  SSG_DEVICE uint32_t slots_at() const { return memory + of<&L::slots_at>() + g * of<&L::row_bytes>() + own_slot(); }
   // The slots of an output row that a lane gives to load_matrices.
   SSG_DEVICE uint32_t row_at(int lane, int local, int i) const {
     return memory + of<&L::slots_at>() + local * of<&L::row_bytes>() +
@@ -368,6 +364,7 @@ struct Tensor {
   }
 
   SSG_DEVICE Unit unit_of(unsigned thread, int block) const;
+  SSG_DEVICE Unit element_unit(int lane, int block) const;
   SSG_DEVICE float load_map() const;            // returns the sum of the squares of what this thread loaded
   SSG_DEVICE float load_elements() const;       // the same, of a strip that is not whole
   SSG_DEVICE void fill_slots(int group) const;  // the first contraction

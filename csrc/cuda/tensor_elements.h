@@ -9,6 +9,16 @@
 
 namespace ssg::cuda {
 
+// The first one of the units that a lane takes of the blocks from `block` on.
+template <class S, int Parts, class Shape>
+SSG_DEVICE auto Tensor<S, Parts, Shape>::element_unit(int lane, int block) const -> Unit {
+  const int first = (block + lane / (8 * tiles)) * 8 * static_cast<int>(map_row);
+  const int row = row_of(lane);
+  const int t = lane % tiles;
+  constexpr int bytes = Parts == 2 ? 4 : static_cast<int>(sizeof(S));
+  return {first + (row * columns + Runs<tiles>::first * t) * bytes, first + chunk_at<Parts * tiles>(row, t)};
+}
+
 // A warp takes neighbouring blocks of eight rows of the map, `at_once` of them at a time. They pass through where they
 // will lie, merged, as float32 if the map has two parts.
 template <class S, int Parts, class Shape>
@@ -61,7 +71,8 @@ SSG_DEVICE float Tensor<S, Parts, Shape>::load_elements() const {
         const int64_t distance = Rows::apart * size<&Z::in_w>() * bytes;
         const int64_t to_next_column = bytes - 8 * blocks * size<&Z::in_w>() * bytes;
         call_each<at_once>([&](int b) {
-          rows.load(elements[b], place[s], distance, exists(b) ? size<&Z::in_h>() - 8 * numbers[b] : 0);
+          if (!exists(b)) return;
+          rows.load(elements[b], place[s], distance, size<&Z::in_h>() - 8 * numbers[b]);
           place[s] = stepped(place[s], numbers[b] + 1 == blocks ? to_next_column : 0);
         });
       }
@@ -79,27 +90,23 @@ SSG_DEVICE float Tensor<S, Parts, Shape>::load_elements() const {
         }
       }
     });
-    const uint32_t first = memory + block * 8 * map_row;
     SSG_UNROLL
     for (int b = 0; b < at_once; ++b)
-      if (exists(b)) rows.put(first + b * 8 * map_row, staged[b]);
+      if (exists(b)) rows.put(memory + (block + b) * 8 * map_row, staged[b]);
     converge();
     using Four = Vec<Staged, 4>;
     const int own = rows.lane / (8 * tiles);
-    const int row = row_of(rows.lane);
-    const int t = rows.lane % tiles;
-    const uint32_t from = first + own * 8 * map_row + (row * columns + Runs<tiles>::first * t) * sizeof(Staged);
+    const Unit unit = pins ? pinned[0] : element_unit(rows.lane, block);
     Four found[units][2] = {};
     SSG_UNROLL
     for (int n = 0; n < units; ++n) {
       if (!exists(n * together + own)) continue;
       SSG_UNROLL
       for (int run = 0; run < 2; ++run)
-        found[n][run] =
-            load_shared(shared_pointer<const Four>(from + n * together * 8 * map_row) + run * Runs<tiles>::second / 4);
+        found[n][run] = load_shared(shared_pointer<const Four>(memory + unit.from + n * together * 8 * map_row) +
+                                    run * Runs<tiles>::second / 4);
     }
     converge();
-    const uint32_t to = block * 8 * map_row + own * 8 * map_row + chunk_at<Parts * tiles>(row, t);
     SSG_UNROLL
     for (int n = 0; n < units; ++n) {
       float values[2][4];
@@ -114,7 +121,7 @@ SSG_DEVICE float Tensor<S, Parts, Shape>::load_elements() const {
             word[run][w] = found[n][run].at[2 * w].bits | uint32_t{found[n][run].at[2 * w + 1].bits} << 16;
         }
       }
-      put_unit(to + n * together * 8 * map_row, values, word, exists(n * together + own), squares);
+      put_unit(unit.to + n * together * 8 * map_row, values, word, exists(n * together + own), squares);
     }
     constexpr bool once = Shape::sized && Shape::sizes.in_w * sized_blocks <= kMmaWarps * at_once;
     if (once) break;

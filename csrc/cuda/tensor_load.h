@@ -100,7 +100,7 @@ SSG_DEVICE float Tensor<S, Parts, Shape>::load_map() const {
     const auto load = [&](uint32_t (&word)[at_once][2][run_words], const Logits& from, const S* base) {
       SSG_UNROLL
       for (int n = 0; n < at_once; ++n) {
-        const S* x = base + unit[n].token * from.token_stride;
+        const S* x = base + unit[n].from * from.token_stride;
         if constexpr (sizeof(S) == 2 && Run::second == 4) {
           uint32_t both[4];
           load_words(both, x);
