@@ -81,7 +81,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::put_unit(uint32_t to, float (&values)[2
 template <class S, int Parts, class Shape>
 SSG_DEVICE float Tensor<S, Parts, Shape>::load_map() const {
   using Run = Runs<tiles>;
-  constexpr int at_once = Parts == 2 ? 2 : 4;
+  constexpr int at_once = Parts == 2 || pins ? 2 : 4;
   constexpr int round = threads / (8 * tiles);
   constexpr int per_word = 4 / static_cast<int>(sizeof(S));
   const int blocks = (size<&Z::in_h>() + 7) / 8;
@@ -96,7 +96,7 @@ SSG_DEVICE float Tensor<S, Parts, Shape>::load_map() const {
        begin += at_once * round, block += at_once * round) {
     Unit unit[at_once];
     SSG_UNROLL
-    for (int n = 0; n < at_once; ++n) unit[n] = pins ? pinned[n % 2] : unit_of(thread, block + n * round);
+    for (int n = 0; n < at_once; ++n) unit[n] = pins ? pinned[n] : unit_of(thread, block + n * round);
     const auto load = [&](uint32_t (&word)[at_once][2][run_words], const Logits& from, const S* base) {
       SSG_UNROLL
       for (int n = 0; n < at_once; ++n) {
