@@ -5,6 +5,7 @@
 //   slots    tensor_first.h   for a group of output rows: contracts along h, folds along w, splits the sums
 //   output   tensor_second.h  contracts along w, adds the logits of this scale, rounds and stores
 //
+// tensor_strips.h goes from strip to strip, tensor_products.h has the products.
 // tensor_rows.h loads and stores the rows that accesses of 16 bytes do not reach.
 // tensor_layout.h says what lies where in shared memory, pack_tensor.cpp how the coefficients lie.
 //
@@ -17,10 +18,10 @@
 #pragma once
 
 #include "device.h"
-#include "divide.h"
 #include "params.h"
 #include "strength.h"
 #include "tensor_layout.h"
+#include "tensor_products.h"
 #include "tensor_rows.h"
 
 namespace ssg::cuda {
@@ -32,16 +33,6 @@ struct Shape {
   static constexpr int tiles = Tiles;  // of 8 vocabulary columns
   static constexpr TensorSizes sizes{In, In, Out, Out, 3, In > 16, In > 16};
 };
-
-// Chunk c of row k, where each row has `Chunks` of them: neighbouring rows fill lines of 128 bytes, and the chunks of
-// a row are exchanged with the number of its line. Adding 8 to k adds 8 rows to the address. Adding 4 to the k of a
-// slot adds 4 rows and exchanges the high with the low part.
-template <int Chunks>
-SSG_DEVICE uint32_t chunk_at(uint32_t k, uint32_t c) {
-  constexpr uint32_t rows = 8 / Chunks;  // in a line
-  const uint32_t line = k / rows;
-  return line * 128 + (k % rows * Chunks + (c ^ (line % Chunks))) * 16;
-}
 
 // Which vocabulary columns chunk t of a row of the map holds, so that a thread has neighbouring columns of the output:
 // two runs of four. Of the pairs of columns (c, c + 1) that lie in a chunk the second contraction sees, in this order,
@@ -135,73 +126,8 @@ struct Tensor {
 
   static SSG_DEVICE void run(const TensorParams& p) {
     const int lane = thread_index() % 32;
-    const int g = lane / 4;
-    const int l = lane % 4;
-    const uint32_t minus_one = 0xbc00;
-    Tensor block{p,    shared_base(),       2 * l == g ? minus_one : 2 * l + 1 == g ? minus_one << 16 : 0u,
-                 lane, thread_index() / 32, g,
-                 l};
+    Tensor block{p, shared_base(), minus_identity_of(lane), lane, thread_index() / 32, lane / 4, lane % 4};
     block.work();
-  }
-
-  // The strips of a block, one after the other: neighbours share pages of memory. With splits, several blocks share
-  // the groups of a strip.
-  SSG_DEVICE void work() {
-    clear_slots();
-    if constexpr (pins) {
-      pinned_map = here(map_at(lane));
-      pinned_slots = here(slots_at());
-      SSG_UNROLL
-      for (int i = 0; i < tiles; ++i) pinned_rows[i] = here(row_at(lane, warp * rows_at_once, i));
-    }
-    int64_t index = block_index() * p.per_block;
-    int left = p.items - index < p.per_block ? static_cast<int>(p.items - index) : p.per_block;
-    int split = static_cast<int>(index % p.splits);
-    index /= p.splits;
-    strip = static_cast<int>(index % p.strips);
-    batch = index / p.strips;
-    SSG_UNROLL_BY(1)
-    for (;;) {
-      begin();
-      SSG_UNROLL_BY(1)
-      do {
-        strip_of(first_group(split), first_group(split + 1));
-        if (--left == 0) return;
-        if (++split < p.splits) continue;
-        split = 0;
-        if constexpr (pins) {
-          SSG_UNROLL
-          for (const S*& x : previous) x += columns;
-        }
-        current += columns;
-        out += columns;
-        ++strip;
-      } while (split > 0 || (strip != p.whole_strips && strip != p.strips));
-      if (strip == p.strips) {
-        strip = 0;
-        ++batch;
-      }
-    }
-  }
-
-  SSG_DEVICE void begin() {
-    weights = read_merged_weights(p.call, batch);
-    const int first = pins ? warp * rows_at_once * size<&Z::out_w>() + (in_runs() ? g : lane / columns) : 0;
-    if constexpr (pins) {
-      SSG_UNROLL
-      for (int s = 0; s < (has_two ? 2 : 1); ++s)
-        previous[s] = whole() ? at(p.call.previous[s], 0, Runs<tiles>::first * (lane % tiles))
-                              : at(p.call.previous[s], first_token(), lane % columns);
-      SSG_UNROLL
-      for (int n = 0; n < 2; ++n) {
-        const int thread = here(thread_index()) % threads;
-        const Unit unit = whole() ? unit_of(thread, (thread + n * threads) / (8 * tiles))
-                                  : element_unit(thread % 32, thread / 32 * per_warp());
-        pinned[n] = {here(unit.from), here(unit.to)};
-      }
-    }
-    current = at(p.call.current[0], first, own_column(lane, in_runs()));
-    out = const_cast<S*>(at(p.call.out, first, own_column(lane, in_runs())));
   }
 
   // All columns of the strip exist, and all accesses may be of 16 bytes.
@@ -213,24 +139,12 @@ struct Tensor {
   // The output is written in runs of neighbouring columns.
   SSG_DEVICE bool in_runs() const { return whole() && ((has_one && plain()) || (has_two && p.call.sources == 2)); }
 
-  // The first token of the map that this lane loads of a strip that is not whole.
-  SSG_DEVICE int first_token() const {
-    constexpr int blocks = (Shape::sizes.in_h + 7) / 8;
-    const int block = warp * per_warp();
-    return (block % blocks * 8 + lane / columns) * size<&Z::in_w>() + block / blocks;
-  }
-
   // The first one of a lane's columns in the output: of a run, or of single elements (tensor_rows.h).
   static SSG_DEVICE int own_column(int lane, bool run) { return run ? lane % 4 * per_thread : lane % columns; }
   // The first token that a lane writes, computed anew where registers are few.
   static constexpr bool recomputes = windows;
   SSG_DEVICE const S* first_of(const Logits& logits, const S* kept, bool run) const {
     return recomputes ? at(logits, 0, own_column(here(lane) & 31, run)) : kept;
-  }
-
-  SSG_DEVICE int first_group(int split) const {
-    if constexpr (Shape::sized && sized_layout.groups == 1) return split;
-    return divide(split * of<&L::groups>(), p.by_splits);
   }
 
   SSG_DEVICE int64_t first_column() const { return static_cast<int64_t>(strip) * columns; }
@@ -240,34 +154,6 @@ struct Tensor {
     return rest < columns ? static_cast<int>(rest) : columns;
   }
 
-  SSG_DEVICE void strip_of(int first, int last) {
-    const float squares = whole() ? load_map() : load_elements();
-    // NaN compares false. The barriers say too that the map has arrived, and that the slots may be overwritten.
-    const bool too_large = barrier_or(!(squares <= p.most_squares));
-    const bool too_small = !barrier_or(squares >= p.least_squares);
-    if (too_large || too_small) {
-      exact_strip(first, last, !too_small);
-      clear_slots();
-      barrier();
-      return;
-    }
-    SSG_UNROLL_BY(1)
-    for (int group = first; group < last; ++group) {
-      if (group > first) barrier();
-      fill_slots(group);
-      barrier();
-      write_rows(group);
-    }
-  }
-
-  // Slots that nothing is written to meet zero coefficients, so they must be finite.
-  SSG_DEVICE void clear_slots() const {
-    const uint32_t zeros[4] = {};
-    const int begin = size<&Z::in_w>() * of<&L::column_bytes>();
-    for (int at = begin + 16 * thread_index(); at < of<&L::bytes>(); at += 16 * threads)
-      write_shared(memory + at, zeros);
-  }
-
   // From a token to the next one.
   static SSG_DEVICE int64_t bytes_of(const Logits& logits) {
     return logits.token_stride * static_cast<int64_t>(sizeof(S));
@@ -275,40 +161,6 @@ struct Tensor {
   SSG_DEVICE const S* at(const Logits& logits, int token, int offset) const {
     return static_cast<const S*>(logits.data) + batch * logits.batch_stride + token * logits.token_stride +
            first_column() + offset;
-  }
-
-  // Splits four sums of an instruction: the high parts, and by a product with -I what is left. It is exact.
-  SSG_DEVICE void split(float (&x)[4], uint32_t (&high)[2], uint32_t (&low)[2]) const {
-    high[0] = pack_float16(x[0], x[1]);
-    high[1] = pack_float16(x[2], x[3]);
-    mma_16x8x8(x, high[0], high[1], minus_identity);
-    low[0] = pack_float16(x[0], x[1]);
-    low[1] = pack_float16(x[2], x[3]);
-  }
-
-  // 16 k of data in shared memory, all columns of the strip.
-  template <int N>
-  struct Data {
-    uint32_t b[N][tiles][2];
-  };
-  // `at` has the address of this lane's row, for each pair of chunks; `exchanged`: the low part comes first.
-  template <int N>
-  static SSG_DEVICE void load_data(Data<N>& data, const uint32_t (&at)[(N * tiles + 1) / 2], uint32_t offset,
-                                   bool exchanged = false) {
-    if constexpr (N * tiles == 1) {
-      load_matrices(at[0] + offset, data.b[0][0]);
-    } else {
-      SSG_UNROLL
-      for (int pair = 0; pair < N * tiles / 2; ++pair) {
-        uint32_t r[4];
-        load_matrices(at[pair] + offset, r);
-        SSG_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const int chunk = 2 * pair + i / 2;
-          data.b[exchanged ? N - 1 - chunk / tiles : chunk / tiles][chunk % tiles][i % 2] = r[i];
-        }
-      }
-    }
   }
 
   // The rows of the map that a lane gives to load_matrices.
@@ -322,47 +174,14 @@ struct Tensor {
            chunk_at<2 * tiles>(lane % 16, 2 * i + lane / 16);
   }
 
-  using Fragment = Vec<uint32_t, 4>;
-  struct Coefficient {
-    Fragment high;
-    Fragment low;
-  };
-  // The fragments of a step lie one after the other, four words a lane.
-  SSG_DEVICE static Coefficient load_coefficient(const Fragment* lane, int step) {
-    return {lane[step * 64], lane[step * 64 + 32]};
-  }
-
-  // sum += coefficient * data, over all 16 k or the first 8; the small products first.
-  template <int N>
-  static SSG_DEVICE void multiply(float (&sum)[tiles][4], const Coefficient& a, const Data<N>& data, bool half) {
-    const auto add = [&](const Fragment& part, const uint32_t (&b)[tiles][2]) {
-      SSG_UNROLL
-      for (int t = 0; t < tiles; ++t) {
-        if (half)
-          mma_16x8x8(sum[t], part.at[0], part.at[1], b[t][0]);
-        else
-          mma_16x8x16(sum[t], part, b[t][0], b[t][1]);
-      }
-    };
-    add(a.low, data.b[0]);
-    if constexpr (N == 2) add(a.high, data.b[1]);
-    add(a.high, data.b[0]);
-  }
   // Whether the last of the steps over so many k needs only 8 of its 16. Where sizes are not known every step takes 16.
   static SSG_DEVICE bool is_half(int step, int k) { return Shape::sized && step == k / 16 && k % 16 <= 8; }
 
-  template <int N>
-  static SSG_DEVICE void clear(float (&sum)[N][tiles][4]) {
-    SSG_UNROLL
-    for (int n = 0; n < N; ++n) {
-      SSG_UNROLL
-      for (int t = 0; t < tiles; ++t) {
-        SSG_UNROLL
-        for (int i = 0; i < 4; ++i) sum[n][t][i] = 0.0f;
-      }
-    }
-  }
-
+  SSG_DEVICE void work();
+  SSG_DEVICE void begin();
+  SSG_DEVICE void strip_of(int first, int last);
+  SSG_DEVICE int first_group(int split) const;
+  SSG_DEVICE void clear_slots() const;
   SSG_DEVICE Unit unit_of(unsigned thread, int block) const;
   SSG_DEVICE Unit element_unit(int lane, int block) const;
   SSG_DEVICE float load_map() const;            // returns the sum of the squares of what this thread loaded
@@ -373,6 +192,12 @@ struct Tensor {
 
   // ---- parts of the stages
 
+  // The first token of the map that this lane loads of a strip that is not whole.
+  SSG_DEVICE int first_token() const {
+    constexpr int blocks = (Shape::sizes.in_h + 7) / 8;
+    const int block = warp * per_warp();
+    return (block % blocks * 8 + lane / columns) * size<&Z::in_w>() + block / blocks;
+  }
   // Blocks of eight rows of the map that a warp loads of a strip that is not whole.
   SSG_DEVICE int per_warp() const {
     constexpr int at_once = 8 / tiles;
@@ -425,3 +250,4 @@ struct Tensor {
 #include "tensor_first.h"
 #include "tensor_load.h"
 #include "tensor_second.h"
+#include "tensor_strips.h"

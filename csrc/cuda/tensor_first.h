@@ -37,7 +37,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::fill_slots(int group) const {
         const Coefficient a = load_coefficient(coefficients, tile * of<&L::first_steps>() + step);
         SSG_UNROLL
         for (int o = 0; o < parities; ++o) {
-          Data<Parts> data;
+          Data<Parts, tiles> data;
           load_data(data, lanes, side[o] + step * 16 * map_row);
           multiply(sum[o], a, data, is_half(step, size<&Z::in_h>()));
         }
@@ -62,7 +62,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::fill_slots(int group) const {
         for (int t = 0; t < tiles; ++t) {
           uint32_t h[2];
           uint32_t r[2];
-          split(sum[o][t], h, r);
+          split_sums(sum[o][t], minus_identity, h, r);
           SSG_UNROLL
           for (int half = 0; half < 2; ++half) {
             high[half][t] = h[half];
@@ -82,7 +82,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::fill_slots(int group) const {
       // Eight k of column j and eight of its mirror. Rows 0 to 7 are their sum, rows 8 to 15 their difference.
       float sum[1][tiles][4];
       clear(sum);
-      Data<Parts> data;
+      Data<Parts, tiles> data;
       load_data(data, window, lane / 8 % 2 == 0 ? side[0] : side[1]);
       multiply(sum[0], load_coefficient(coefficients, of<&L::first_tiles>() * of<&L::first_steps>()), data, false);
       uint32_t high[2][tiles];
@@ -91,7 +91,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::fill_slots(int group) const {
       for (int t = 0; t < tiles; ++t) {
         uint32_t h[2];
         uint32_t r[2];
-        split(sum[0][t], h, r);
+        split_sums(sum[0][t], minus_identity, h, r);
         SSG_UNROLL
         for (int o = 0; o < 2; ++o) {
           high[o][t] = h[o];

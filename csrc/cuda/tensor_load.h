@@ -58,7 +58,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::put_unit(uint32_t to, float (&values)[2
     uint32_t h[2] = {};
     uint32_t r[2] = {};
     if constexpr (Parts == 2) {
-      split(x, h, r);
+      split_sums(x, minus_identity, h, r);
     } else if constexpr (std::is_same_v<S, Float16>) {
       h[0] = word[run][0];
       h[1] = word[run][1];

@@ -93,7 +93,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::contract(Sums& sum, int lane, int local
       const Coefficient a = load_coefficient(coefficients, o * of<&L::second_steps>() + step);
       SSG_UNROLL
       for (int r = 0; r < rows_at_once; ++r) {
-        Data<2> data;
+        Data<2, tiles> data;
         load_data(data, lanes, r * of<&L::row_bytes>() + (first + 16 * step) * slot, (first & 4) != 0);
         multiply(sum[r][o], a, data, !rolls && is_half(step, of<&L::parity_slots>()));
       }
