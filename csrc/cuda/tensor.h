@@ -114,6 +114,7 @@ struct Tensor {
     int from;  // the token, or in strips that are not whole where its elements lie in shared memory
     uint32_t to;
   };
+  static SSG_DEVICE Unit kept(const Unit& unit) { return {here(unit.from), here(unit.to)}; }
   static constexpr bool pins = Shape::sized && !windows && tiles == 2;
   Unit pinned[2] = {};
   uint32_t pinned_map = 0;

@@ -53,17 +53,17 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::begin() {
   weights = read_merged_weights(p.call, batch);
   const int first = pins ? warp * rows_at_once * size<&Z::out_w>() + (in_runs() ? g : lane / columns) : 0;
   if constexpr (pins) {
-    SSG_UNROLL
-    for (int s = 0; s < (has_two ? 2 : 1); ++s)
-      previous[s] = whole() ? at(p.call.previous[s], 0, Runs<tiles>::first * (lane % tiles))
-                            : at(p.call.previous[s], first_token(), lane % columns);
-    SSG_UNROLL
-    for (int n = 0; n < 2; ++n) {
-      const int thread = here(thread_index()) % threads;
-      const Unit unit = whole() ? unit_of(thread, (thread + n * threads) / (8 * tiles))
-                                : element_unit(thread % 32, thread / 32 * per_warp());
-      pinned[n] = {here(unit.from), here(unit.to)};
+    const int thread = here(thread_index()) % threads;
+    if (whole()) {
+      SSG_UNROLL
+      for (int n = 0; n < 2; ++n) pinned[n] = kept(unit_of(thread, (thread + n * threads) / (8 * tiles)));
+    } else {
+      pinned[0] = kept(element_unit(thread % 32, thread / 32 * per_warp()));
     }
+    const int token = whole() ? 0 : first_token();
+    const int column = whole() ? Runs<tiles>::first * (lane % tiles) : lane % columns;
+    SSG_UNROLL
+    for (int s = 0; s < (has_two ? 2 : 1); ++s) previous[s] = at(p.call.previous[s], token, column);
   }
   current = at(p.call.current[0], first, own_column(lane, in_runs()));
   out = const_cast<S*>(at(p.call.out, first, own_column(lane, in_runs())));
