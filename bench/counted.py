@@ -37,16 +37,19 @@ def square(prev: int, side: int, *rest: Any, **named: Any) -> Case:
 
 
 _F32, _BF16, _F16 = torch.float32, torch.bfloat16, torch.float16
+# Coarse side, side, samples.
+_STEPS = ((13, 16, 64), (24, 32, 16), (48, 64, 4))
 CASES = (
-    *(square(13, 16, 64, 4096, dtype) for dtype in (_F32, _BF16, _F16)),
-    square(13, 16, 64, 4096, _F32, cfg=True),
-    *(square(24, 32, 16, 4096, dtype) for dtype in (_F32, _BF16, _F16)),
-    *(square(48, 64, 4, 4096, dtype) for dtype in (_F32, _BF16, _F16)),
+    *(
+        square(*step, 4096, dtype, cfg=cfg)
+        for step in _STEPS
+        for dtype, cfg in ((_F32, False), (_BF16, False), (_F16, False), (_F32, True))
+    ),
     square(48, 64, 2, 64, _BF16, of="bitwise"),
     *(
-        square(prev, size, batch, 4095, dtype, of="unaligned")
-        for prev, size, batch in ((13, 16, 64), (24, 32, 16), (48, 64, 4))
-        for dtype in (_F32, _BF16)
+        square(*step, 4095, dtype, cfg=cfg, of="unaligned")
+        for step in _STEPS
+        for dtype, cfg in ((_F32, False), (_BF16, False), (_F32, True))
     ),
     *(square(prev, size, 1, 4096, _F32, of="VAR-256") for prev, size in pairwise(VAR_256)),
 )
