@@ -182,7 +182,7 @@ SSG_DEVICE float float_of(uint32_t x) { return __uint_as_float(x); }
 SSG_DEVICE double double_of(uint64_t x) { return __longlong_as_double(static_cast<long long>(x)); }
 SSG_DEVICE uint64_t bits_of(double x) { return static_cast<uint64_t>(__double_as_longlong(x)); }
 
-// The larger number, or the positive NaN if one is NaN.
+// The larger and the smaller number, or the positive NaN if one is NaN.
 SSG_DEVICE float larger(float a, float b) {
   float c;
   asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
@@ -191,6 +191,13 @@ SSG_DEVICE float larger(float a, float b) {
 SSG_DEVICE double larger(double a, double b) {
   return a != a || b != b ? double_of(0x7fffffffffffffff) : (a > b ? a : b);
 }
+
+SSG_DEVICE float smaller(float a, float b) {
+  float c;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+}
+SSG_DEVICE double smaller(double a, double b) { return -larger(-a, -b); }
 
 // The value of another lane. All lanes of the warp must call it.
 SSG_DEVICE uint32_t shuffle(uint32_t x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }

@@ -42,7 +42,8 @@ inline SamplePlan plan_sample(const SampleCall& call) {
       plan.threads = 32;
       while (plan.threads * Block::kOwn < call.vocabulary) plan.threads *= 2;
       plan.shared_bytes = Block::shared_bytes(plan.threads);
-      static_assert(sizeof(typename Block::Shared) + sizeof(typename Block::Value) * 128 * Block::kStride <= kSharedBytes);
+      static_assert(sizeof(typename Block::Shared) + sizeof(typename Block::Value) * 128 * Block::kStride <=
+                    kSharedBytes);
     } else {
       plan.form = SampleForm::passes;
       plan.threads = 256;

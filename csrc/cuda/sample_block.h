@@ -19,9 +19,10 @@ struct SampleBlock {
   using Value = typename R::Value;
   using Search = SampleSearch<S>;
   using Team = typename Search::Team;
-  static constexpr int kOwn = 32;                            // tokens of a thread at most
-  static constexpr int kStride = kOwn + 16 / sizeof(Value);  // so that the accesses of threads meet different banks
-  static constexpr int kMost = 128 * kOwn;                   // tokens of a row
+  static constexpr int kOwn = 32;                               // tokens of a thread at most
+  static constexpr int kStride = kOwn + 16 / sizeof(Value);     // so that the accesses of threads meet different banks
+  static constexpr int kMost = 128 * kOwn;                      // tokens of a row
+  static constexpr int kResident = sizeof(Value) == 8 ? 3 : 4;  // blocks of a multiprocessor, by its registers
 
   struct Shared {
     typename Search::Shared search;
@@ -117,28 +118,27 @@ struct SampleBlock {
     Value most = R::minus_infinity();
     if (vocabulary == kOwn * team.threads && row.is_aligned()) {
       using Run = Vec<Bits, kAtOnce>;
-      const Run* from = reinterpret_cast<const Run*>(row.logits) + team.thread;
+      using Stored = Vec<typename Row<Value>::Bits, 16 / sizeof(Value)>;
+      const auto thread = static_cast<uint32_t>(team.thread);
+      const auto threads = static_cast<uint32_t>(team.threads);
+      const Run* from = reinterpret_cast<const Run*>(row.logits) + thread;
       Run runs[kRuns];
       SSG_UNROLL
-      for (int j = 0; j < kRuns; ++j) runs[j] = load_once(from + j * team.threads);
-      const auto thread = static_cast<uint32_t>(team.thread);
-      Value* to = shared.values + thread / kRuns * kStride + thread % kRuns * kAtOnce;
+      for (int j = 0; j < kRuns; ++j) runs[j] = load_once(from + j * threads);
+      SharedAddress to = shared_address(shared.values + thread / kRuns * kStride + thread % kRuns * kAtOnce);
       SSG_UNROLL
       for (int j = 0; j < kRuns; ++j) {
-        Value values[kAtOnce];
+        Stored stored[sizeof(Value) / sizeof(Bits)];
         SSG_UNROLL
         for (int i = 0; i < kAtOnce; ++i) {
-          values[i] = R::value(runs[j].at[i]);
-          most = larger(most, values[i]);
+          const Value value = R::value(runs[j].at[i]);
+          most = larger(most, value);
+          stored[i * sizeof(Value) / 16].at[i % (16 / sizeof(Value))] = bits_of(value);
         }
-        constexpr int kStored = 16 / sizeof(Value);
         SSG_UNROLL
-        for (int i = 0; i < kAtOnce; i += kStored) {
-          Vec<Value, kStored> some;
-          SSG_UNROLL
-          for (int k = 0; k < kStored; ++k) some.at[k] = values[i + k];
-          store_shared(reinterpret_cast<Vec<Value, kStored>*>(to + j * (team.threads / kRuns) * kStride + i), some);
-        }
+        for (int i = 0; i < kAtOnce; i += 16 / sizeof(Value))
+          store_shared(shared_pointer<Stored>(to) + i * sizeof(Value) / 16, stored[i * sizeof(Value) / 16]);
+        to += threads / kRuns * static_cast<uint32_t>(kStride * sizeof(Value));
       }
     } else {
       SSG_UNROLL_BY(1)
@@ -214,8 +214,8 @@ struct SampleBlock {
     const auto bin =
         team.template find_bin<uint64_t>([&](uint64_t all) { return all - part_of(all, kWhole - row.top_p); });
     Search search{team, shared.search, bins, own};
-    const Rank<Bits> last = search.template find<true>(
-        bin.index, bin.rest, true, [&](Value x) { return x >= least ? weigher.weight(x) : 0; });
+    const Rank<Bits> last = search.template find<true>(bin.index, bin.rest, true,
+                                                       [&](Value x) { return x >= least ? weigher.weight(x) : 0; });
     Value kept = R::value(R::bits_of_key(last.key()));
     // Of the tokens equal to the last one, those before it go.
     const auto place = static_cast<int>(last.place());

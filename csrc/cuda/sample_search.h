@@ -107,12 +107,7 @@ struct SampleSearch {
   SSG_DEVICE Rank<Bits> find(uint32_t bin, uint64_t rest, bool may_be_few, WeightOf&& weight_of) {
     const auto range = bins.range(bin);
     if (may_be_few) {
-      own.each([&](Value x, int place) {
-        if (range.has(bins.distance(x))) {
-          const uint32_t n = claim_shared(&shared.count);
-          if (n < kFew) store_shared(shared.places + n, place);
-        }
-      });
+      gather(range);
       barrier();
       const uint32_t count = load_shared(&shared.count);
       if (count <= kFew) return among(count, rest, weight_of);
@@ -121,6 +116,22 @@ struct SampleSearch {
   }
 
  private:
+  // Notes the places of the tokens in a bin, unless there are more than a few.
+  SSG_DEVICE void gather(const typename Bins<Value>::Range& range) {
+    uint32_t n = 0;
+    SSG_UNROLL_BY(1)
+    for (int j = 0; j < own.count && n < kFew; j += 4) {
+      const Vec<Value, 4> some = own.four(j);
+      SSG_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        if (range.has(bins.distance(some.at[i]))) {
+          n = claim_shared(&shared.count);
+          if (n < kFew) store_shared(shared.places + n, own.first + j + i);
+        }
+      }
+    }
+  }
+
   // Each thread compares one candidate with all.
   template <class WeightOf>
   SSG_DEVICE Rank<Bits> among(uint32_t count, uint64_t rest, WeightOf&& weight_of) {
@@ -150,23 +161,21 @@ struct SampleSearch {
 
   template <bool kPlace, class WeightOf>
   SSG_DEVICE Rank<Bits> by_keys(const typename Bins<Value>::Range& range, uint64_t rest, WeightOf&& weight_of) {
-    Bits low = static_cast<Bits>(~Bits{0});
-    Bits high = 0;
-    const auto each_key = [&](auto&& f) {
-      own.each([&](Value x, int) {
-        if (range.has(bins.distance(x))) f(R::key(R::bits_from(x)), x);
-      });
-    };
-    each_key([&](Bits key, Value) {
-      low = key < low ? key : low;
-      high = key > high ? key : high;
+    Value least = -R::minus_infinity();
+    Value most = R::minus_infinity();
+    own.each([&](Value x, int) {
+      const bool is_there = range.has(bins.distance(x));
+      most = larger(most, is_there ? x : R::minus_infinity());
+      least = smaller(least, is_there ? x : -R::minus_infinity());
     });
-    high = static_cast<Bits>(team.largest(Key{high}));
+    const auto high = static_cast<Bits>(team.largest(Key{R::key(R::bits_from(most))}));
     barrier();
     if (team.thread == 0) store_shared(&shared.count, 0u);
-    low = static_cast<Bits>(~team.largest(Key{static_cast<Bits>(~low)}));
+    auto low = static_cast<Bits>(~team.largest(Key{static_cast<Bits>(~R::key(R::bits_from(least)))}));
     low = team.descend(low, high, rest, [&](auto&& add) {
-      each_key([&](Bits key, Value x) { add(key, weight_of(x)); });
+      own.each([&](Value x, int) {
+        if (range.has(bins.distance(x))) add(R::key(R::bits_from(x)), weight_of(x));
+      });
     });
     if (!kPlace) return {low, 0};
     return among_equals(low, rest, weight_of(R::value(R::bits_of_key(low))));

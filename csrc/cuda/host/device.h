@@ -91,6 +91,10 @@ T larger(T a, T b) {
   return a != a || b != b ? std::numeric_limits<T>::quiet_NaN() : (a > b ? a : b);
 }
 template <class T>
+T smaller(T a, T b) {
+  return -larger(-a, -b);
+}
+template <class T>
 int32_t truncated(T x) {
   if (x != x) return 0;
   if (x >= 0x1p31f) return std::numeric_limits<int32_t>::max();
