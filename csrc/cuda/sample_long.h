@@ -92,6 +92,7 @@ struct SampleLong {
     const uint64_t warp_above = shuffle(team.scan_warp(above), 31);
     const uint64_t warp_equal = shuffle(team.scan_warp(equal), 31);
     const uint64_t each = weight(R::bits_of_key(low));
+    barrier();
     const auto seen = team.sum(team.lane == 0 ? warp_equal : 0);
     const uint64_t seen_before = shuffle(seen.before, 0);
     const uint64_t gone = seen.all > ties ? seen.all - ties : 0;  // the first of the tokens with that key go
