@@ -141,11 +141,23 @@ struct SampleBlock {
         to += threads / kRuns * static_cast<uint32_t>(kStride * sizeof(Value));
       }
     } else {
+      constexpr int kUnderWay = 8;
+      SharedAddress to = shared_address(shared.values + team.warp * kStride + team.lane);
       SSG_UNROLL_BY(1)
-      for (int v = team.thread; v < kOwn * team.threads; v += team.threads) {
-        const Value value = v < vocabulary ? R::value(row.bits(v)) : R::minus_infinity();
-        most = larger(most, value);
-        store_shared(shared.values + v / kOwn * kStride + v % kOwn, value);
+      for (int v = team.thread; v < kOwn * team.threads; v += kUnderWay * team.threads) {
+        Bits bits[kUnderWay];
+        SSG_UNROLL
+        for (int i = 0; i < kUnderWay; ++i) {
+          const int at = v + i * team.threads;
+          bits[i] = row.bits(at < vocabulary ? at : vocabulary - 1);
+        }
+        SSG_UNROLL
+        for (int i = 0; i < kUnderWay; ++i) {
+          const Value value = v + i * team.threads < vocabulary ? R::value(bits[i]) : R::minus_infinity();
+          most = larger(most, value);
+          store_shared(shared_pointer<Value>(to), value);
+          to += static_cast<uint32_t>(team.threads) / 32 * static_cast<uint32_t>(kStride * sizeof(Value));
+        }
       }
     }
     using Order = Row<Value>;
