@@ -42,17 +42,17 @@ struct WeightOf {
   Word significand;  // 2^23 to 2^24
   Word octave;
 
-  SSG_INLINE explicit WeightOf(Word distance) {
+  // Four times the distance.
+  SSG_INLINE explicit WeightOf(Word distances) {
     // In units of 2^-26; the factor is log2(e) 2^31.
-    const Word octaves = (41u << 26) - multiply_high(distance << 2, 3098164009u);
+    const Word octaves = (41u << 26) - multiply_high(distances, 3098164009u);
     const Word fraction = octaves << 6;
     Word power = multiply_high_add(fraction, 232067u, 1338725u);
     power = multiply_high_add(fraction, power, 10388937u);
     power = multiply_high_add(fraction, power, 59576866u);
     power = multiply_high_add(fraction, power, 257944253u);
     power = multiply_high_add(fraction, power, 744260972u);
-    power = multiply_high_add(fraction, power, 1073741824u);
-    significand = (power + 64) >> 7;
+    significand = multiply_high_add(fraction, power, 1073741824u + 64) >> 7;
     octave = octaves >> 26;
   }
 };

@@ -116,7 +116,7 @@ class Row {
     for (int64_t i = 0; i < count; i += lanes) {
       Words distances;
       std::memcpy(&distances, distances_ + i, sizeof(distances));
-      const WeightOf<Words> weight(distances);
+      const WeightOf<Words> weight(distances << 2);
       uint32_t significands[lanes];
       uint32_t octaves[lanes];
       std::memcpy(significands, &weight.significand, sizeof(significands));

@@ -164,6 +164,21 @@ SSG_DEVICE uint32_t multiply_high_add(uint32_t a, uint32_t b, uint32_t c) {
   return sum;
 }
 SSG_DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) { return __umul64hi(a, b); }
+SSG_DEVICE uint32_t population(uint32_t x) { return static_cast<uint32_t>(__popc(x)); }
+SSG_DEVICE uint32_t multiply_add(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t sum;
+  asm("mad.lo.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  return sum;
+}
+// The whole product and sum.
+SSG_DEVICE uint64_t multiply_add_wide(uint32_t a, uint32_t b, uint32_t c) {
+  uint64_t sum;
+  asm("{ .reg .u32 none;\n.reg .u64 wide;\nmov.u32 none, 0;\nmov.b64 wide, {%3, none};\n"
+      "mad.wide.u32 %0, %1, %2, wide; }"
+      : "=l"(sum)
+      : "r"(a), "r"(b), "r"(c));
+  return sum;
+}
 
 // Cut towards zero. A number beyond the integers becomes the nearest one.
 SSG_DEVICE int32_t truncated(float x) { return __float2int_rz(x); }
@@ -174,7 +189,7 @@ SSG_DEVICE float float_of(uint32_t x) { return __uint_as_float(x); }
 SSG_DEVICE double double_of(uint64_t x) { return __longlong_as_double(static_cast<long long>(x)); }
 SSG_DEVICE uint64_t bits_of(double x) { return static_cast<uint64_t>(__double_as_longlong(x)); }
 
-// The larger number, or the positive NaN if one is NaN.
+// The larger and the smaller number, or the positive NaN if one is NaN.
 SSG_DEVICE float larger(float a, float b) {
   float c;
   asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
@@ -184,19 +199,28 @@ SSG_DEVICE double larger(double a, double b) {
   return a != a || b != b ? double_of(0x7fffffffffffffff) : (a > b ? a : b);
 }
 
+SSG_DEVICE float smaller(float a, float b) {
+  float c;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+}
+SSG_DEVICE double smaller(double a, double b) { return -larger(-a, -b); }
+
 // The value of another lane. All lanes of the warp must call it.
 SSG_DEVICE uint32_t shuffle(uint32_t x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 SSG_DEVICE uint64_t shuffle(uint64_t x, int lane) {
   return __shfl_sync(0xffffffffu, static_cast<unsigned long long>(x), lane);
 }
 
-// Adds 32-bit halves, since shared memory has no 64-bit addition. The sum is complete after a barrier.
-SSG_DEVICE void add_shared(uint64_t* to, uint64_t x) {
-  auto* half = reinterpret_cast<uint32_t*>(to);
-  const auto low = static_cast<uint32_t>(x);
-  auto high = static_cast<uint32_t>(x >> 32);
-  if (low != 0 && atomicAdd(half, low) > ~low) ++high;
-  if (high != 0) atomicAdd(half + 1, high);
+// The largest number in the warp. All its lanes must call it.
+SSG_DEVICE uint32_t largest_of_warp(uint32_t x) { return __reduce_max_sync(0xffffffffu, x); }
+
+// Adds to a sum in two halves, since shared memory has no 64-bit addition. It is complete after a barrier.
+SSG_DEVICE void add_shared(uint32_t* low, uint32_t* high, uint64_t x) {
+  const auto first = static_cast<uint32_t>(x);
+  auto second = static_cast<uint32_t>(x >> 32);
+  if (first != 0 && atomicAdd(low, first) > ~first) ++second;
+  if (second != 0) atomicAdd(high, second);
 }
 
 // Adds the value of the lane that lies `distance` before, if there is one. All lanes of the warp must call it.
@@ -217,38 +241,54 @@ SSG_DEVICE void add_lane_before(uint64_t& x, int distance) {
       : "r"(distance));
 }
 
-// An address in shared memory. The functions that take one do nothing unless low <= x <= high, without a branch.
+// An address in shared memory. The functions whose names end with "if" or "unless" may do nothing, without a
+// branch.
 using SharedAddress = uint32_t;
 SSG_DEVICE SharedAddress shared_address(const void* at) { return static_cast<uint32_t>(__cvta_generic_to_shared(at)); }
-SSG_DEVICE void count_shared_if(uint32_t x, uint32_t high, SharedAddress to) {
+SSG_DEVICE void count_shared_if(uint32_t x, uint32_t high, SharedAddress to) {  // x <= high
   asm volatile("{ .reg .pred inside;\nsetp.le.u32 inside, %0, %1;\n@inside red.shared.add.u32 [%2], 1; }" ::"r"(x),
                "r"(high), "r"(to)
                : "memory");
 }
-SSG_DEVICE void count_if(uint32_t x, uint32_t high, uint32_t& count) {
-  asm("{ .reg .pred inside;\nsetp.le.u32 inside, %1, %2;\n@inside add.u32 %0, %0, 1; }"
-      : "+r"(count)
-      : "r"(x), "r"(high));
-}
-// Adds to two counters of 32 bits.
-SSG_DEVICE void add_shared_if(uint32_t x, uint32_t low, SharedAddress to, uint32_t first, uint32_t second) {
+// Adds the last 20 bits of a number to one sum, and the others to one that lies kApart bytes behind it, if x >= low.
+template <int kApart>
+SSG_DEVICE void add_shared_if(uint32_t x, uint32_t low, SharedAddress to, uint64_t number) {
   asm volatile(
-      "{ .reg .pred inside;\nsetp.ge.u32 inside, %0, %1;\n@inside red.shared.add.u32 [%2], %3;\n"
-      "@inside red.shared.add.u32 [%2+4], %4; }" ::"r"(x),
-      "r"(low), "r"(to), "r"(first), "r"(second)
+      "{ .reg .pred inside;\n.reg .u32 first, second, none;\n.reg .u64 rest;\nmov.b64 {first, none}, %3;\n"
+      "and.b32 first, first, 0xfffff;\nshr.u64 rest, %3, 20;\nmov.b64 {second, none}, rest;\n"
+      "setp.ge.u32 inside, %0, %1;\n@inside red.shared.add.u32 [%2], first;\n"
+      "@inside red.shared.add.u32 [%2+%4], second; }" ::"r"(x),
+      "r"(low), "r"(to), "l"(number), "n"(kApart)
       : "memory");
 }
-// Stores and steps to the next place.
-SSG_DEVICE void append_shared_if(uint32_t x, uint32_t high, SharedAddress& to, uint16_t value) {
+// Sets a bit of a mask unless x < low.
+SSG_DEVICE void mark_unless(float x, float low, uint32_t& mask, uint32_t bit) {
+  asm("{ .reg .pred stays;\nsetp.geu.f32 stays, %1, %2;\n@stays or.b32 %0, %0, %3; }"
+      : "+r"(mask)
+      : "f"(x), "f"(low), "r"(bit));
+}
+SSG_DEVICE void mark_unless(double x, double low, uint32_t& mask, uint32_t bit) {
+  asm("{ .reg .pred stays;\nsetp.geu.f64 stays, %1, %2;\n@stays or.b32 %0, %0, %3; }"
+      : "+r"(mask)
+      : "d"(x), "d"(low), "r"(bit));
+}
+// Stores x and steps to the next place, unless x < low.
+SSG_DEVICE void append_shared_unless(float x, float low, SharedAddress& to) {
   asm volatile(
-      "{ .reg .pred inside;\nsetp.le.u32 inside, %1, %2;\n@inside st.shared.u16 [%0], %3;\n@inside add.u32 %0, %0, "
-      "2; }"
+      "{ .reg .pred stays;\nsetp.geu.f32 stays, %1, %2;\n@stays st.shared.f32 [%0], %1;\n@stays add.u32 %0, %0, 4; }"
       : "+r"(to)
-      : "r"(x), "r"(high), "h"(value)
+      : "f"(x), "f"(low)
+      : "memory");
+}
+SSG_DEVICE void append_shared_unless(double x, double low, SharedAddress& to) {
+  asm volatile(
+      "{ .reg .pred stays;\nsetp.geu.f64 stays, %1, %2;\n@stays st.shared.f64 [%0], %1;\n@stays add.u32 %0, %0, 8; }"
+      : "+r"(to)
+      : "d"(x), "d"(low)
       : "memory");
 }
 // Adds one, and returns what was there before.
-SSG_DEVICE uint32_t claim_shared(uint64_t* to) { return atomicAdd(reinterpret_cast<uint32_t*>(to), 1u); }
+SSG_DEVICE uint32_t claim_shared(uint32_t* to) { return atomicAdd(to, 1u); }
 
 // Brings the lanes of a warp together, and shows each what the others wrote to shared memory.
 SSG_DEVICE void converge() { __syncwarp(); }

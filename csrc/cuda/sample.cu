@@ -15,7 +15,8 @@ __global__ void __launch_bounds__(128, 4) sample_few_kernel(const __grid_constan
 }
 
 template <class S>
-__global__ void __launch_bounds__(128, 3) sample_block_kernel(const __grid_constant__ SampleParams params) {
+__global__ void __launch_bounds__(128, SampleBlock<S>::kResident)
+    sample_block_kernel(const __grid_constant__ SampleParams params) {
   SampleBlock<S>::run(params);
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "dispatch.h"
 #include "sample_block.h"
 #include "sample_few.h"
 #include "sample_long.h"
@@ -23,22 +24,6 @@ struct SamplePlan {
   SampleParams params;
 };
 
-// The histogram of a team, its partial sums in two turns, and what one thread tells all.
-inline int32_t team_bytes(int warps) { return 8 * (Team::kBins * 32 * warps + 2 * warps + 4); }
-
-inline SampleShared shared_of(Scalar scalar, int warps) {
-  SampleShared shared;
-  const int threads = 32 * warps;
-  shared.count = team_bytes(warps);
-  shared.found = shared.count + 16;
-  shared.weights = shared.found + 32;
-  shared.ranks = shared.weights + SampleShared::kFew * 8;
-  shared.logits = shared.ranks + SampleShared::kFew * (item_bytes(scalar) == 8 ? 16 : 8);
-  shared.list = shared.logits + threads * SampleShared::stride(static_cast<int>(item_bytes(scalar)));
-  shared.bytes = shared.list + threads * SampleShared::kOwn * 2;
-  return shared;
-}
-
 inline SamplePlan plan_sample(const SampleCall& call) {
   SamplePlan plan;
   plan.params = sample_params(call);
@@ -46,20 +31,25 @@ inline SamplePlan plan_sample(const SampleCall& call) {
   if (call.vocabulary <= kFewColumns) {
     plan.form = call.vocabulary <= 2 ? SampleForm::two : SampleForm::few;
     plan.blocks = (rows + plan.threads - 1) / plan.threads;
-  } else {
-    int warps = 1;
-    while (warps < 4 && warps * 1024 < call.vocabulary) warps *= 2;
-    plan.form = SampleForm::block;
-    plan.params.shared = shared_of(call.scalar, warps);
-    plan.shared_bytes = plan.params.shared.bytes;
-    if (warps * 1024 < call.vocabulary || plan.shared_bytes > kSharedBytes) {
-      plan.form = SampleForm::passes;
-      warps = 8;
-      plan.shared_bytes = team_bytes(warps);
-    }
-    plan.threads = 32 * warps;
-    plan.blocks = rows < (1 << 20) ? rows : 1 << 20;
+    return plan;
   }
+  plan.blocks = rows < (1 << 20) ? rows : 1 << 20;
+  with_storage(call.scalar, [&](auto storage) {
+    using Block = SampleBlock<decltype(storage)>;
+    using Long = SampleLong<decltype(storage)>;
+    if (call.vocabulary <= Block::kMost) {
+      plan.form = SampleForm::block;
+      plan.threads = 32;
+      while (plan.threads * Block::kOwn < call.vocabulary) plan.threads *= 2;
+      plan.shared_bytes = Block::shared_bytes(plan.threads);
+      static_assert(sizeof(typename Block::Shared) + sizeof(typename Block::Value) * 128 * Block::kStride <=
+                    kSharedBytes);
+    } else {
+      plan.form = SampleForm::passes;
+      plan.threads = 256;
+      plan.shared_bytes = sizeof(typename Long::Team::Shared);
+    }
+  });
   return plan;
 }
 

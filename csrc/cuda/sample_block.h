@@ -1,16 +1,14 @@
-// Sampling from rows that a block holds: a block draws a row, and a thread holds 32 neighbouring tokens of it.
+// Sampling from rows that a block holds: a block draws a row, and a thread has up to 32 neighbouring tokens of it.
 //
-//  1. The logits come to shared memory as they are stored. Each thread takes its 32 as distances from the largest.
-//  2. Top-k: a histogram of distances shows where the k-th lies. What may stay is listed in the order of the vocabulary,
-//     and each thread takes its part of the list instead. Of the tokens in the bin of the k-th, some go.
-//  3. Distances become weights. Top-p: a histogram of their sums shows where it ends. In that bin, some go.
+//  1. The logits come to shared memory as the numbers that they are.
+//  2. Top-k: a histogram of how far logits lie below the largest shows where the k-th lies. What may stay is listed, in
+//     the order of the vocabulary, and each thread takes its part of the list instead. Then the k-th is searched.
+//  3. Logits become weights. Top-p: a histogram of their sums shows where it ends. There the last token is searched.
 //  4. The thread in whose part the running weight passes the uniform number finds the token.
-//
-// Few candidates in a bin are ranked directly; many are searched by their keys, level by level.
 #pragma once
 
 #include "sample_row.h"
-#include "sample_team.h"
+#include "sample_search.h"
 
 namespace ssg::cuda {
 
@@ -19,286 +17,243 @@ struct SampleBlock {
   using R = Row<S>;
   using Bits = typename R::Bits;
   using Value = typename R::Value;
-  static constexpr int kOwn = SampleShared::kOwn;
-  static constexpr int kStride = SampleShared::stride(sizeof(Bits));
+  using Search = SampleSearch<S>;
+  using Team = typename Search::Team;
+  static constexpr int kOwn = 32;                               // tokens of a thread at most
+  static constexpr int kStride = kOwn + 16 / sizeof(Value);     // so that the accesses of threads meet different banks
+  static constexpr int kMost = 128 * kOwn;                      // tokens of a row
+  static constexpr int kResident = sizeof(Value) == 8 ? 3 : 4;  // blocks of a multiprocessor, by its registers
+
+  struct Shared {
+    typename Search::Shared search;
+    int32_t drawn;
+    alignas(16) Value values[1];  // kStride for each thread; later the list
+  };
+  static int64_t shared_bytes(int threads) {
+    return static_cast<int64_t>(sizeof(Shared) + sizeof(Value) * static_cast<size_t>(threads * kStride));
+  }
 
   const R row;
   Team& team;
+  Shared& shared;
   const int vocabulary;
-  Rank<Bits>* const found;
-  uint64_t* const candidate_count;
-  uint64_t* const candidate_weights;
-  Rank<Bits>* const candidate_ranks;
-  unsigned char* const logits;  // in the order of the vocabulary; a token's place is where its logit lies here
-  uint16_t* const list;         // the places of the tokens that may stay
-  uint32_t held[kOwn];          // of the tokens of this thread: distances, later the codes of weights
-  int part = kOwn;              // how many these are at most, a multiple of 4
+  OwnTokens<Value> own;
+  uint32_t codes[kOwn];  // of the weights of this thread's tokens
+  // Of the tokens that this thread brought: those that are listed, and how many are listed before them.
+  uint32_t listed = 0;
+  int listed_before = 0;
   bool is_listed = false;
 
   static SSG_DEVICE void run(const SampleParams& p) {
-    unsigned char* memory = shared_memory();
-    Team team(reinterpret_cast<uint64_t*>(memory));
+    Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
+    Team team(shared.search.team);
+    if (team.thread == 0) store_shared(&shared.search.count, 0u);
     SSG_UNROLL_BY(1)
     for (int64_t r = block_index(); r < p.rows; r += block_count()) {
-      SampleBlock block(R(p, r), team, p, memory);
-      const int64_t token = block.draw();
+      SampleBlock block(R(p, r), team, shared, static_cast<int>(p.call.vocabulary));
+      const int token = block.draw();
       if (token >= 0 || (token == kNone && team.thread == 0)) p.call.out[r] = token;
       barrier();  // shared memory may be overwritten
     }
   }
 
-  static constexpr int64_t kNone = -1;       // the row has no answer
-  static constexpr int64_t kElsewhere = -2;  // another thread has it
+  static constexpr int kNone = -1;       // the row has no answer
+  static constexpr int kElsewhere = -2;  // another thread has it
 
-  SSG_DEVICE SampleBlock(const R& row, Team& team, const SampleParams& p, unsigned char* memory)
-      : row(row),
-        team(team),
-        vocabulary(static_cast<int>(p.call.vocabulary)),
-        found(reinterpret_cast<Rank<Bits>*>(memory + p.shared.found)),
-        candidate_count(reinterpret_cast<uint64_t*>(memory + p.shared.count)),
-        candidate_weights(reinterpret_cast<uint64_t*>(memory + p.shared.weights)),
-        candidate_ranks(reinterpret_cast<Rank<Bits>*>(memory + p.shared.ranks)),
-        logits(memory + p.shared.logits),
-        list(reinterpret_cast<uint16_t*>(memory + p.shared.list)) {}
+  SSG_DEVICE SampleBlock(const R& row, Team& team, Shared& shared, int vocabulary)
+      : row(row), team(team), shared(shared), vocabulary(vocabulary), own{shared.values, team.thread * kStride, kOwn} {}
 
-  SSG_DEVICE int64_t draw() {
+  SSG_DEVICE int draw() {
     const Value largest = load();
     if (!row.has_answer(largest)) return kNone;
-    const Places<Value> places(largest, row.scale);
-    SSG_UNROLL
-    for (int j = 0; j < kOwn; j += kAtOnce) {
-      const auto some =
-          load_shared(reinterpret_cast<const Vec<Bits, kAtOnce>*>(logits + team.thread * kStride) + j / kAtOnce);
-      SSG_UNROLL
-      for (int i = 0; i < kAtOnce; ++i) held[j + i] = places.distance(R::value(some.at[i]));
-    }
-    if (row.top_k > 0 && row.top_k < vocabulary) keep_top_k(places);
-
-    uint64_t own = 0;
-    if (row.top_p > 0) {
-      own = keep_top_p();
-    } else {
-      each([&](int j) {
-        held[j] = code_of(held[j]);
-        own += weight_of(held[j]);
-      });
-    }
-    const Team::Sum weights = team.sum(own);
+    const Bins<Value> bins(largest, row.scale, team.threads);
+    Value least = R::minus_infinity();
+    if (row.top_k > 0 && row.top_k < vocabulary) least = keep_top_k(bins);
+    const Weigher<Value> weigher(largest, row.scale);
+    const uint64_t weight = row.top_p > 0 ? keep_top_p(bins, weigher, least) : weigh<false>(bins, weigher, least);
+    const auto weights = team.sum(weight);
     const uint64_t target = part_of(weights.all, row.uniform);
-    if (target < weights.before || target - weights.before >= own) return kElsewhere;
-    uint64_t running = weights.before;
-    int drawn = 0;
-    each([&](int j) {
-      running += weight_of(held[j]);
-      drawn += running <= target;
-    });
-    const auto at = static_cast<int>(place(drawn));
-    return at / kStride * kOwn + at % kStride / static_cast<int>(sizeof(Bits));
+    if (weights.before <= target && target - weights.before < weight) {
+      uint64_t running = weights.before;
+      int drawn = own.first;
+      each([&](int j) {
+        running += weight_of(codes[j]);
+        drawn += running <= target;
+      });
+      const auto place = static_cast<uint32_t>(drawn);
+      if (!is_listed) return static_cast<int>(place / kStride * kOwn + place % kStride);
+      store_shared(&shared.drawn, drawn);
+    }
+    return is_listed ? listed_token() : kElsewhere;
   }
 
  private:
-  static constexpr int kAtOnce = 16 / sizeof(Bits);
-  static constexpr int kRuns = kOwn / kAtOnce;
-
-  // Calls f(j) for this thread's tokens.
+  // Calls f(j) for this thread's tokens, and for up to three behind them.
   template <class F>
   SSG_DEVICE void each(F&& f) const {
     SSG_UNROLL
     for (int j = 0; j < kOwn; j += 4) {
-      if (j >= part) break;
+      if (j >= own.count) break;
       SSG_UNROLL
       for (int i = 0; i < 4; ++i) f(j + i);
     }
   }
 
-  SSG_DEVICE uint32_t place(int j) const {
-    if (is_listed) return load_shared(list + team.thread * part + j);
-    return static_cast<uint32_t>(team.thread * kStride + j * static_cast<int>(sizeof(Bits)));
+  // Calls f(j, x) for the same tokens with their logits.
+  template <class F>
+  SSG_DEVICE void each_value(F&& f) const {
+    SSG_UNROLL
+    for (int j = 0; j < kOwn; j += 4) {
+      if (j >= own.count) break;
+      const Vec<Value, 4> four = own.four(j);
+      SSG_UNROLL
+      for (int i = 0; i < 4; ++i) f(j + i, four.at[i]);
+    }
   }
-  SSG_DEVICE Bits bits_at(uint32_t place) const { return load_shared(reinterpret_cast<const Bits*>(logits + place)); }
-  SSG_DEVICE Rank<Bits> rank(int j) const {
-    const uint32_t at = place(j);
-    return {R::key(bits_at(at)), at};
-  }
-  SSG_DEVICE Bits key(int j) const { return R::key(bits_at(place(j))); }
 
   // Brings the row to shared memory, and returns the largest logit, or NaN.
   SSG_DEVICE Value load() {
-    Value most = R::value(R::kMinusInfinity);
+    constexpr int kAtOnce = 16 / sizeof(Bits);
+    constexpr int kRuns = kOwn / kAtOnce;
+    Value most = R::minus_infinity();
     if (vocabulary == kOwn * team.threads && row.is_aligned()) {
       using Run = Vec<Bits, kAtOnce>;
-      const Run* from = reinterpret_cast<const Run*>(row.logits) + team.thread;
+      using Stored = Vec<typename Row<Value>::Bits, 16 / sizeof(Value)>;
+      const auto thread = static_cast<uint32_t>(team.thread);
+      const auto threads = static_cast<uint32_t>(team.threads);
+      const Run* from = reinterpret_cast<const Run*>(row.logits) + thread;
       Run runs[kRuns];
       SSG_UNROLL
-      for (int j = 0; j < kRuns; ++j) runs[j] = load_once(from + j * team.threads);
-      unsigned char* to = logits + team.thread / kRuns * kStride + team.thread % kRuns * 16;
+      for (int j = 0; j < kRuns; ++j) runs[j] = load_once(from + j * threads);
+      SharedAddress to = shared_address(shared.values + thread / kRuns * kStride + thread % kRuns * kAtOnce);
       SSG_UNROLL
       for (int j = 0; j < kRuns; ++j) {
+        Stored stored[sizeof(Value) / sizeof(Bits)];
         SSG_UNROLL
-        for (int i = 0; i < kAtOnce; ++i) most = larger(most, R::value(runs[j].at[i]));
-        store_shared(reinterpret_cast<Run*>(to + j * (team.threads / kRuns) * kStride), runs[j]);
+        for (int i = 0; i < kAtOnce; ++i) {
+          const Value value = R::value(runs[j].at[i]);
+          most = larger(most, value);
+          stored[i * sizeof(Value) / 16].at[i % (16 / sizeof(Value))] = bits_of(value);
+        }
+        SSG_UNROLL
+        for (int i = 0; i < kAtOnce; i += 16 / sizeof(Value))
+          store_shared(shared_pointer<Stored>(to) + i * sizeof(Value) / 16, stored[i * sizeof(Value) / 16]);
+        to += threads / kRuns * static_cast<uint32_t>(kStride * sizeof(Value));
       }
     } else {
-      SSG_UNROLL_BY(4)
-      for (int v = team.thread; v < kOwn * team.threads; v += team.threads) {
-        const Bits bits = v < vocabulary ? row.bits(v) : R::kMinusInfinity;
-        most = larger(most, R::value(bits));
-        store_shared(reinterpret_cast<Bits*>(logits + v / kOwn * kStride) + v % kOwn, bits);
+      constexpr int kUnderWay = 8;
+      SharedAddress to = shared_address(shared.values + team.warp * kStride + team.lane);
+      SSG_UNROLL_BY(1)
+      for (int v = team.thread; v < kOwn * team.threads; v += kUnderWay * team.threads) {
+        Bits bits[kUnderWay];
+        SSG_UNROLL
+        for (int i = 0; i < kUnderWay; ++i) {
+          const int at = v + i * team.threads;
+          bits[i] = row.bits(at < vocabulary ? at : vocabulary - 1);
+        }
+        SSG_UNROLL
+        for (int i = 0; i < kUnderWay; ++i) {
+          const Value value = v + i * team.threads < vocabulary ? R::value(bits[i]) : R::minus_infinity();
+          most = larger(most, value);
+          store_shared(shared_pointer<Value>(to), value);
+          to += static_cast<uint32_t>(team.threads) / 32 * static_cast<uint32_t>(kStride * sizeof(Value));
+        }
       }
     }
-    if (team.thread == 0) store_shared(candidate_count, uint64_t{0});
     using Order = Row<Value>;
-    const auto order = static_cast<typename Order::Bits>(team.largest(Order::key(bits_of(most))));
-    return Order::value(Order::bits_of_key(order));
+    return Order::value(Order::bits_of_key(team.largest(Order::key(bits_of(most)))));
   }
 
-  // Distances of tokens below the k-th become kFar.
-  SSG_DEVICE void keep_top_k(const Places<Value>& places) {
-    const int shift = 30 - bins_log();
-    const SharedAddress histogram = shared_address(team.histogram);
-    each([&](int j) { count_shared_if(held[j], kFar - 1, histogram + (held[j] >> shift) * 8); });
-    const auto target = static_cast<uint64_t>(row.top_k);
-    const Team::Bin bin = team.find_bin([=](uint64_t) { return target; });
-    if (bin.sum == 0) return;  // the k-th weighs nothing, nor do those behind it
-
-    const uint32_t first = bin.index << shift;
-    const uint32_t last = first + ((1u << shift) - 1);
-    uint32_t count = 0;
-    each([&](int j) { count_if(held[j], last, count); });
-    const Team::Sum listed = team.sum(count);
-    if (listed.all < static_cast<uint64_t>(vocabulary)) relist(listed, last, places);
-    bool is_equal = false;
-    const Bits kth = resolve<false>(first, last, [](uint32_t) { return uint64_t{1}; }, bin, 1, is_equal).key();
-    if (is_equal) return;
-    each([&](int j) {
-      if (held[j] - first <= last - first && key(j) < kth) held[j] = kFar;
-    });
-  }
-
-  // Lists the tokens up to the distance `last`. Each thread takes its part of the list.
-  SSG_DEVICE void relist(const Team::Sum& listed, uint32_t last, const Places<Value>& places) {
-    SharedAddress to = shared_address(list + listed.before);
-    const uint32_t from = place(0);
-    each([&](int j) { append_shared_if(held[j], last, to, static_cast<uint16_t>(from + j * sizeof(Bits))); });
-    const auto all = static_cast<int>(listed.all);
-    part = (all + 4 * team.threads - 1) / (4 * team.threads) * 4;
-    is_listed = true;
-    barrier();
-    const int mine = all - team.thread * part;
-    each([&](int j) { held[j] = j < mine ? places.distance(R::value(bits_at(place(j)))) : kFar; });
-  }
-
-  // Distances become codes. Codes of tokens that top-p removes become 0. Returns the weight of what stays.
-  SSG_DEVICE uint64_t keep_top_p() {
-    const int shift = 29 - bins_log();
-    const SharedAddress histogram = shared_address(team.histogram);
-    each([&](int j) {
-      held[j] = code_of(held[j]);
-      const uint64_t weight = weight_of(held[j]);
-      add_shared_if(held[j], kLeastCode, histogram + ((kMostCode - held[j]) >> shift) * 8,
-                    static_cast<uint32_t>(weight) & ((1u << Team::kSplit) - 1),
-                    static_cast<uint32_t>(weight >> Team::kSplit));
-    });
-    const Team::Bin bin = team.find_bin([&](uint64_t all) { return all - part_of(all, kWhole - row.top_p); }, true);
-    const uint32_t most = kMostCode - (bin.index << shift);
-    const uint32_t least = most - ((1u << shift) - 1);
-    const uint64_t unit = weight_of(least);
-    bool is_equal = false;
-    const Rank<Bits> last =
-        resolve<true>(least, most, [](uint32_t code) { return weight_of(code); }, bin, unit > 0 ? unit : 1, is_equal);
-    uint64_t own = 0;
-    each([&](int j) {
-      if (held[j] - least <= most - least && (is_equal ? place(j) < last.place() : last > rank(j))) held[j] = 0;
-      held[j] = held[j] >= least ? held[j] : 0;
-      own += weight_of(held[j]);
-    });
-    return own;
-  }
-
-  SSG_DEVICE int bins_log() const { return team.warps == 1 ? 8 : (team.warps == 2 ? 9 : 10); }
-
-  // Among the tokens for which low <= held <= high, in descending order, of equal ones the last first, the one with which
-  // the running weight reaches bin.rest. None of them weighs less than `unit`. Without `kPlace` the key alone is right.
-  // `is_equal` becomes true if all of these have one key.
-  template <bool kPlace, class WeightOf>
-  SSG_DEVICE Rank<Bits> resolve(uint32_t low, uint32_t high, WeightOf&& weight, const Team::Bin& bin, uint64_t unit,
-                                bool& is_equal) {
-    if (bin.sum <= SampleShared::kFew * unit) {
-      each([&](int j) {
-        if (held[j] - low <= high - low) {
-          const uint32_t n = claim_shared(candidate_count);
-          store_shared(candidate_weights + n, weight(held[j]));
-          store_shared(candidate_ranks + n, rank(j));
-        }
-      });
-      return among_candidates(bin.rest);
+  // Returns the k-th logit, or -inf where it weighs nothing; then nor do those below it.
+  SSG_DEVICE Value keep_top_k(const Bins<Value>& bins) {
+    Value x[kOwn];
+    each_value([&](int j, Value value) { x[j] = value; });
+    const SharedAddress histogram = shared_address(team.shared.low);
+    SSG_UNROLL
+    for (int j = 0; j < kOwn; ++j) {
+      const uint32_t distance = bins.distance(x[j]);
+      count_shared_if(distance, bins.end - 1, bins.at(distance, histogram));
     }
-    Value most = R::value(R::kMinusInfinity);
-    Value least = -most;
-    each([&](int j) {
-      if (held[j] - low <= high - low) {
-        const Value mine = R::value(bits_at(place(j)));
-        most = mine > most ? mine : most;
-        least = mine < least ? mine : least;
+    const auto top_k = static_cast<uint32_t>(row.top_k);
+    const auto bin = team.template find_bin<uint32_t>([=](uint32_t) { return top_k; });
+    if (bin.sum == 0) return R::minus_infinity();
+
+    const Value low = bins.below(bin.index);
+    SSG_UNROLL
+    for (int j = 0; j < kOwn; ++j) mark_unless(x[j], low, listed, 1u << j);
+    const auto sum = team.sum(population(listed));
+    const auto all = static_cast<int>(sum.all);
+    if (all < vocabulary) {
+      is_listed = true;
+      listed_before = static_cast<int>(sum.before);
+      SharedAddress to = shared_address(shared.values + listed_before);
+      SSG_UNROLL
+      for (int j = 0; j < kOwn; ++j) append_shared_unless(x[j], low, to);
+      if (team.thread < 3) store_shared(shared.values + all + team.thread, R::minus_infinity());
+      const int part = (all + 4 * team.threads - 1) / (4 * team.threads) * 4;
+      own.first = team.thread * part;
+      own.count = all - own.first < part ? all - own.first : part;
+      barrier();
+    }
+    Search search{team, shared.search, bins, own};
+    const bool may_be_few = bin.sum <= Search::kFew;
+    return R::value(R::bits_of_key(
+        search.template find<false>(bin.index, bin.rest, may_be_few, [](Value) { return uint64_t{1}; }).key()));
+  }
+
+  // Sets the codes of the weights; of logits below `least` they weigh nothing. Returns their sum, or adds them to the
+  // histogram instead.
+  template <bool kAdds>
+  SSG_DEVICE uint64_t weigh(const Bins<Value>& bins, const Weigher<Value>& weigher, Value least) {
+    const SharedAddress histogram = shared_address(team.shared.low);
+    uint64_t sum = 0;
+    each_value([&](int j, Value x) {
+      const uint32_t distances = weigher.distances(x);
+      codes[j] = code_of(x >= least ? distances : kFarthest);
+      const uint64_t weight = weight_of(codes[j]);
+      if (kAdds) {
+        add_shared_if<Team::kHigh>(codes[j], kLeastCode, bins.at(bins.distance(x), histogram), weight);
+      } else {
+        sum += weight;
       }
     });
-    const auto highest = static_cast<Bits>(team.largest(R::key(R::bits_from(most))));
-    auto lowest = static_cast<Bits>(~team.largest(static_cast<Bits>(~R::key(R::bits_from(least)))));
-    is_equal = lowest == highest;
-    uint64_t rest = bin.rest;
-    lowest = team.descend(lowest, highest, rest, [&](auto&& add) {
-      each([&](int j) {
-        if (held[j] - low <= high - low) add(key(j), weight(held[j]));
-      });
-    });
-    if (!kPlace) return {lowest, 0};
-    return among_equals(low, high, weight, lowest, is_equal, rest);
+    return sum;
   }
 
-  // Each thread compares one candidate with all.
-  SSG_DEVICE Rank<Bits> among_candidates(uint64_t rest) {
+  // The same, and those of tokens that top-p removes become 0. Returns the sum of what stays.
+  SSG_DEVICE uint64_t keep_top_p(const Bins<Value>& bins, const Weigher<Value>& weigher, Value least) {
+    weigh<true>(bins, weigher, least);
+    const auto bin =
+        team.template find_bin<uint64_t>([&](uint64_t all) { return all - part_of(all, kWhole - row.top_p); });
+    Search search{team, shared.search, bins, own};
+    const Rank<Bits> last = search.template find<true>(bin.index, bin.rest, true,
+                                                       [&](Value x) { return x >= least ? weigher.weight(x) : 0; });
+    Value kept = R::value(R::bits_of_key(last.key()));
+    // Of the tokens equal to the last one, those before it go.
+    const auto place = static_cast<int>(last.place());
+    if (own.first < place && place < own.first + own.count) {
+      own.each([&](Value x, int i) {
+        if (x == kept && i < place) store_shared(shared.values + i, R::minus_infinity());
+      });
+    }
+    if (own.first + own.count <= place) kept = Row<Value>::next(kept);
+    uint64_t sum = 0;
+    each_value([&](int j, Value x) {
+      codes[j] = x >= kept ? codes[j] : 0;
+      sum += weight_of(codes[j]);
+    });
+    return sum;
+  }
+
+  // The token that one thread drew, told by the thread that brought it.
+  SSG_DEVICE int listed_token() const {
     barrier();
-    const auto count = static_cast<int>(load_shared(candidate_count));
+    const int number = load_shared(&shared.drawn) - listed_before;
+    if (number < 0 || number >= static_cast<int>(population(listed))) return kElsewhere;
+    uint32_t left = listed;
     SSG_UNROLL_BY(1)
-    for (int c = team.thread; c < count; c += team.threads) {
-      const Rank<Bits> mine = load_shared(candidate_ranks + c);
-      uint64_t above = 0;
-      SSG_UNROLL_BY(4)
-      for (int i = 0; i < count; ++i)
-        if (load_shared(candidate_ranks + i) > mine) above += load_shared(candidate_weights + i);
-      if (above < rest && rest <= above + load_shared(candidate_weights + c)) store_shared(found, mine);
-    }
-    barrier();
-    if (team.thread == 0) store_shared(candidate_count, uint64_t{0});
-    return load_shared(found);
-  }
-
-  // Of the tokens with this key, which weigh the same and may be all of the bin, the first of the last ones that together reach `rest`.
-  template <class WeightOf>
-  SSG_DEVICE Rank<Bits> among_equals(uint32_t low, uint32_t high, WeightOf&& weight, Bits equal, bool are_all,
-                                     uint64_t rest) {
-    uint32_t count = 0;
-    uint64_t each_weight = 0;
-    each([&](int j) {
-      if (held[j] - low <= high - low && (are_all || key(j) == equal)) {
-        ++count;
-        each_weight = weight(held[j]);
-      }
-    });
-    each_weight = team.largest(each_weight);
-    const Team::Sum ties = team.sum(count);
-    const uint64_t first = ties.all - (rest + each_weight - 1) / each_weight;
-    if (ties.before <= first && first < ties.before + count) {
-      uint64_t number = ties.before;
-      each([&](int j) {
-        if (held[j] - low <= high - low && (are_all || key(j) == equal)) {
-          if (number == first) store_shared(found, Rank<Bits>(equal, place(j)));
-          ++number;
-        }
-      });
-    }
-    barrier();
-    return load_shared(found);
+    for (int i = 0; i < number; ++i) left &= left - 1;
+    return team.thread * kOwn + static_cast<int>(population(~left & (left - 1)));
   }
 };
 

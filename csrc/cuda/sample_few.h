@@ -24,17 +24,17 @@ struct SampleFew {
       largest = larger(largest, x[v]);
     }
     if (!row.has_answer(largest)) return -1;
-    const Places<Value> places(largest, row.scale);
+    const Weigher<Value> weigher(largest, row.scale);
     const int64_t most_kept = row.top_k > 0 ? row.top_k : N;
     uint64_t weights[N];
     uint64_t total = 0;
     if (N == 2) {  // one of them is the largest
-      const uint64_t less = weight_of(code_of(places.distance(x[0] < x[1] ? x[0] : x[1])));
+      const uint64_t less = weigher.weight(x[0] < x[1] ? x[0] : x[1]);
       for (int v = 0; v < N; ++v) weights[v] = x[v] == largest ? kMostWeight : less;
     }
     SSG_UNROLL
     for (int v = 0; v < N; ++v) {
-      if (N > 2) weights[v] = weight_of(code_of(places.distance(x[v])));
+      if (N > 2) weights[v] = weigher.weight(x[v]);
       int greater = 0;
       SSG_UNROLL
       for (int u = 0; u < N; ++u) greater += x[u] > x[v];

@@ -12,12 +12,16 @@ struct SampleLong {
   using Bits = typename R::Bits;
   using Value = typename R::Value;
 
+  using Key = typename R::Key;
+  // Sums of weights of 2^31 tokens take all of 64 bits.
+  using Team = SampleTeam<8, 32>;
+
   const R row;
   Team& team;
   const int64_t vocabulary;
 
   static SSG_DEVICE void run(const SampleParams& p) {
-    Team team(reinterpret_cast<uint64_t*>(shared_memory()));
+    Team team(*reinterpret_cast<typename Team::Shared*>(shared_memory()));
     SSG_UNROLL_BY(1)
     for (int64_t r = block_index(); r < p.rows; r += block_count()) {
       SampleLong{R(p, r), team, p.call.vocabulary}.draw(p.call.out + r);
@@ -39,16 +43,17 @@ struct SampleLong {
       low = key < low ? key : low;
       high = key > high ? key : high;
     });
-    low = static_cast<Bits>(~team.largest(static_cast<Bits>(~low)));
-    high = static_cast<Bits>(team.largest(high));
+    low = static_cast<Bits>(~team.largest(Key{static_cast<Bits>(~low)}));
+    barrier();
+    high = static_cast<Bits>(team.largest(Key{high}));
     const Value largest = R::value(R::bits_of_key(high));
     // The key of a NaN lies beyond those of the infinities.
     if (low < R::key(R::kMinusInfinity) || !row.has_answer(largest)) {
       if (team.thread == 0) *out = -1;
       return;
     }
-    const Places<Value> places(largest, row.scale);
-    const auto weight = [&](Bits bits) { return weight_of(code_of(places.distance(R::value(bits)))); };
+    const Weigher<Value> weigher(largest, row.scale);
+    const auto weight = [&](Bits bits) { return weigher.weight(R::value(bits)); };
     if (row.top_k > 0 && row.top_k < vocabulary) {
       auto rest = static_cast<uint64_t>(row.top_k);
       low = team.descend(low, high, rest, [&](auto&& add) { for_each([&](Bits bits) { add(R::key(bits), 1); }); });
@@ -87,12 +92,14 @@ struct SampleLong {
     const uint64_t warp_above = shuffle(team.scan_warp(above), 31);
     const uint64_t warp_equal = shuffle(team.scan_warp(equal), 31);
     const uint64_t each = weight(R::bits_of_key(low));
-    const Team::Sum seen = team.sum(team.lane == 0 ? warp_equal : 0);
+    barrier();
+    const auto seen = team.sum(team.lane == 0 ? warp_equal : 0);
     const uint64_t seen_before = shuffle(seen.before, 0);
     const uint64_t gone = seen.all > ties ? seen.all - ties : 0;  // the first of the tokens with that key go
     const uint64_t left = gone > seen_before ? gone - seen_before : 0;
     const uint64_t own = warp_above + (warp_equal > left ? warp_equal - left : 0) * each;
-    const Team::Sum weights = team.sum(team.lane == 0 ? own : 0);
+    barrier();
+    const auto weights = team.sum(team.lane == 0 ? own : 0);
     uint64_t before = shuffle(weights.before, 0);
     const uint64_t target = part_of(weights.all, row.uniform);
     if (target < before || target - before >= own) return;

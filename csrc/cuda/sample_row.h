@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "call.h"
 #include "device.h"
@@ -33,27 +34,10 @@ struct Rank<uint64_t> {
   }
 };
 
-// Where the shared memory of a block of sample_block.h holds what, in bytes. The histogram comes first.
-struct SampleShared {
-  static constexpr int kOwn = 32;   // tokens of a thread
-  static constexpr int kFew = 128;  // candidates at most
-  // The 16 bytes behind a thread's tokens make the accesses of the threads meet different banks.
-  static constexpr int stride(int item_bytes) { return kOwn * item_bytes + 16; }
-
-  int32_t count = 0;    // of candidates
-  int32_t found = 0;    // the rank that one thread found
-  int32_t weights = 0;  // of candidates
-  int32_t ranks = 0;
-  int32_t logits = 0;
-  int32_t list = 0;
-  int32_t bytes = 0;
-};
-
-// The arguments of a launch: the call, its numbers that are not tensors, and the layout of shared memory.
+// The arguments of a launch: the call, and its numbers that are not tensors.
 struct SampleParams {
   SampleCall call;
   int64_t rows = 0;
-  SampleShared shared;
   float scale = 1.0f;
   int64_t top_k = 0;
   uint64_t top_p = 0;  // a share, as weight.h counts them
@@ -100,6 +84,7 @@ template <class S>
 struct Row {
   using Bits = typename Stores<S>::Bits;
   using Value = typename Stores<S>::Value;
+  using Key = std::conditional_t<sizeof(Bits) == 8, uint64_t, uint32_t>;  // a word that holds a key
   static constexpr Bits kSign = static_cast<Bits>(Bits{1} << (8 * sizeof(Bits) - 1));
   static constexpr Bits kMinusInfinity = static_cast<Bits>(infinity_of(S{}) | kSign);
 
@@ -133,6 +118,7 @@ struct Row {
   }
 
   static SSG_DEVICE Value value(Bits bits) { return value_of(S{}, bits); }
+  static SSG_DEVICE Value minus_infinity() { return value(kMinusInfinity); }
   SSG_DEVICE Bits bits(int64_t v) const { return logits[v]; }
 
   SSG_DEVICE bool is_aligned() const { return reinterpret_cast<uintptr_t>(logits) % 16 == 0; }
@@ -153,18 +139,38 @@ struct Row {
 
   static SSG_DEVICE Bits bits_of_key(Bits key) { return static_cast<Bits>((key & kSign) != 0 ? key ^ kSign : ~key); }
 
+  // The next larger number.
+  static SSG_DEVICE Value next(Value x) { return value(bits_of_key(static_cast<Bits>(key(bits_from(x)) + 1))); }
+
   // Whether a token can be drawn from a row with this largest logit, which is NaN if the row holds one.
   SSG_DEVICE bool has_answer(Value largest) const { return largest - largest == 0 && scale > 0; }
 };
 
 // A weight as the float that it is before it is cut to a whole number. Codes have the order of the weights.
-constexpr uint32_t kMostCode = (127u + 39u) << 23;
 constexpr uint64_t kMostWeight = uint64_t{1} << 39;
 constexpr uint32_t kLeastCode = 127u << 23;  // of those that weigh anything
-SSG_DEVICE uint32_t code_of(uint32_t distance) {
-  const Weight weight(distance);
-  return weight.significand + ((weight.octave + 124u) << 23);
+constexpr uint32_t kFarthest = 4 * kFar;
+SSG_DEVICE uint32_t code_of(uint32_t distances) {  // four times the distance
+  const Weight weight(distances);
+  return weight.significand + multiply_add(weight.octave, 1u << 23, 124u << 23);
 }
 SSG_DEVICE uint64_t weight_of(uint32_t code) { return static_cast<uint64_t>(float_of(code)); }
+
+// The weights of a row's logits.
+template <class Value>
+struct Weigher : Places<Value> {
+  Value least;  // a place where tokens weigh nothing
+
+  SSG_DEVICE Weigher(Value largest, float scale)
+      : Places<Value>(largest, scale), least(static_cast<Value>(this->top - static_cast<int32_t>(kFar))) {}
+
+  // Four times the distance of a finite logit or -inf, or about that of `least`.
+  SSG_DEVICE uint32_t distances(Value x) const {
+    const Value at = (x - this->origin) * static_cast<Value>(this->factor);
+    const int32_t place = truncated(larger(at, least));
+    return multiply_add(static_cast<uint32_t>(place), -4u, static_cast<uint32_t>(this->top) * 4);
+  }
+  SSG_DEVICE uint64_t weight(Value x) const { return weight_of(code_of(distances(x))); }
+};
 
 }  // namespace ssg::cuda

@@ -7,33 +7,56 @@
 
 namespace ssg::cuda {
 
-// All threads of the block must call each function here.
-struct Team {
-  static constexpr int kBins = 8;  // bins of the histogram that a thread owns
-  static constexpr int kMostWarps = 8;
+// Up to kMostWarps warps. A bin of the histogram is a sum in two words, of which the second counts 2^kSplit times. All
+// threads of the block must call each function here. Between two calls of `sum` there must be a barrier, and between two
+// of `largest`.
+template <int kMostWarps, int kSplit>
+struct SampleTeam {
+  static constexpr int kBins = 8;  // bins that a thread owns
+  static constexpr int kMostBins = kBins * 32 * kMostWarps;
 
-  int thread;
-  int threads;
-  int lane;
-  int warp;
-  int warps;
-  uint64_t* partial;    // [2][warps]
-  uint64_t* found;      // [3], what one thread tells all
-  uint64_t* histogram;  // [kBins * threads], zero between searches
-  int turn = 0;         // which half of `partial` is next: the other one may still be read
+  template <class T>
+  struct Parts {
+    T sums[kMostWarps];
+    T largest[kMostWarps];
+  };
+  template <class T>
+  struct Bin {
+    uint32_t index;
+    T rest;  // of the target, without what the bins before hold
+    T sum;   // what this bin holds, or 0 where all bins together do not reach the target
+  };
+  struct Shared {
+    uint32_t low[kMostBins];  // zero between searches
+    uint32_t high[kMostBins];
+    Parts<uint32_t> narrow;  // zero where there is no warp
+    Parts<uint64_t> wide;
+    Bin<uint64_t> found;
+  };
 
-  SSG_DEVICE explicit Team(uint64_t* memory)
-      : thread(thread_index()),
+  Shared& shared;
+  const int thread;
+  const int threads;
+  const int lane;
+  const int warp;
+
+  SSG_DEVICE explicit SampleTeam(Shared& shared)
+      : shared(shared),
+        thread(thread_index()),
         threads(thread_count()),
-        lane(thread % 32),
-        warp(thread / 32),
-        warps(threads / 32),
-        partial(memory + kBins * threads),
-        found(partial + 2 * warps),
-        histogram(memory) {
+        lane(static_cast<int>(static_cast<uint32_t>(thread) % 32)),
+        warp(static_cast<int>(static_cast<uint32_t>(thread) / 32)) {
     SSG_UNROLL
-    for (int i = 0; i < kBins; i += 2)
-      store_shared(reinterpret_cast<Vec<uint64_t, 2>*>(histogram + thread * kBins + i), Vec<uint64_t, 2>{{0, 0}});
+    for (int i = 0; i < kBins; i += 4) {
+      store_shared(run(shared.low, i), Run{{0, 0, 0, 0}});
+      store_shared(run(shared.high, i), Run{{0, 0, 0, 0}});
+    }
+    if (thread < kMostWarps) {
+      store_shared(shared.narrow.sums + thread, 0u);
+      store_shared(shared.narrow.largest + thread, 0u);
+      store_shared(shared.wide.sums + thread, uint64_t{0});
+      store_shared(shared.wide.largest + thread, uint64_t{0});
+    }
     barrier();
   }
 
@@ -44,77 +67,71 @@ struct Team {
     return x;
   }
 
+  template <class T>
   struct Sum {
-    uint64_t before;  // of the threads before this one
-    uint64_t all;
+    T before;  // of the threads before this one
+    T all;
   };
   template <class T>
-  SSG_DEVICE Sum sum(T own) {
+  SSG_DEVICE Sum<T> sum(T own) {
     const T running = scan_warp(own);
-    uint64_t* parts = partial + turn * warps;
-    turn = 1 - turn;
-    if (lane == 31) store_shared(parts + warp, static_cast<uint64_t>(running));
+    T* parts = parts_of(own).sums;
+    if (lane == 31) store_shared(parts + warp, running);
     barrier();
-    Sum sum{static_cast<uint64_t>(running) - own, 0};
-    SSG_UNROLL
-    for (int w = 0; w < kMostWarps; ++w) {
-      if (w == warps) break;
-      const uint64_t part = load_shared(parts + w);
+    Sum<T> sum{running - own, 0};
+    each_part(parts, [&](int w, T part) {
       if (w < warp) sum.before += part;
       sum.all += part;
-    }
+    });
     return sum;
   }
 
-  SSG_DEVICE uint64_t largest(uint64_t x) {
-    SSG_UNROLL
-    for (int distance = 16; distance > 0; distance /= 2) {
-      const uint64_t other = shuffle(x, lane ^ distance);
-      x = other > x ? other : x;
-    }
-    uint64_t* parts = partial + turn * warps;
-    turn = 1 - turn;
+  template <class T>
+  SSG_DEVICE T largest(T x) {
+    x = largest_in_warp(x);
+    T* parts = parts_of(x).largest;
     if (lane == 0) store_shared(parts + warp, x);
     barrier();
-    SSG_UNROLL
-    for (int w = 0; w < kMostWarps; ++w) {
-      if (w == warps) break;
-      const uint64_t other = load_shared(parts + w);
-      x = other > x ? other : x;
-    }
+    each_part(parts, [&](int, T part) { x = part > x ? part : x; });
     return x;
   }
 
-  struct Bin {
-    uint32_t index;
-    uint64_t rest;  // of the target, without what the bins before hold
-    uint64_t sum;   // what this bin holds, or 0 where all bins together do not reach the target
-  };
-  // The first bin with which the running sum reaches the target, which is computed from the sum of all. Begins with a
-  // barrier, so that all additions to the histogram have arrived, and leaves the histogram zero. With `is_split` a bin is
-  // two sums of 32 bits, of which the second counts 2^20 times.
-  static constexpr int kSplit = 20;
-  template <class Target>
-  SSG_DEVICE Bin find_bin(Target&& target_of, bool is_split = false) {
-    barrier();
-    if (thread == 0) store_shared(found + 2, uint64_t{0});
-    uint64_t bins[kBins];
-    uint64_t own = 0;
-    SSG_UNROLL
-    for (int i = 0; i < kBins; i += 2) {
-      auto* at = reinterpret_cast<Vec<uint64_t, 2>*>(histogram + thread * kBins + i);
-      const Vec<uint64_t, 2> two = load_shared(at);
-      store_shared(at, Vec<uint64_t, 2>{{0, 0}});
-      bins[i] = is_split ? joined(two.at[0]) : two.at[0];
-      bins[i + 1] = is_split ? joined(two.at[1]) : two.at[1];
-      own += bins[i] + bins[i + 1];
+  // Adds a number to the sum of a bin.
+  SSG_DEVICE void add(uint32_t bin, uint64_t number) {
+    if constexpr (kSplit == 32) {
+      add_shared(shared.low + bin, shared.high + bin, number);
+    } else {
+      add_shared_if<kHigh>(0, 0, shared_address(shared.low + bin), number);
     }
-    const Sum before = sum(own);
-    const uint64_t target = target_of(before.all);
+  }
+  static constexpr int kHigh = 4 * kMostBins;  // bytes from a bin's first word to its second
+
+  // The first bin with which the running sum reaches the target, which is computed from the sum of all. Begins with a
+  // barrier, so that all additions to the histogram have arrived, and leaves the histogram zero. Sums of 32 bits are those
+  // of the first words.
+  template <class T, class Target>
+  SSG_DEVICE Bin<T> find_bin(Target&& target_of) {
+    barrier();
+    if (thread == 0) store_shared(&shared.found.sum, uint64_t{0});
+    T bins[kBins];
+    T own = 0;
+    SSG_UNROLL
+    for (int i = 0; i < kBins; i += 4) {
+      const Run low = taken(run(shared.low, i));
+      Run high{};
+      if constexpr (sizeof(T) == 8) high = taken(run(shared.high, i));
+      SSG_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        bins[i + j] = joined(low.at[j], high.at[j], T{});
+        own += bins[i + j];
+      }
+    }
+    const Sum<T> before = sum(own);
+    const T target = target_of(before.all);
     if (before.before < target && target <= before.before + own) {
-      uint64_t below = before.before;  // what the bins before the one that is sought hold
-      uint64_t running = below;
-      uint64_t sum = 0;
+      T below = before.before;  // what the bins before the one that is sought hold
+      T running = below;
+      T sum = 0;
       uint32_t index = 0;
       SSG_UNROLL
       for (int i = 0; i < kBins; ++i) {
@@ -125,15 +142,14 @@ struct Team {
         }
         running += bins[i];
       }
-      store_shared(found, static_cast<uint64_t>(thread * kBins) + index);
-      store_shared(found + 1, target - below);
-      store_shared(found + 2, sum);
+      store_shared(&shared.found.index, static_cast<uint32_t>(thread * kBins) + index);
+      store_shared(&shared.found.rest, static_cast<uint64_t>(target - below));
+      store_shared(&shared.found.sum, static_cast<uint64_t>(sum));
     }
     barrier();
-    return {static_cast<uint32_t>(load_shared(found)), load_shared(found + 1), load_shared(found + 2)};
+    return {load_shared(&shared.found.index), static_cast<T>(load_shared(&shared.found.rest)),
+            static_cast<T>(load_shared(&shared.found.sum))};
   }
-
-  static SSG_DEVICE uint64_t joined(uint64_t bin) { return (bin & 0xffffffffu) + (bin >> 32 << kSplit); }
 
   // Among tokens with keys from `low` to `high`, the key with which the running sum of their weights, in descending
   // order, reaches `rest`, of which what higher keys weigh is subtracted. `for_each(add)` calls add(key, weight).
@@ -144,15 +160,49 @@ struct Team {
       int shift = 0;
       while (static_cast<Key>(high - low) >> shift >= static_cast<Key>(kBins * threads)) ++shift;
       for_each([&](Key key, uint64_t weight) {
-        if (low <= key && key <= high) add_shared(histogram + (static_cast<Key>(high - key) >> shift), weight);
+        if (low <= key && key <= high) add(static_cast<uint32_t>(static_cast<Key>(high - key) >> shift), weight);
       });
-      const Bin bin = find_bin([&](uint64_t) { return rest; });
+      const Bin<uint64_t> bin = find_bin<uint64_t>([&](uint64_t) { return rest; });
       rest = bin.rest;
       high = static_cast<Key>(high - (static_cast<Key>(bin.index) << shift));
       const Key width = static_cast<Key>((Key{1} << shift) - 1);
       low = static_cast<Key>(high - low) > width ? static_cast<Key>(high - width) : low;
     }
     return low;
+  }
+
+ private:
+  using Run = Vec<uint32_t, 4>;
+  SSG_DEVICE Run* run(uint32_t* words, int i) const { return reinterpret_cast<Run*>(words + thread * kBins + i); }
+  static SSG_DEVICE Run taken(Run* from) {
+    const Run run = load_shared(from);
+    store_shared(from, Run{{0, 0, 0, 0}});
+    return run;
+  }
+  static SSG_DEVICE uint32_t joined(uint32_t low, uint32_t, uint32_t) { return low; }
+  static SSG_DEVICE uint64_t joined(uint32_t low, uint32_t high, uint64_t) {
+    if constexpr (kSplit == 32) return static_cast<uint64_t>(high) << 32 | low;
+    return multiply_add_wide(high, 1u << kSplit % 32, low);
+  }
+
+  SSG_DEVICE Parts<uint32_t>& parts_of(uint32_t) const { return shared.narrow; }
+  SSG_DEVICE Parts<uint64_t>& parts_of(uint64_t) const { return shared.wide; }
+  template <class T, class F>
+  static SSG_DEVICE void each_part(const T* parts, F&& f) {
+    constexpr int kAtOnce = 16 / sizeof(T);
+    SSG_UNROLL
+    for (int w = 0; w < kMostWarps; w += kAtOnce) {
+      const auto some = load_shared(reinterpret_cast<const Vec<T, kAtOnce>*>(parts + w));
+      SSG_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) f(w + i, some.at[i]);
+    }
+  }
+
+  static SSG_DEVICE uint32_t largest_in_warp(uint32_t x) { return largest_of_warp(x); }
+  static SSG_DEVICE uint64_t largest_in_warp(uint64_t x) {
+    const auto high = static_cast<uint32_t>(x >> 32);
+    const uint32_t highest = largest_of_warp(high);
+    return static_cast<uint64_t>(highest) << 32 | largest_of_warp(high == highest ? static_cast<uint32_t>(x) : 0);
   }
 };
 

@@ -103,6 +103,7 @@ def test_every_vocabulary(dtype: torch.dtype) -> None:
 def test_rows_that_shared_memory_cannot_hold(dtype: torch.dtype) -> None:
     for vocabulary, kind in ((20001, "normal"), (40000, "few_values"), (262144, "normal")):
         check(Draw(vocabulary, 1, 1, kind, 0.0, dtype, vocabulary // 3, 0.9, seed=vocabulary))
+    check(Draw(5000, 1, 3, "equal", 0.0, dtype, 1, 0.9))
 
 
 def test_bits() -> None:

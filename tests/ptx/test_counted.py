@@ -132,6 +132,29 @@ def test_committed_figures_are_what_is_executed(path: Path) -> None:
     assert {name: found[name] for name in names} == {name: expected[name] for name in names}
 
 
+# Warp instructions of a row at most.
+MOST_OF_A_ROW = {
+    "top_k and top_p": 6000,
+    "top_k": 5000,
+    "top_p": 8000,
+    "neither": 5000,
+    "top_k and top_p, nearly flat": 12000,
+    "top_k and top_p, all equal": 12000,
+    "bits": 140 / 32,
+}
+
+
+@pytest.mark.parametrize("kind", counted.SAMPLING, ids=lambda kind: kind[0])
+def test_committed_figures_of_sampling(kind: tuple[str, int, int, int, float, float]) -> None:
+    committed = json.loads(next(path for path in COMMITTED if path.stem == "counted-sm_90-cuda").read_text())
+    expected = next(row for row in committed["sampling"] if row["kind"] == kind[0])
+    if counted.versions("cuda")["nvcc"] != committed["versions"]["nvcc"]:
+        pytest.skip("another version of nvcc made the committed figures")
+    found = counted.count_sampling(kind, "sm_90", "cuda")
+    assert found == expected
+    assert found["warp_instructions_per_row"] <= round(MOST_OF_A_ROW[kind[0]], 1)
+
+
 def test_every_target_has_a_card() -> None:
     assert set(rates.CARDS) == {"sm_80", "sm_90", "sm_100", "sm_120"}
     assert cuda.compiler() is not None

@@ -75,8 +75,8 @@ def test_strided_rows_and_a_scale_per_sample() -> None:
 CHANGES = {
     "a barrier": (r"bar\.sync\s+0;", ""),
     "the polynomial of the weight": (r"mad\.hi\.u32", "mad.lo.u32"),
-    "a sum of weights": (r"@inside red\.shared\.add\.u32 \[(%r\d+)\+4\], (%r\d+);", ""),
-    "the tokens that top-k lists": (r"@inside st\.shared\.u16", "st.shared.u16"),
+    "a sum of weights": (r"@inside red\.shared\.add\.u32 \[%r\d+\+\d+\], second;", ""),
+    "the tokens that top-k lists": (r"@stays st\.shared\.f32", "st.shared.f32"),
 }
 
 

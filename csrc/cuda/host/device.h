@@ -3,6 +3,7 @@
 // of shared memory, the wait for asynchronous copies, and whether a warp is together at a warp instruction.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -89,6 +90,9 @@ inline uint32_t multiply_high(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
 }
 
+inline uint32_t population(uint32_t x) { return static_cast<uint32_t>(__builtin_popcount(x)); }
+inline uint32_t multiply_add(uint32_t a, uint32_t b, uint32_t c) { return a * b + c; }
+inline uint64_t multiply_add_wide(uint32_t a, uint32_t b, uint32_t c) { return static_cast<uint64_t>(a) * b + c; }
 inline uint32_t multiply_high_add(uint32_t a, uint32_t b, uint32_t c) { return multiply_high(a, b) + c; }
 inline uint64_t multiply_high(uint64_t a, uint64_t b) {
   __extension__ using Wide = unsigned __int128;
@@ -97,6 +101,10 @@ inline uint64_t multiply_high(uint64_t a, uint64_t b) {
 template <class T>
 T larger(T a, T b) {
   return a != a || b != b ? std::numeric_limits<T>::quiet_NaN() : (a > b ? a : b);
+}
+template <class T>
+T smaller(T a, T b) {
+  return -larger(-a, -b);
 }
 template <class T>
 int32_t truncated(T x) {
@@ -156,9 +164,17 @@ void add_lane_before(T& x, int distance) {
   if (lane >= distance) x += other;
 }
 
-inline void add_shared(uint64_t* to, uint64_t x) {
-  host::check_shared(to, 8, 8);
-  *to += x;
+inline uint32_t largest_of_warp(uint32_t x) {
+  for (int distance = 16; distance > 0; distance /= 2) x = std::max(x, shuffle(x, thread_index() % 32 ^ distance));
+  return x;
+}
+
+inline void add_shared(uint32_t* low, uint32_t* high, uint64_t x) {
+  host::check_shared(low, 4, 4);
+  host::check_shared(high, 4, 4);
+  const uint64_t sum = *low + (x & 0xffffffffu);
+  *low = static_cast<uint32_t>(sum);
+  *high += static_cast<uint32_t>(x >> 32) + static_cast<uint32_t>(sum >> 32);
 }
 using SharedAddress = uint32_t;
 inline SharedAddress shared_address(const void* at) {
@@ -173,20 +189,25 @@ T* shared_at(SharedAddress at) {
 inline void count_shared_if(uint32_t x, uint32_t high, SharedAddress to) {
   if (x <= high) ++*shared_at<uint32_t>(to);
 }
-inline void count_if(uint32_t x, uint32_t high, uint32_t& count) { count += x <= high; }
-inline void add_shared_if(uint32_t x, uint32_t low, SharedAddress to, uint32_t first, uint32_t second) {
+template <int kApart>
+void add_shared_if(uint32_t x, uint32_t low, SharedAddress to, uint64_t number) {
   if (x < low) return;
-  *shared_at<uint32_t>(to) += first;
-  *shared_at<uint32_t>(to + 4) += second;
+  *shared_at<uint32_t>(to) += static_cast<uint32_t>(number & 0xfffffu);
+  *shared_at<uint32_t>(to + kApart) += static_cast<uint32_t>(number >> 20);
 }
-inline void append_shared_if(uint32_t x, uint32_t high, SharedAddress& to, uint16_t value) {
-  if (x > high) return;
-  *shared_at<uint16_t>(to) = value;
-  to += 2;
+template <class T>
+void mark_unless(T x, T low, uint32_t& mask, uint32_t bit) {
+  if (!(x < low)) mask |= bit;
 }
-inline uint32_t claim_shared(uint64_t* to) {
-  add_shared(to, 1);
-  return static_cast<uint32_t>(*to - 1);
+template <class T>
+void append_shared_unless(T x, T low, SharedAddress& to) {
+  if (x < low) return;
+  *shared_at<T>(to) = x;
+  to += sizeof(T);
+}
+inline uint32_t claim_shared(uint32_t* to) {
+  host::check_shared(to, 4, 4);
+  return (*to)++;
 }
 
 // Addresses in shared memory count from its start.
