@@ -46,7 +46,7 @@ def ptx(source: str, target: str) -> str:
     folder = ROOT / "csrc"
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
     digest = hashlib.sha256(f"{version} {_SOURCES[source]}".encode())
-    for path in sorted([*folder.glob("*.h"), *folder.glob("cuda/*.h"), folder / "cuda" / source]):
+    for path in sorted([*folder.glob("*.h"), *folder.glob("cuda/**/*.h"), folder / "cuda" / source]):
         digest.update(path.read_bytes())
     kept = ROOT / "build/ptx" / f"{source.removesuffix('.cu')}-{target}-{digest.hexdigest()[:16]}.ptx"
     if not kept.exists():
