@@ -46,11 +46,8 @@ struct SampleTeam {
         threads(thread_count()),
         lane(static_cast<int>(static_cast<uint32_t>(thread) % 32)),
         warp(static_cast<int>(static_cast<uint32_t>(thread) / 32)) {
-    SSG_UNROLL
-    for (int i = 0; i < kBins; i += 4) {
-      store_shared(run(shared.low, i), Run{{0, 0, 0, 0}});
-      store_shared(run(shared.high, i), Run{{0, 0, 0, 0}});
-    }
+    zero(shared.low);
+    zero(shared.high);
     if (thread < kMostWarps) {
       store_shared(shared.narrow.sums + thread, 0u);
       store_shared(shared.narrow.largest + thread, 0u);
@@ -117,16 +114,18 @@ struct SampleTeam {
     T own = 0;
     SSG_UNROLL
     for (int i = 0; i < kBins; i += 4) {
-      const Run low = taken(run(shared.low, i));
+      const Run low = load_shared(run(shared.low, i));
       Run high{};
-      if constexpr (sizeof(T) == 8) high = taken(run(shared.high, i));
+      if constexpr (sizeof(T) == 8) high = load_shared(run(shared.high, i));
       SSG_UNROLL
       for (int j = 0; j < 4; ++j) {
         bins[i + j] = joined(low.at[j], high.at[j], T{});
         own += bins[i + j];
       }
     }
-    const Sum<T> before = sum(own);
+    const Sum<T> before = sum(own);  // all threads have read their bins
+    zero(shared.low);
+    if constexpr (sizeof(T) == 8) zero(shared.high);
     const T target = target_of(before.all);
     if (before.before < target && target <= before.before + own) {
       T below = before.before;  // what the bins before the one that is sought hold
@@ -174,10 +173,11 @@ struct SampleTeam {
  private:
   using Run = Vec<uint32_t, 4>;
   SSG_DEVICE Run* run(uint32_t* words, int i) const { return reinterpret_cast<Run*>(words + thread * kBins + i); }
-  static SSG_DEVICE Run taken(Run* from) {
-    const Run run = load_shared(from);
-    store_shared(from, Run{{0, 0, 0, 0}});
-    return run;
+  // Neighbouring threads write neighbouring words, not their own ones, so that these lie in different banks.
+  SSG_DEVICE void zero(uint32_t* words) const {
+    SSG_UNROLL
+    for (int i = 0; i < kBins / 4; ++i)
+      store_shared(reinterpret_cast<Run*>(words) + i * threads + thread, Run{{0, 0, 0, 0}});
   }
   static SSG_DEVICE uint32_t joined(uint32_t low, uint32_t, uint32_t) { return low; }
   static SSG_DEVICE uint64_t joined(uint32_t low, uint32_t high, uint64_t) {
