@@ -23,9 +23,10 @@ import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from bench.ptx import cuda, model, rates, steps
+from bench.ptx.case import Case
 from bench.ptx.counts import Counts
 from bench.ptx.model import Launched
-from bench.ptx.steps import Case, Executed
+from bench.ptx.steps import Executed
 from bench.schedules import VAR_256
 from ssg_kernels import reference
 
@@ -105,9 +106,7 @@ class Counted:
 
 def count_cuda(case: Case, target: str, plan: Any = None) -> Counted:
     """Some strips of columns in all their splits, planned as the whole step is, or as given."""
-    plan = plan or cuda.plan(
-        case.size, case.prev_size, case.batch, case.vocabulary, case.dtype, sources=case.halves, target=target
-    )
+    plan = plan or cuda.plan(case, target)
     strips = -(-case.vocabulary // plan.columns)
     items = strips * plan.splits * case.batch
     counted = min(-(-items // plan.blocks), strips, max(1, _TOKENS // case.tokens))
@@ -120,9 +119,7 @@ def count_triton(case: Case, target: str, plan: Any = None) -> Counted:
     """The programs of one strip of columns, planned as the whole step is, or as given."""
     from bench.ptx import triton
 
-    plan = plan or triton.planned(
-        case.size, case.prev_size, case.batch, case.vocabulary, case.dtype, target, case.halves
-    )
+    plan = plan or triton.planned(case, target)
     found = steps.triton_strip(case, target, plan)
     return Counted(case, target, str(plan), found, _launched(case, found, plan.programs, 1.0))
 

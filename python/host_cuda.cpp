@@ -161,6 +161,7 @@ void bind_cuda(py::module_& module) {
       .def_readonly("cycles", &LaunchPlan::cycles)
       .def_readonly("arithmetic", &LaunchPlan::arithmetic)
       .def_readonly("traffic", &LaunchPlan::traffic)
+      .def_readonly("latency", &LaunchPlan::latency)
       .def(
           "with_blocks",
           [](LaunchPlan plan, int64_t blocks) {

@@ -10,7 +10,8 @@ It lives in `bench`, because `bench.counted` counts with it and tests import it,
     defined     undecided                values that nobody wrote, and branches on them
     schedule    which threads go on
     cuda        triton  resources        what nvcc and Triton compile, and how it is launched
-    steps                                some blocks of a step, executed and counted
-    counts      rates  model             what blocks took, what cards can do, and the time that follows
+    case        steps                    a step, and some blocks of it, executed and counted
+    counts      latency                  what blocks took, and what their warps waited for
+    rates       model                    what cards can do, and the time that follows
     ranking                              how well a plan ranks its candidates, by these times
 """

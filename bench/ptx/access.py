@@ -62,7 +62,7 @@ def load(machine: Machine, instruction: Instruction) -> Run:
         if races is not None:
             races.on_read(lanes, found, width)
         if machine.counts is not None:
-            machine.counts.access(memory.name, "ld", lanes, where, width)
+            machine.counts.access(memory.name, "ld", lanes, where, width, instruction)
         missing = None if races is None else memory.unwritten(found, width, dtype.itemsize)
         if missing is not None:
             for i, name in enumerate(names):
@@ -190,7 +190,7 @@ class Copies:
                 at = memory.locate(lanes[reads], source[reads], width, ALLOCATED | WRITTEN)
                 values[reads] = memory.read(at, width)
             if machine.counts is not None:
-                machine.counts.access("global", "cp", lanes[reads], source[reads], width)
+                machine.counts.access("global", "cp", lanes[reads], source[reads], width, instruction)
                 machine.counts.access("shared", "cp", lanes, where, width)
             shared.forget(found, width)
             self.waiting.append((lanes, self.groups[lanes].copy(), found, values))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.ptx.latency import Clocks
 from bench.ptx.machine import Active, Machine
 from bench.ptx.parse import Instruction, Kernel
 
@@ -65,6 +66,9 @@ class Counts:
     sectors: Counter[str] = field(default_factory=Counter)  # by tensor and direction
     requested: Counter[str] = field(default_factory=Counter)  # bytes
     operands: int = 0  # bytes of shared memory that wgmma read by itself
+    # Cycles of the slowest block by what its warps wait for: behind others on its multiprocessor, or first there.
+    latency: float = 0.0
+    first_latency: float = 0.0
 
     def begin(self, machine: Machine) -> None:
         self.blocks += machine.block_count
@@ -72,12 +76,20 @@ class Counts:
         self._spans = machine.spaces["global"].spans
         self._kernel = machine.kernel
         self._warps = [0] * len(machine.kernel.blocks)
+        self._clocks = Clocks(machine)
 
     def block(self, number: int, active: Active) -> None:
         self._warps[number] += active.warps
+        self._clocks.block(number, active)
+
+    def joined(self, blocks: Array) -> None:
+        self._clocks.joined(blocks)
 
     def end(self) -> None:
-        """The instructions of the blocks that were executed since `begin`."""
+        """The instructions and the clocks of the blocks that were executed since `begin`."""
+        latency, first_latency = self._clocks.longest()
+        self.latency = max(self.latency, latency)
+        self.first_latency = max(self.first_latency, first_latency)
         for warps, (classes, products, barriers) in zip(self._warps, _classes(self._kernel), strict=True):
             if not warps:
                 continue
@@ -88,7 +100,16 @@ class Counts:
             if barriers:
                 self.barriers += warps / self._warps_per_block
 
-    def access(self, space: str, how: str, lanes: Array, where: Array, width: int) -> None:
+    def access(
+        self,
+        space: str,
+        how: str,
+        lanes: Array,
+        where: Array,
+        width: int,
+        instruction: Instruction | None = None,
+    ) -> None:
+        """Of a load or a copy from global memory, `instruction` is the one that reads."""
         if space == "shared":
             if not len(lanes):
                 return
@@ -102,10 +123,12 @@ class Counts:
         elif space == "global":
             if not len(lanes):
                 return
-            name = "elsewhere"
+            name, span = "elsewhere", (0, 0)
             for first, behind, each in self._spans:
                 if first <= int(where[0]) < behind:
-                    name = each
+                    name, span = each, (first, behind)
+            if instruction is not None:
+                self._clocks.loaded(instruction, name, span, lanes, where)
             key = f"{name} {'stored' if how == 'st' else 'loaded'}"
             self.sectors[key] += _sectors(lanes.tobytes(), (where - (where[0] & -32)).tobytes())
             self.requested[key] += width * len(lanes)

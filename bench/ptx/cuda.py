@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bench.ptx import parse, rates
+from bench.ptx.case import Case
 from bench.ptx.memory import Arena
 from bench.ptx.parse import Kernel
 from bench.ptx.schedule import execute
@@ -141,40 +143,22 @@ def _number(arena: Arena, strength: Strength) -> tuple[int, int, str, float]:
     return 0, 0, "float32", float(strength)
 
 
-def plan(
-    size: tuple[int, int],
-    prev_size: tuple[int, int],
-    batch: int,
-    vocabulary: int,
-    dtype: torch.dtype,
-    *,
-    sources: int = 1,
-    target: str = "sm_90",
-) -> Any:
+def plan(case: Case, target: str = "sm_90") -> Any:
     """The plan of a step with aligned, contiguous logits."""
-    return call_of(size, prev_size, batch, vocabulary, dtype, sources=sources, target=target).plan()
+    return call_of(case, target).plan()
 
 
-def call_of(
-    size: tuple[int, int],
-    prev_size: tuple[int, int],
-    batch: int,
-    vocabulary: int,
-    dtype: torch.dtype,
-    *,
-    sources: int = 1,
-    target: str = "sm_90",
-) -> Any:
+def call_of(case: Case, target: str = "sm_90") -> Any:
     """A call to be planned, not to be run."""
-    places = [(256, n[0] * n[1] * vocabulary, vocabulary) for n in (size, prev_size)]
+    places = [(256, math.prod(n) * case.vocabulary, case.vocabulary) for n in (case.size, case.prev_size)]
     return host().CudaCall(
-        size=size,
-        prev_size=prev_size,
-        dtype=_name(dtype),
-        batch=batch,
-        vocabulary=vocabulary,
-        current=[places[0]] * sources,
-        previous=[places[1]] * sources,
+        size=case.size,
+        prev_size=case.prev_size,
+        dtype=_name(case.dtype),
+        batch=case.batch,
+        vocabulary=case.vocabulary,
+        current=[places[0]] * case.halves,
+        previous=[places[1]] * case.halves,
         out=places[0],
         **_machine(target),
     )

@@ -36,7 +36,10 @@ class Times:
     shared: float
     matrix: float
     float64: float
-    exposed: float  # what no other block hides
+    latency: (
+        float  # of the blocks that follow one another on a multiprocessor, however many there are at once
+    )
+    exposed: float  # the load of the map, where no other block hides it
 
     @property
     def binds(self) -> str:
@@ -46,7 +49,8 @@ class Times:
 
     @property
     def counted(self) -> float:
-        return self.exposed + max(self.memory, self.cache, self.issue, self.shared, self.matrix, self.float64)
+        named = asdict(self)
+        return float(named.pop("exposed") + max(named.values()))
 
 
 def times(counts: Counts, launch: Launched, card: Card, logits_sectors: int = 0) -> Times:
@@ -60,6 +64,8 @@ def times(counts: Counts, launch: Launched, card: Card, logits_sectors: int = 0)
     at_once = min(
         rates.resident(card, launch.threads, launch.resources.registers, launch.shared_bytes), on_fullest
     )
+    in_turn = -(-on_fullest // at_once) * launch.rounds
+    latency = in_turn * counts.latency + counts.first_latency - counts.latency
     # A block that is alone waits for its map; with another one beside it, that one works meanwhile.
     waits = launch.bytes_of_map / card.copy * 1e6 if at_once == 1 else 0.0
     whole = launch.blocks * launch.rounds / counts.blocks
@@ -70,6 +76,7 @@ def times(counts: Counts, launch: Launched, card: Card, logits_sectors: int = 0)
         shared=counts.wavefronts / rates.WAVEFRONTS * cycles,
         matrix=sum(n / products[kind] for kind, n in counts.products.items()) * cycles,
         float64=counts.instructions["float64"] / card.float64 * cycles,
+        latency=latency / card.clock * 1e6,
         exposed=waits,
     )
 

@@ -86,7 +86,7 @@ class Variable:
     size: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Kernel:
     name: str
     target: str
@@ -97,6 +97,9 @@ class Kernel:
     local: dict[str, Variable]
     local_bytes: int
     blocks: list[Block]
+    registers_at_most: int = (
+        255  # of a thread, so that as many blocks as the kernel demands lie on a multiprocessor
+    )
 
 
 def entries(text: str) -> list[str]:
@@ -138,7 +141,16 @@ def kernel(text: str, name: str) -> Kernel:
         {v.name: v for v in local},
         max([0, *(v.offset + v.size for v in local)]),
         _blocks(made.statements),
+        _registers_at_most(head),
     )
+
+
+def _registers_at_most(head: str) -> int:
+    """By the directives between the parameters and the body. A multiprocessor has 65536 registers."""
+    threads = re.search(r"\.(?:maxntid|reqntid)\s+(\d+)", head)
+    blocks = re.search(r"\.minnctapersm\s+(\d+)", head)
+    each = 65536 // (int(threads[1]) if threads else 1) // (int(blocks[1]) if blocks else 1)
+    return min(each, 255)
 
 
 def _without_comments(text: str) -> str:

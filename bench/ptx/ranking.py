@@ -26,7 +26,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from bench import counted
 from bench.counted import Counted
 from bench.ptx import cuda, rates
-from bench.ptx.steps import Case
+from bench.ptx.case import Case
 from bench.schedules import AUDIO, TOKENFLOW, VAR_256, VAR_512, VAR_1024, Size, infinity, square
 
 CLOSE = 1.02
@@ -49,7 +49,7 @@ def triton_candidates(case: Case, target: str) -> Iterator[Candidate]:
     from ssg_kernels._triton import cost, plan, targets
 
     card = targets.named(target)
-    step = triton.step_of(case.size, case.prev_size, case.batch, case.vocabulary, case.dtype, case.halves)
+    step = triton.step_of(case)
     predicted = [(cost.estimate(each, step, card).rank * 1e6, each) for each in plan.candidates(step, card)]
     chosen = plan.make_plan(step, card)
     for time, each in sorted(predicted, key=lambda pair: pair[0]):
@@ -60,9 +60,7 @@ def triton_candidates(case: Case, target: str) -> Iterator[Candidate]:
 
 def cuda_candidates(case: Case, target: str) -> Iterator[Candidate]:
     """The best plan of every tile."""
-    call = cuda.call_of(
-        case.size, case.prev_size, case.batch, case.vocabulary, case.dtype, sources=case.halves, target=target
-    )
+    call = cuda.call_of(case, target)
     chosen = str(call.plan())
     for plan in call.candidates():
         name = str(plan).partition(";")[0]

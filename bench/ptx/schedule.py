@@ -213,6 +213,8 @@ class Execution:
             self.at[lanes] += 1
             self.waits &= ~lanes
             machine.races.epoch[ready] += 1
+            if machine.counts is not None:
+                machine.counts.joined(ready)
 
     def _guarded(self, instruction: Instruction, active: Active) -> Array:
         """The lanes that execute an instruction behind a predicate; whole warps where the instruction demands it."""

@@ -17,60 +17,15 @@ import torch
 from torch import Tensor
 
 from bench.ptx import cuda, parse, resources
+from bench.ptx.case import Case
 from bench.ptx.counts import Counts
 from bench.ptx.resources import Loop, Resources
-from bench.schedules import Size
 from ssg_kernels import reference
 from ssg_kernels._call import GuidedCall, Options
 
 OPTIONS = ("dse", "bilinear", False)
 # The executor's own bound, far above rounding of the result and far below a wrong kernel.
 _TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
-
-
-@dataclass(frozen=True)
-class Case:
-    size: Size
-    prev_size: Size
-    batch: int
-    vocabulary: int
-    dtype: torch.dtype
-    cfg: bool = False
-    of: str = ""  # what the step is part of
-
-    @property
-    def name(self) -> str:
-        return "->".join(str(h) if h == w else f"{h}x{w}" for h, w in (self.prev_size, self.size))
-
-    @property
-    def halves(self) -> int:
-        return 2 if self.cfg else 1
-
-    @property
-    def tokens(self) -> int:
-        return math.prod(self.size)
-
-    @property
-    def bytes_of_map(self) -> int:
-        return self.halves * math.prod(self.prev_size) * self.batch * self.vocabulary * self.dtype.itemsize
-
-    @property
-    def bytes(self) -> int:
-        rows = (self.halves + 1) * self.tokens
-        return rows * self.batch * self.vocabulary * self.dtype.itemsize + self.bytes_of_map
-
-    @property
-    def strengths(self) -> tuple[float, ...]:
-        return (0.5, 1.5, 0.75) if self.cfg else (0.5,)
-
-    @property
-    def operator(self) -> str:
-        return "guided_logits_cfg" if self.cfg else "guided_logits"
-
-    @property
-    def apart(self) -> Case:
-        """All that a block knows of its step."""
-        return replace(self, batch=1, of="")
 
 
 @dataclass(frozen=True)
@@ -120,7 +75,7 @@ def check(case: Case, logits: Tensor, prev_logits: Tensor, out: Tensor) -> float
 @functools.cache
 def _executor() -> bytes:
     """Of all sources that decide what is executed, but for the kernels, whose PTX is at hand, and for the models."""
-    models = ("__init__.py", "model.py", "rates.py", "ranking.py", "model.cpp", "search.cpp")
+    models = ("__init__.py", "model.py", "rates.py", "ranking.py", "model.cpp", "latency.cpp", "search.cpp")
     folders = (Path(__file__).parent.glob("*.py"), *(cuda.ROOT.glob(f"csrc/{x}*.cpp") for x in ("", "cuda/")))
     found = hashlib.sha256()
     for path in sorted(path for folder in folders for path in folder):

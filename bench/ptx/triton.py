@@ -16,6 +16,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
 from bench.ptx import parse
+from bench.ptx.case import Case
 from bench.ptx.memory import Arena
 from bench.ptx.parse import Kernel
 from bench.ptx.schedule import execute
@@ -161,31 +162,23 @@ def _packed(compiled: Kernel, values: list[tuple[str, Any]]) -> bytes:
     return bytes(packed)
 
 
-def step_of(
-    size: tuple[int, int],
-    prev_size: tuple[int, int],
-    batch: int,
-    vocabulary: int,
-    dtype: torch.dtype,
-    sources: int = 1,
-) -> Step:
+def step_of(case: Case) -> Step:
     """The step as its launch describes it, on contiguous logits."""
-    aligned = vocabulary % 16 == 0
-    return Step(size, prev_size, batch, vocabulary, dtype.itemsize, sources, aligned=aligned)
+    aligned = case.vocabulary % 16 == 0
+    return Step(
+        case.size,
+        case.prev_size,
+        case.batch,
+        case.vocabulary,
+        case.dtype.itemsize,
+        case.halves,
+        aligned=aligned,
+    )
 
 
-def planned(
-    size: tuple[int, int],
-    prev_size: tuple[int, int],
-    batch: int,
-    vocabulary: int,
-    dtype: torch.dtype,
-    target: str,
-    sources: int = 1,
-) -> LaunchPlan:
+def planned(case: Case, target: str) -> LaunchPlan:
     """The plan of that step."""
-    step = step_of(size, prev_size, batch, vocabulary, dtype, sources)
-    return plan.make_plan(step, targets.named(target), dtype == torch.float64)
+    return plan.make_plan(step_of(case), targets.named(target), case.dtype == torch.float64)
 
 
 def one_strip(chosen: LaunchPlan, batch: int, vocabulary: int, width: int | None = None) -> Choose:

@@ -37,6 +37,7 @@ struct LaunchPlan {
   int resident = 1;         // blocks on a multiprocessor at once
   double arithmetic = 0.0;  // predicted cycles of a multiprocessor for the arithmetic of the whole step
   double traffic = 0.0;     // for its memory traffic
+  double latency = 0.0;     // for what the blocks of a multiprocessor wait for
   double cycles = 0.0;      // in all
   bool is_direct() const { return tile.engine == Engine::direct; }
   int columns() const { return warp_columns(tile) * (tile.engine == Engine::mma ? 1 : column_warps); }

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "dense_step.h"
+#include "latency.h"
 #include "tensor_step.h"
 
 namespace ssg::cuda {
@@ -20,6 +21,18 @@ Machine machine_of(int capability, int multiprocessors) {
   return machine;
 }
 
+Sizes sizes_of(const Step& step, const LaunchPlan& plan) {
+  return {plan.group_pairs * step.term_count(), step.w.in, step.w.pairs(),
+          step.one_row ? 1 : plan.group_pairs * sides(step.h)};
+}
+
+std::array<int64_t, 2> coefficients_of(const Step& step, const LaunchPlan& plan) {
+  const auto padded = [](int64_t count) { return ceil_div(count, kFmaRows) * kFmaRows; };
+  const int64_t groups = ceil_div(step.h.pairs(), plan.group_pairs);
+  return {step.slots() * padded(step.w.pairs()),
+          step.one_row ? 0 : groups * step.h.in * padded(plan.group_pairs * step.term_count())};
+}
+
 SharedMemory shared_memory_of(const Step& step, const GuidedCall& call, const LaunchPlan& plan) {
   const int64_t bytes = call.scalar == Scalar::float64 ? 8 : 4;
   const int64_t columns = plan.columns();
@@ -30,11 +43,8 @@ SharedMemory shared_memory_of(const Step& step, const GuidedCall& call, const La
   memory.slots_at = at;
   if (!step.one_row) at += rows * step.slots() * columns * bytes;
   memory.coefficients_at = at;
-  if (stages_coefficients(plan.tile.thread_columns)) {
-    const auto padded = [](int64_t count) { return ceil_div(count, kFmaRows) * kFmaRows; };
-    at += step.slots() * padded(step.w.pairs()) * bytes;
-    if (!step.one_row) at += groups * step.h.in * padded(plan.group_pairs * step.term_count()) * bytes;
-  }
+  if (stages_coefficients(plan.tile.thread_columns))
+    for (const int64_t count : coefficients_of(step, plan)) at += count * bytes;
   memory.stage_at = at;
   if (call.current[0].data != nullptr)
     memory.stage_bytes = call.sources * rows * step.w.out * columns * item_bytes(call.scalar);
@@ -73,29 +83,12 @@ struct Counts {
   double wavefronts = 0.0;
 };
 
-int64_t warp_tiles(int64_t rows, int64_t maps, Cover cover) {
-  return ceil_div(rows, cover.rows) * ceil_div(maps, cover.maps);
-}
-
 // How many quarter warps of the FMA engine lie along the rows of coefficients: as many as waste least.
 int best_lanes(int64_t rows, int64_t maps) {
   int best = 1;
   for (int lanes : {1, 2, 4})
     if (warp_tiles(rows, maps, cover_of(lanes)) < warp_tiles(rows, maps, cover_of(best))) best = lanes;
   return best;
-}
-
-// Rows of coefficients and data maps of one group, in each contraction.
-struct Sizes {
-  int64_t first_rows;
-  int64_t first_maps;
-  int64_t second_rows;
-  int64_t second_maps;
-};
-
-Sizes sizes_of(const Step& step, const LaunchPlan& plan) {
-  return {plan.group_pairs * step.term_count(), step.w.in, step.w.pairs(),
-          step.one_row ? 1 : plan.group_pairs * sides(step.h)};
 }
 
 Counts fma_counts(const Step& step, const GuidedCall& call, const LaunchPlan& plan, const Figures& figures) {
@@ -143,23 +136,22 @@ Traffic traffic_of(const Step& step, const GuidedCall& call, const LaunchPlan& p
 }
 
 // The time of a launch: what binds, and a little of what does not, so that of plans which one thing stops the lightest
-// is best. `items`: strips in their splits, one after the other in a block; `busy`: its warps that find work at once;
-// `latency`: what a block waits for.
+// is best. `items`: strips in their splits, one after the other in a block.
 void predict(const Step& step, const GuidedCall& call, const Machine& machine, const Counts& counts, double items,
-             double busy, double latency, LaunchPlan& plan) {
+             const Latency& latency, LaunchPlan& plan) {
   const Figures figures = figures_of(machine);
   const Traffic traffic = traffic_of(step, call, plan, figures);
   const double blocks = static_cast<double>(plan.blocks) / machine.multiprocessors;
   // The fullest multiprocessor decides, but for memory and its cache, which all share.
   const double fullest = std::ceil(blocks);
   const double together = std::min<double>(plan.resident, fullest);
-  // Eight warps keep a multiprocessor busy, fewer warps a part of it.
-  const double share = std::min(1.0, busy * together / 8);
-  plan.arithmetic = fullest * std::max({counts.instructions / 3, counts.products, counts.wavefronts}) / share;
+  plan.arithmetic = fullest * std::max({counts.instructions / 3, counts.products, counts.wavefronts});
   plan.traffic = blocks * items * std::max(traffic.memory, traffic.cache);
   // A block that is alone waits for its map; with another one beside it, that one works meanwhile.
   const double waits = together > 1 ? 0.0 : blocks * items * traffic.load;
-  plan.cycles = latency + waits + std::max(plan.arithmetic, plan.traffic) + 0.02 * (plan.arithmetic + plan.traffic);
+  plan.latency = latency.first + (std::ceil(fullest / together) - 1) * latency.later;
+  plan.cycles = waits + std::max({plan.arithmetic, plan.traffic, plan.latency}) +
+                0.02 * (plan.arithmetic + plan.traffic + plan.latency);
 }
 
 bool complete_dense(const Step& step, const GuidedCall& call, const Machine& machine, LaunchPlan& plan) {
@@ -182,7 +174,7 @@ bool complete_dense(const Step& step, const GuidedCall& call, const Machine& mac
   Counts counts;
   counts.instructions = plan.warps * 110.0 + map + items * item;
   if (is_double) counts.products = items * static_cast<double>(inputs) * at_once / figures_of(machine).doubles;
-  predict(step, call, machine, counts, 1.0, plan.warps, 1500.0 + 300.0 * std::ceil(items / plan.warps), plan);
+  predict(step, call, machine, counts, 1.0, latency_of(*dense, call, plan), plan);
   return true;
 }
 
@@ -264,8 +256,8 @@ bool complete_tensor(const Step& step, const GuidedCall& call, const Machine& ma
   counts.instructions = counts.instructions * in_turn + 2000;  // a block sets itself up once
   counts.products *= in_turn;
   counts.wavefronts *= in_turn;
-  const double latency = 1500.0 + 800.0 * std::ceil(static_cast<double>(layout.groups) / plan.splits);
-  predict(step, call, machine, counts, in_turn, plan.warps, latency, plan);
+  const Latency latency = latency_of(tensor->sizes, layout, call, plan, parts, per_block);
+  predict(step, call, machine, counts, in_turn, latency, plan);
   return true;
 }
 
@@ -288,12 +280,8 @@ bool complete(const Step& step, const GuidedCall& call, const Machine& machine, 
   const Sizes sizes = sizes_of(step, plan);
   plan.lanes_h = best_lanes(sizes.first_rows, sizes.first_maps);
   plan.lanes_w = best_lanes(sizes.second_rows, sizes.second_maps);
-  const double latency = 1500.0 + 700.0 * std::ceil(static_cast<double>(groups) / plan.splits);
-  const int64_t tiles =
-      std::max(step.one_row ? 0 : warp_tiles(sizes.first_rows, sizes.first_maps, cover_of(plan.lanes_h)),
-               warp_tiles(sizes.second_rows, sizes.second_maps, cover_of(plan.lanes_w)));
-  const auto busy = static_cast<double>(std::min<int64_t>(plan.warps, tiles * plan.column_warps));
-  predict(step, call, machine, fma_counts(step, call, plan, figures_of(machine)), 1.0, busy, latency, plan);
+  predict(step, call, machine, fma_counts(step, call, plan, figures_of(machine)), 1.0, latency_of(step, call, plan),
+          plan);
   return true;
 }
 

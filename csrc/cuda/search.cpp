@@ -90,7 +90,7 @@ std::string LaunchPlan::describe() const {
          << (splits == 1 ? " split, " : " splits, ");
   text << shared_bytes << " bytes shared, " << resident << " resident; model: " << static_cast<int64_t>(cycles)
        << " cycles (arithmetic " << static_cast<int64_t>(arithmetic) << ", memory " << static_cast<int64_t>(traffic)
-       << ")";
+       << ", latency " << static_cast<int64_t>(latency) << ")";
   return text.str();
 }
 

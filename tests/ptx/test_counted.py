@@ -90,6 +90,22 @@ def test_the_largest_of_what_binds() -> None:
     assert found.counted == pytest.approx(1000 * cycle)
 
 
+def test_blocks_that_follow_one_another_wait_in_turn() -> None:
+    card = rates.CARDS["sm_90"]
+    counts = Counts(blocks=1, latency=1000.0, first_latency=1300.0)
+    facts: dict[str, Any] = {
+        "threads": 1024,
+        "shared_bytes": 0,
+        "resources": Resources(32, 0, 0, ()),
+        "outputs": 1,
+    }
+    facts |= {"bytes": 1, "bytes_of_map": 0, "uses_wide_products": False}
+    for blocks, rounds, cycles in ((132, 1.0, 1300), (264, 1.0, 1300), (265, 1.0, 2300), (132, 3.0, 3300)):
+        found = model.times(counts, Launched(blocks, **facts, rounds=rounds), card)
+        assert found.latency == pytest.approx(cycles * 1e6 / card.clock)
+        assert found.binds == "latency"
+
+
 def test_a_block_alone_waits_for_its_map() -> None:
     card = rates.CARDS["sm_90"]
     facts: dict[str, Any] = {

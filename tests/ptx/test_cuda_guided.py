@@ -12,6 +12,7 @@ from support.executed import check, guided, require_nvcc
 from support.strategies import DTYPES, Call, normal
 
 from bench.ptx import cuda
+from bench.ptx.case import Case
 
 require_nvcc()
 
@@ -130,7 +131,7 @@ def test_a_block_of_a_real_step(
     """The last strip of columns of a sample, as the whole step is planned."""
     call = Call((size, size), (prev_size, prev_size), 1, vocabulary, dtype, is_cfg=is_cfg)
     halves = 2 if is_cfg else 1
-    plan = cuda.plan(call.size, call.prev_size, batch, vocabulary, dtype, sources=halves)
+    plan = cuda.plan(Case(call.size, call.prev_size, batch, vocabulary, dtype, is_cfg))
     assert plan.made_for == prev_size
     first = (vocabulary - 1) // plan.columns * plan.columns
     width = vocabulary - first

@@ -18,6 +18,7 @@ pytest.importorskip("triton")
 from support.triton_forms import FORMS, of_form
 
 from bench.ptx import triton as executed
+from bench.ptx.case import Case
 from ssg_kernels._call import GuidedCall, Options
 from ssg_kernels._triton import launch, plan
 
@@ -76,7 +77,7 @@ def test_float64() -> None:
 def test_a_strip_of_a_real_step(size: int, prev_size: int, batch: int, target: str) -> None:
     """As the whole step is planned, over the programs of one strip of columns."""
     call = Call((size, size), (prev_size, prev_size), 1, 1, torch.bfloat16)
-    chosen = executed.planned(call.size, call.prev_size, batch, 4096, call.dtype, target)
+    chosen = executed.planned(Case(call.size, call.prev_size, batch, 4096, call.dtype), target)
     call = Call(call.size, call.prev_size, 1, chosen.block_v, torch.bfloat16)
     check(call, target=target, choose=executed.one_strip(chosen, batch, 4096))
 
@@ -136,7 +137,7 @@ def test_minus_infinity_stays_and_in_place(form: str, strengths: tuple[float, ..
 
 def test_the_right_kernels_were_executed() -> None:
     for target, instruction in (("sm_80", "mma.sync"), ("sm_90", "wgmma.mma_async")):
-        chosen = executed.planned((32, 32), (24, 24), 16, 4096, torch.float32, target)
+        chosen = executed.planned(Case((32, 32), (24, 24), 16, 4096, torch.float32), target)
         call = Call((32, 32), (24, 24), 1, chosen.block_v)
         made = GuidedCall(
             "guided_logits", call.logits(), call.prev_logits(), call.size, call.prev_size, (0.5,),
