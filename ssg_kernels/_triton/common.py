@@ -142,25 +142,41 @@ def nan_if_infinite(x):
 
 
 @triton.jit
-def accurate_dot(table, PART: tl.constexpr, x, acc, PRECISION: tl.constexpr):
-    """table @ x + acc, as accurate as in float32. The low part of a split table lies PART elements behind the high one.
-
-    What is not finite in `x`, or beyond float16, becomes NaN; with "f16x2" perhaps an infinity.
+def split(x, PRECISION: tl.constexpr):
+    """The parts of an operand that `dot_of_parts` multiplies. What is not finite, or beyond float16, becomes NaN; with
+    "f16x2" perhaps an infinity.
     """
     if PRECISION == "f16x2":
-        x = x.to(tl.float16)
-        acc = tl.dot(tl.load(table + PART), x, acc)
-        return tl.dot(tl.load(table), x, acc)
+        return (x.to(tl.float16),)
     elif PRECISION == "f16x3":
-        high, low = tl.load(table), tl.load(table + PART)
         # Cut, not rounded: the rest is exact, and both parts are converted two at a time.
         cut = (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
-        x_high, x_low = cut.to(tl.float16), (x - cut).to(tl.float16)
-        acc = tl.dot(low, x_high, acc)
-        acc = tl.dot(high, x_low, acc)
-        return tl.dot(high, x_high, acc)
+        return cut.to(tl.float16), (x - cut).to(tl.float16)
     else:
-        return tl.dot(tl.load(table), nan_if_infinite(x), acc, input_precision=PRECISION)
+        return (nan_if_infinite(x),)
+
+
+@triton.jit
+def dot_of_parts(table, PART: tl.constexpr, x, acc, PRECISION: tl.constexpr):
+    """table @ x + acc, as accurate as in float32, where `x` are the parts of an operand. The low part of a split table
+    lies PART elements behind the high one.
+    """
+    if PRECISION == "f16x2":
+        acc = tl.dot(tl.load(table + PART), x[0], acc)
+        return tl.dot(tl.load(table), x[0], acc)
+    elif PRECISION == "f16x3":
+        high, low = tl.load(table), tl.load(table + PART)
+        acc = tl.dot(low, x[0], acc)
+        acc = tl.dot(high, x[1], acc)
+        return tl.dot(high, x[0], acc)
+    else:
+        return tl.dot(tl.load(table), x[0], acc, input_precision=PRECISION)
+
+
+@triton.jit
+def accurate_dot(table, PART: tl.constexpr, x, acc, PRECISION: tl.constexpr):
+    """table @ x + acc, as accurate as in float32."""
+    return dot_of_parts(table, PART, split(x, PRECISION), acc, PRECISION)
 
 
 @triton.jit
@@ -173,17 +189,19 @@ def next_attempt(
     attempt, scale, squares, x, token, half, t, mask,
     TOKENS: tl.constexpr, SOURCES: tl.constexpr, PRECISION: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """Which attempt at a tile comes next, and the scales of its columns. A program makes attempts 0 and, if need be, 1.
+    """Which attempt at a tile comes next, and the scales of its columns. `attempt` is 1 if scales have changed, else 0.
+    1 follows if they change now: then the tile must be computed again. 2 and 3 say that it is done; at 3 some columns
+    have another scale, or no scale serves them.
 
     float16 could not hold the logits of a column, or too few of their bits, if one of its `squares` is below 1,
     infinite or NaN. These are sums of squared products, (rows, columns). Zeros are lost too, which costs time only.
     """
     following = attempt + 2
     if PRECISION == "f16x3":  # noqa: SIM102, which Triton decides when it compiles
-        if attempt == 0:  # noqa: SIM102
-            if tl.max(_excess(squares, mask)) >= 0x40000000:  # up to the bits of infinity
-                following = 1
-                scale = _scales_again(scale, squares, x, token, half, t, mask, TOKENS, SOURCES, BLOCK_V)
+        if tl.max(_excess(squares, mask)) >= 0x40000000:  # up to the bits of infinity
+            before = scale
+            scale = _scales_again(scale, squares, x, token, half, t, mask, TOKENS, SOURCES, BLOCK_V)
+            following = 3 - 2 * tl.max((scale != before).to(tl.int32))
     return following, scale
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ssg_kernels._triton.step import LaunchPlan, Step, dense_shape, up
+from ssg_kernels._triton.step import LaunchPlan, Step, dense_shape, separable_shape, up
 from ssg_kernels._triton.targets import Target
 
 
@@ -105,10 +105,12 @@ class Work:
 def work_of(plan: LaunchPlan, step: Step, target: Target) -> Work:
     columns, parts = plan.block_v, target.products
     if plan.form == "separable":
-        h, half = up(step.inputs[0], plan.block_k), up((step.inputs[1] + 1) // 2, plan.block_j)
+        h, half, tiles = separable_shape(plan, step)
         rows, width, chunks = plan.terms * plan.block_m, 2 * plan.block_j * columns, half // plan.block_j
         quarters = 2 if step.is_symmetric_along_w else 4
-        halves = 1 if step.itemsize == 2 and step.sources < 2 else 2
+        halves = halves_of(step)
+        if not plan.whole_map:
+            tiles = 1
         first = rows * h * 2 * half * columns * (parts if halves == 2 else min(parts, 2))
         along_w = quarters * plan.terms * half * plan.block_c
         wide = _is_wide(rows, target)
@@ -116,16 +118,16 @@ def work_of(plan: LaunchPlan, step: Step, target: Target) -> Work:
             rows, width, rows * h * chunks, 0 if not wide else first, plan.warps
         )
         return Work(
-            outputs=2 * plan.block_m * plan.block_c * columns,
+            outputs=tiles * 2 * plan.block_m * plan.block_c * columns,
             values=h * 2 * half * columns * again,
             halves=halves,
-            between=rows * 2 * half * columns,
-            table=rows * h + along_w,
+            between=tiles * rows * 2 * half * columns,
+            table=tiles * (rows * h + along_w),
             entries=0,
-            operands=operands + 4 * plan.warps * along_w,
-            steps=(h // plan.block_k + quarters) * chunks,
-            products=first + along_w * plan.block_m * columns * parts,
-            wide_products=first if wide else 0,
+            operands=tiles * (operands + 4 * plan.warps * along_w),
+            steps=tiles * (h // plan.block_k + quarters) * chunks,
+            products=tiles * (first + along_w * plan.block_m * columns * parts),
+            wide_products=tiles * first if wide else 0,
         )
     _, k, tables = dense_shape(plan, step)
     table = tables * plan.block_m * k
@@ -152,6 +154,20 @@ def work_of(plan: LaunchPlan, step: Step, target: Target) -> Work:
         products=products,
         wide_products=products if wide else 0,
     )
+
+
+def halves_of(step: Step) -> int:
+    """The float16 numbers that stand for a previous logit in the separable form."""
+    return 1 if step.itemsize == 2 and step.sources < 2 else 2
+
+
+def bytes_of_whole_map(plan: LaunchPlan, step: Step) -> int:
+    """The shared memory of a separable program that holds the whole previous map: the map, the table along h, and for
+    one chunk the table along w and the sums.
+    """
+    h, half, _ = separable_shape(plan, step)
+    chunk = 4 * plan.terms * plan.block_j * (plan.block_c + plan.block_m * plan.block_v)
+    return 4 * half * h * plan.block_v * halves_of(step) + 4 * plan.terms * plan.block_m * h + chunk
 
 
 def _is_wide(rows: int, target: Target) -> bool:

@@ -215,7 +215,7 @@ def constants(chosen: LaunchPlan, step: Step, dtype: torch.dtype) -> tuple[Any, 
         return dense.fma_kernel, (*tokens, step.sources, compute, *tile)
     if chosen.form == "separable":
         tile = (chosen.block_m, chosen.block_c, chosen.block_k, chosen.block_j, chosen.block_v)
-        kind = (step.sources, chosen.precision, chosen.terms, step.is_symmetric_along_w)
+        kind = (step.sources, chosen.precision, chosen.terms, step.is_symmetric_along_w, chosen.whole_map)
         return separable.separable_kernel, (*sizes, *kind, *tile)
     return dense.dense_halves_kernel, (*sizes, step.sources, chosen.precision, *tile)
 

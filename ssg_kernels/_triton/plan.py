@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from functools import cache
 
-from ssg_kernels._triton.cost import LATENCY, estimate
+from ssg_kernels._triton.cost import LATENCY, bytes_of_whole_map, estimate
 from ssg_kernels._triton.step import LaunchPlan, Step, tokens_of, up
 from ssg_kernels._triton.targets import Target
 
@@ -34,6 +34,7 @@ def describe(step: Step, target: Target, accurate: bool = False) -> list[str]:
         tile = (
             f"{plan.block_m} x {plan.block_c} points x {plan.block_v} columns, "
             f"{plan.block_k} x {plan.block_j} deep, {plan.terms} stacked terms"
+            f"{', whole map' if plan.whole_map else ''}"
         )
     amounts = (
         ("memory", counted.bytes, "B", counted.memory_s),
@@ -96,19 +97,15 @@ def _separable(step: Step, target: Target) -> Iterator[LaunchPlan]:
         if block_c * block_m * block_v > sums * warps or step.itemsize * block_v > widest:
             continue
         programs = _programs(step, up(h, block_m) * -(-w // block_c), block_m, block_v)
-        yield LaunchPlan(
-            "separable",
-            target.precision,
-            warps,
-            1,
-            programs,
-            block_m,
-            16,
-            block_v,
-            block_c,
-            16 // terms,
-            terms,
-        )
+        shape = (block_m, 16, block_v, block_c, 16 // terms, terms)
+        yield LaunchPlan("separable", target.precision, warps, 1, programs, *shape)
+        # Instructions of a warp group read the map where it lies. Two programs share a multiprocessor, so that one
+        # works while the other one waits for its map.
+        strips = _programs(step, 1, 1, block_v)
+        whole = LaunchPlan("separable", target.precision, warps, 1, strips, *shape, whole_map=True)
+        wide = target.has_warp_groups and terms * block_m % 64 == 0
+        if wide and programs > strips and 2 * (bytes_of_whole_map(whole, step) + 1024) <= target.shared:
+            yield whole
 
 
 def _programs(step: Step, rows: int, block_m: int, block_v: int) -> int:

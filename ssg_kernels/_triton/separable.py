@@ -18,89 +18,130 @@ import triton.language as tl
 
 from ssg_kernels._triton.common import (
     accurate_dot,
+    dot_of_parts,
     first_scale,
     load_scaled,
     load_strengths,
     next_attempt,
+    split,
     weight_of,
     write_mirrors,
 )
 
 
 @triton.jit
-def _along_h(
-    y, x, row, half, t, inside, scale, h_rows, first_i, PART: tl.constexpr,
-    PREV_H: tl.constexpr, SOURCES: tl.constexpr, PRECISION: tl.constexpr, FIRST: tl.constexpr,
+def _load_chunk(
+    x, row, token, half, t, mask, scale, first_i, first_j,
+    PREV_H: tl.constexpr, PREV_W: tl.constexpr, SOURCES: tl.constexpr, PRECISION: tl.constexpr, FIRST: tl.constexpr,
     BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """Adds to `y` the product of the stacked factors along h with BLOCK_I rows of the previous map. `x` points to the
-    columns of its row 0.
-    """
+    """BLOCK_I rows and BLOCK_J columns, with their mirrors, of the previous map, in parts: (i, (m, j, a, b))."""
+    side_j = tl.arange(0, 2 * BLOCK_J)
+    near = first_j + side_j % BLOCK_J
+    j = tl.where(side_j < BLOCK_J, near, PREV_W - 1 - near)
     i = first_i + tl.arange(0, BLOCK_I)
-    inside = (i < PREV_H)[:, None, None] & inside
-    logits = load_scaled(x + i[:, None, None] * row, half, t, inside, scale, SOURCES, PRECISION)
+    inside = (i < PREV_H)[:, None, None] & ((near < (PREV_W + 1) // 2)[None, :, None] & mask[None, None, :])
+    x = x[None, None, :] + j[None, :, None].to(tl.int64) * token + i[:, None, None] * row
+    logits = load_scaled(x, half, t, inside, scale[None, None, :], SOURCES, PRECISION)
     logits = tl.permute(tl.reshape(logits, (BLOCK_I, 2 * BLOCK_J, 4, BLOCK_V // 8, 2)), (0, 3, 1, 2, 4))
-    logits = tl.reshape(logits, (BLOCK_I, 2 * BLOCK_J * BLOCK_V))
-    return accurate_dot(h_rows + i[None, :], PART, logits, y, FIRST)
+    return split(tl.reshape(logits, (BLOCK_I, 2 * BLOCK_J * BLOCK_V)), FIRST)
+
+
+@triton.jit
+def _load_map(
+    x, token, half, t, mask, scale,
+    PREV_H: tl.constexpr, PREV_W: tl.constexpr, SOURCES: tl.constexpr, PRECISION: tl.constexpr, FIRST: tl.constexpr,
+    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_V: tl.constexpr,
+):  # fmt: skip
+    """All chunks of the previous map: those of the same columns follow one another."""
+    row = tl.full((), PREV_W, tl.int64) * token
+    chunks = ()
+    for first_j in tl.static_range(0, (PREV_W + 1) // 2, BLOCK_J):
+        for first_i in tl.static_range(0, PREV_H, BLOCK_I):
+            chunk = _load_chunk(
+                x, row, token, half, t, mask, scale, first_i, first_j,
+                PREV_H, PREV_W, SOURCES, PRECISION, FIRST, BLOCK_I, BLOCK_J, BLOCK_V,
+            )  # fmt: skip
+            chunks += (chunk,)  # type: ignore[assignment]
+    return chunks
+
+
+@triton.jit
+def _along_w(
+    even, odd, y, weights, PART: tl.constexpr, QUARTER: tl.constexpr,
+    PRECISION: tl.constexpr, TERMS: tl.constexpr, SYMMETRIC: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_V: tl.constexpr,
+):  # fmt: skip
+    """Adds to both halves what the sums `y` of BLOCK_J columns and their mirrors give."""
+    y = tl.reshape(y, (TERMS, BLOCK_R, BLOCK_V // 8, 2, BLOCK_J, 8))
+    left, right = tl.split(tl.permute(y, (0, 4, 2, 1, 5, 3)))
+    sums = tl.reshape(left + right, (TERMS * BLOCK_J, BLOCK_R * BLOCK_V))
+    differences = tl.reshape(left - right, (TERMS * BLOCK_J, BLOCK_R * BLOCK_V))
+    even = accurate_dot(weights, PART, sums, even, PRECISION)
+    odd = accurate_dot(weights + QUARTER, PART, differences, odd, PRECISION)
+    if not SYMMETRIC:
+        even = accurate_dot(weights + 2 * QUARTER, PART, differences, even, PRECISION)
+        odd = accurate_dot(weights + 3 * QUARTER, PART, sums, odd, PRECISION)
+    return even, odd
 
 
 @triton.jit
 def _both_axes(
-    x, token, half, t, mask, scale, h_table, w_table, first_r, first_c,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, PREV_H: tl.constexpr, PREV_W: tl.constexpr,
-    SOURCES: tl.constexpr, PRECISION: tl.constexpr, TERMS: tl.constexpr, SYMMETRIC: tl.constexpr,
+    chunks, x, token, half, t, mask, scale, h_table, w_table, first_r, first_c,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, PREV_H: tl.constexpr, PREV_W: tl.constexpr, WHOLE_MAP: tl.constexpr,
+    SOURCES: tl.constexpr, PRECISION: tl.constexpr, FIRST: tl.constexpr, TERMS: tl.constexpr, SYMMETRIC: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr,
     BLOCK_V: tl.constexpr,
 ):  # fmt: skip
     """The even and the odd half, along w, of the sum over all terms: tiles (c, (m, r, a, b))."""
     PREV_HALF_W: tl.constexpr = (PREV_W + 1) // 2
-    I_END: tl.constexpr = (PREV_H + BLOCK_I - 1) // BLOCK_I * BLOCK_I
+    I_CHUNKS: tl.constexpr = (PREV_H + BLOCK_I - 1) // BLOCK_I
+    I_END: tl.constexpr = I_CHUNKS * BLOCK_I
     J_END: tl.constexpr = (PREV_HALF_W + BLOCK_J - 1) // BLOCK_J * BLOCK_J
+    H_PART: tl.constexpr = TERMS * ROWS * I_END
     QUARTER: tl.constexpr = TERMS * COLUMNS * J_END
     PART: tl.constexpr = QUARTER * (2 if SYMMETRIC else 4)
-    # float16 holds 16-bit logits of one source.
-    HALVES: tl.constexpr = SOURCES == 1 and x.dtype.element_ty.primitive_bitwidth == 16
-    FIRST: tl.constexpr = "f16x2" if HALVES and PRECISION == "f16x3" else PRECISION
     row = tl.full((), PREV_W, tl.int64) * token
-    x, mask, scale = x[None, None, :], mask[None, None, :], scale[None, None, :]
     # The rows (term, r) of the stacked factors along h, and the columns (term, j) of those along w.
     term_r = tl.arange(0, TERMS * BLOCK_R)
     h_rows = h_table + ((term_r // BLOCK_R * ROWS + first_r + term_r % BLOCK_R) * I_END)[:, None]
+    h_rows += tl.arange(0, BLOCK_I)[None, :]
     term_j = tl.arange(0, TERMS * BLOCK_J)
     w_columns = w_table + (term_j // BLOCK_J * (COLUMNS * J_END) + term_j % BLOCK_J)[None, :]
     w_columns += ((first_c + tl.arange(0, BLOCK_C)) * J_END)[:, None]
     even = tl.zeros((BLOCK_C, BLOCK_R * BLOCK_V), tl.float32)
     odd = tl.zeros((BLOCK_C, BLOCK_R * BLOCK_V), tl.float32)
-    side_j = tl.arange(0, 2 * BLOCK_J)
-    for first_j in range(0, J_END, BLOCK_J):
-        near = first_j + side_j % BLOCK_J
-        j = tl.where(side_j < BLOCK_J, near, PREV_W - 1 - near)
-        x_j = x + j[None, :, None].to(tl.int64) * token
-        y = tl.zeros((TERMS * BLOCK_R, 2 * BLOCK_J * BLOCK_V), tl.float32)
-        inside = (near < PREV_HALF_W)[None, :, None] & mask
-        if I_END <= 8 * BLOCK_I:
-            # Unrolled, so that the table is loaded once for all chunks.
-            for first_i in tl.static_range(0, I_END, BLOCK_I):
-                y = _along_h(
-                    y, x_j, row, half, t, inside, scale, h_rows, first_i, TERMS * ROWS * I_END,
-                    PREV_H, SOURCES, PRECISION, FIRST, BLOCK_I, BLOCK_J, BLOCK_V,
-                )  # fmt: skip
-        else:
-            for first_i in range(0, I_END, BLOCK_I):
-                y = _along_h(
-                    y, x_j, row, half, t, inside, scale, h_rows, first_i, TERMS * ROWS * I_END,
-                    PREV_H, SOURCES, PRECISION, FIRST, BLOCK_I, BLOCK_J, BLOCK_V,
-                )  # fmt: skip
-        y = tl.reshape(y, (TERMS, BLOCK_R, BLOCK_V // 8, 2, BLOCK_J, 8))
-        left, right = tl.split(tl.permute(y, (0, 4, 2, 1, 5, 3)))
-        sums = tl.reshape(left + right, (TERMS * BLOCK_J, BLOCK_R * BLOCK_V))
-        differences = tl.reshape(left - right, (TERMS * BLOCK_J, BLOCK_R * BLOCK_V))
-        weights = w_columns + first_j
-        even = accurate_dot(weights, PART, sums, even, PRECISION)
-        odd = accurate_dot(weights + QUARTER, PART, differences, odd, PRECISION)
-        if not SYMMETRIC:
-            even = accurate_dot(weights + 2 * QUARTER, PART, differences, even, PRECISION)
-            odd = accurate_dot(weights + 3 * QUARTER, PART, sums, odd, PRECISION)
+    if WHOLE_MAP:
+        for first_j in tl.static_range(0, J_END, BLOCK_J):
+            y = tl.zeros((TERMS * BLOCK_R, 2 * BLOCK_J * BLOCK_V), tl.float32)
+            for i in tl.static_range(I_CHUNKS):
+                y = dot_of_parts(
+                    h_rows + i * BLOCK_I, H_PART, chunks[first_j // BLOCK_J * I_CHUNKS + i], y, FIRST
+                )
+            even, odd = _along_w(
+                even, odd, y, w_columns + first_j, PART, QUARTER, PRECISION, TERMS, SYMMETRIC, BLOCK_R, BLOCK_J, BLOCK_V
+            )  # fmt: skip
+    else:
+        for first_j in range(0, J_END, BLOCK_J):
+            y = tl.zeros((TERMS * BLOCK_R, 2 * BLOCK_J * BLOCK_V), tl.float32)
+            if I_CHUNKS <= 8:
+                # Unrolled, so that the table is loaded once for all chunks.
+                for first_i in tl.static_range(0, I_END, BLOCK_I):
+                    chunk = _load_chunk(
+                        x, row, token, half, t, mask, scale, first_i, first_j,
+                        PREV_H, PREV_W, SOURCES, PRECISION, FIRST, BLOCK_I, BLOCK_J, BLOCK_V,
+                    )  # fmt: skip
+                    y = dot_of_parts(h_rows + first_i, H_PART, chunk, y, FIRST)
+            else:
+                for first_i in range(0, I_END, BLOCK_I):
+                    chunk = _load_chunk(
+                        x, row, token, half, t, mask, scale, first_i, first_j,
+                        PREV_H, PREV_W, SOURCES, PRECISION, FIRST, BLOCK_I, BLOCK_J, BLOCK_V,
+                    )  # fmt: skip
+                    y = dot_of_parts(h_rows + first_i, H_PART, chunk, y, FIRST)
+            even, odd = _along_w(
+                even, odd, y, w_columns + first_j, PART, QUARTER, PRECISION, TERMS, SYMMETRIC, BLOCK_R, BLOCK_J, BLOCK_V
+            )  # fmt: skip
     return even, odd
 
 
@@ -114,6 +155,62 @@ def _points(tile, BLOCK_C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_V: tl.cons
     return tl.reshape(tile, (BLOCK_C * BLOCK_R * 4, BLOCK_V // 4))
 
 
+@triton.jit
+def _attempt(
+    chunks, attempt, x, token, half, t, mask, scale, h_table, w_table, first_r, first_c,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, PREV_H: tl.constexpr, PREV_W: tl.constexpr, WHOLE_MAP: tl.constexpr,
+    SOURCES: tl.constexpr, PRECISION: tl.constexpr, FIRST: tl.constexpr, TERMS: tl.constexpr, SYMMETRIC: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+):  # fmt: skip
+    """The sums of a tile, and what `next_attempt` says of them."""
+    even, odd = _both_axes(
+        chunks, x, token, half, t, mask, scale, h_table, w_table, first_r, first_c,
+        ROWS, COLUMNS, PREV_H, PREV_W, WHOLE_MAP, SOURCES, PRECISION, FIRST, TERMS, SYMMETRIC,
+        BLOCK_R, BLOCK_C, BLOCK_I, BLOCK_J, BLOCK_V,
+    )  # fmt: skip
+    # Sums of what one thread holds, so that nothing moves: (r % 4, c % 8) by columns.
+    squares = _points(tl.fma(even, even, odd * odd), BLOCK_C, BLOCK_R, BLOCK_V)
+    squares = tl.sum(tl.reshape(squares, (BLOCK_C * BLOCK_R // 32, 32, BLOCK_V)), 0)
+    following, scale = next_attempt(
+        attempt, scale, squares, x, token, half, t, mask, PREV_H * PREV_W, SOURCES, PRECISION, BLOCK_V
+    )
+    return even, odd, following, scale
+
+
+@triton.jit
+def _write(
+    out, out_token, current, current_token, current_column, half, first_r, first_c, first_column, vocabulary,
+    even, odd, weight, beta, cfg, attempt,
+    H: tl.constexpr, W: tl.constexpr, SOURCES: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_V: tl.constexpr,
+):  # fmt: skip
+    """Writes the results of a tile. It reads the logits as `_points` has them, in two dimensions: among more, Triton
+    3.6 and 3.9 take them in different orders.
+    """
+    VECTOR: tl.constexpr = BLOCK_V // 4
+    row = tl.arange(0, BLOCK_C * BLOCK_R * 4)[:, None]
+    columns = first_column + row % 4 * VECTOR + tl.arange(0, VECTOR)[None, :]
+    r = first_r + row // 128 % (BLOCK_R // 4) * 4 + row // 32 % 4
+    left = first_c + row // (32 * BLOCK_R) * 8 + row // 4 % 8
+    right = W - 1 - left
+    weight = tl.broadcast_to(tl.reshape(weight, (1, 4, VECTOR)), (BLOCK_C * BLOCK_R, 4, VECTOR))
+    weight = tl.reshape(weight, (BLOCK_C * BLOCK_R * 4, VECTOR))
+    # Rows first: then all columns of a row share their part of an address.
+    target = out + columns
+    target += r.to(tl.int64) * (tl.full((), W, tl.int64) * out_token)
+    source = current + columns.to(tl.int64) * current_column
+    source += r.to(tl.int64) * (tl.full((), W, tl.int64) * current_token)
+    # The middle column is its own mirror, so it is written only once.
+    mask = (left < (W + 1) // 2) & (r < H) & (columns < vocabulary)
+    mask_right = mask & (right > left)
+    write_mirrors(
+        target, out_token, source, current_token, half, left.to(tl.int64), mask, right.to(tl.int64), mask_right,
+        _points(even, BLOCK_C, BLOCK_R, BLOCK_V), _points(odd, BLOCK_C, BLOCK_R, BLOCK_V), weight, beta, cfg, attempt,
+        SOURCES, PRECISION,
+    )  # fmt: skip
+
+
 @triton.jit(do_not_specialize=["batch"])
 def separable_kernel(
     out, out_batch, out_token,
@@ -124,6 +221,7 @@ def separable_kernel(
     batch, vocabulary,
     H: tl.constexpr, W: tl.constexpr, PREV_H: tl.constexpr, PREV_W: tl.constexpr,
     SOURCES: tl.constexpr, PRECISION: tl.constexpr, TERMS: tl.constexpr, SYMMETRIC: tl.constexpr,
+    WHOLE_MAP: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr,
     BLOCK_V: tl.constexpr,
 ):  # fmt: skip
@@ -135,64 +233,77 @@ def separable_kernel(
     which sums all terms. `h_table` is (terms, rows, PREV_H) and `w_table` is (quarters, terms, columns, half of
     PREV_W), both padded to tiles. Its quarters are: even to even, odd to odd and, unless the factors are SYMMETRIC, odd
     to even and even to odd. TERMS is a power of two: 4 for a prior of 3 terms. `unit` undoes the scale of both tables.
+
+    With WHOLE_MAP the program takes all tiles of its strip. It reads the map once, into shared memory, and again when
+    the scales of some columns have changed.
     """
-    HALF_W: tl.constexpr = (W + 1) // 2
     ROW_TILES: tl.constexpr = (H + BLOCK_R - 1) // BLOCK_R
-    COLUMN_TILES: tl.constexpr = (HALF_W + BLOCK_C - 1) // BLOCK_C
+    COLUMN_TILES: tl.constexpr = ((W + 1) // 2 + BLOCK_C - 1) // BLOCK_C
     PREV_SOURCES: tl.constexpr = 2 if SOURCES == 2 else 1
-    tile = tl.program_id(0)
-    first_r = tile % ROW_TILES * BLOCK_R
-    first_c = tile // ROW_TILES % COLUMN_TILES * BLOCK_C
-    tile = tile // (ROW_TILES * COLUMN_TILES)
+    # float16 holds 16-bit logits of one source.
+    HALVES: tl.constexpr = PREV_SOURCES == 1 and previous.dtype.element_ty.primitive_bitwidth == 16
+    FIRST: tl.constexpr = "f16x2" if HALVES and PRECISION == "f16x3" else PRECISION
+    TILES: tl.constexpr = ROW_TILES * COLUMN_TILES
     strips = tl.cdiv(vocabulary, BLOCK_V)
-    first_column = tile % strips * BLOCK_V
-    columns = first_column + tl.arange(0, BLOCK_V)
-    sample = (tile // strips).to(tl.int64)
-    beta, cfg, prev_cfg = load_strengths(
-        beta, beta_stride, cfg, cfg_stride, prev_cfg, prev_cfg_stride, sample, tl.float32
-    )
-
-    x = previous + sample * previous_batch + columns.to(tl.int64) * previous_column
-    half = batch.to(tl.int64) * previous_batch
     scale = first_scale(PRECISION, BLOCK_V)
-    even = tl.zeros((BLOCK_C, BLOCK_R * BLOCK_V), tl.float32)
-    odd = even
     attempt = 0
-    while attempt < 2:
-        even, odd = _both_axes(
-            x, previous_token, half, prev_cfg, columns < vocabulary, scale, h_table, w_table, first_r, first_c,
-            ROW_TILES * BLOCK_R, COLUMN_TILES * BLOCK_C, PREV_H, PREV_W, PREV_SOURCES, PRECISION, TERMS, SYMMETRIC,
-            BLOCK_R, BLOCK_C, BLOCK_I, BLOCK_J, BLOCK_V,
+    tile = tl.program_id(0)
+    if WHOLE_MAP:
+        tile *= TILES
+        last = tile + TILES
+        # What `tile` decides is computed within the loops: otherwise the compiler keeps all addresses of the map and of
+        # the tables in registers.
+        while tile < last:
+            strip = tile // TILES
+            columns = strip % strips * BLOCK_V + tl.arange(0, BLOCK_V)
+            sample = (strip // strips).to(tl.int64)
+            s_beta, s_cfg, t = load_strengths(
+                beta, beta_stride, cfg, cfg_stride, prev_cfg, prev_cfg_stride, sample, tl.float32
+            )
+            x = previous + sample * previous_batch + columns.to(tl.int64) * previous_column
+            half = batch.to(tl.int64) * previous_batch
+            chunks = _load_map(
+                x, previous_token, half, t, columns < vocabulary, scale,
+                PREV_H, PREV_W, PREV_SOURCES, PRECISION, FIRST, BLOCK_I, BLOCK_J, BLOCK_V,
+            )  # fmt: skip
+            following = 2
+            while (tile < last) & (following > 1):
+                first_r, first_c = tile % ROW_TILES * BLOCK_R, (tile - strip * TILES) // ROW_TILES * BLOCK_C
+                even, odd, following, scale = _attempt(
+                    chunks, attempt, x, previous_token, half, t, columns < vocabulary, scale, h_table, w_table,
+                    first_r, first_c, ROW_TILES * BLOCK_R, COLUMN_TILES * BLOCK_C, PREV_H, PREV_W, WHOLE_MAP,
+                    PREV_SOURCES, PRECISION, FIRST, TERMS, SYMMETRIC, BLOCK_R, BLOCK_C, BLOCK_I, BLOCK_J, BLOCK_V,
+                )  # fmt: skip
+                if following > 1:
+                    _write(
+                        out + sample * out_batch, out_token, current + sample * current_batch, current_token,
+                        current_column, batch.to(tl.int64) * current_batch, first_r, first_c,
+                        strip % strips * BLOCK_V, vocabulary, even, odd, weight_of(s_beta, unit, scale, SOURCES),
+                        s_beta, s_cfg, following, H, W, SOURCES, PRECISION, BLOCK_R, BLOCK_C, BLOCK_V,
+                    )  # fmt: skip
+                    tile += 1
+                attempt = following & 1
+    else:
+        first_r, first_c = tile % ROW_TILES * BLOCK_R, tile // ROW_TILES % COLUMN_TILES * BLOCK_C
+        strip = tile // TILES
+        columns = strip % strips * BLOCK_V + tl.arange(0, BLOCK_V)
+        sample = (strip // strips).to(tl.int64)
+        beta, cfg, prev_cfg = load_strengths(
+            beta, beta_stride, cfg, cfg_stride, prev_cfg, prev_cfg_stride, sample, tl.float32
+        )
+        x = previous + sample * previous_batch + columns.to(tl.int64) * previous_column
+        half = batch.to(tl.int64) * previous_batch
+        even = tl.zeros((BLOCK_C, BLOCK_R * BLOCK_V), tl.float32)
+        odd = even
+        while attempt < 2:
+            even, odd, attempt, scale = _attempt(
+                (), attempt, x, previous_token, half, prev_cfg, columns < vocabulary, scale, h_table, w_table,
+                first_r, first_c, ROW_TILES * BLOCK_R, COLUMN_TILES * BLOCK_C, PREV_H, PREV_W, WHOLE_MAP,
+                PREV_SOURCES, PRECISION, FIRST, TERMS, SYMMETRIC, BLOCK_R, BLOCK_C, BLOCK_I, BLOCK_J, BLOCK_V,
+            )  # fmt: skip
+        _write(
+            out + sample * out_batch, out_token, current + sample * current_batch, current_token, current_column,
+            batch.to(tl.int64) * current_batch, first_r, first_c, strip % strips * BLOCK_V, vocabulary,
+            even, odd, weight_of(beta, unit, scale, SOURCES), beta, cfg, attempt,
+            H, W, SOURCES, PRECISION, BLOCK_R, BLOCK_C, BLOCK_V,
         )  # fmt: skip
-        # Sums of what one thread holds, so that nothing moves: (r % 4, c % 8) by columns.
-        squares = _points(tl.fma(even, even, odd * odd), BLOCK_C, BLOCK_R, BLOCK_V)
-        squares = tl.sum(tl.reshape(squares, (BLOCK_C * BLOCK_R // 32, 32, BLOCK_V)), 0)
-        attempt, scale = next_attempt(
-            attempt, scale, squares, x, previous_token, half, prev_cfg, columns < vocabulary, PREV_H * PREV_W,
-            PREV_SOURCES, PRECISION, BLOCK_V,
-        )  # fmt: skip
-
-    # The logits of `_points`, in two dimensions: among more, Triton 3.6 and 3.9 take them in different orders.
-    VECTOR: tl.constexpr = BLOCK_V // 4
-    row = tl.arange(0, BLOCK_C * BLOCK_R * 4)[:, None]
-    columns = first_column + row % 4 * VECTOR + tl.arange(0, VECTOR)[None, :]
-    r = first_r + row // 128 % (BLOCK_R // 4) * 4 + row // 32 % 4
-    left = first_c + row // (32 * BLOCK_R) * 8 + row // 4 % 8
-    right = W - 1 - left
-    weight = weight_of(beta, unit, scale, SOURCES)
-    weight = tl.broadcast_to(tl.reshape(weight, (1, 4, VECTOR)), (BLOCK_C * BLOCK_R, 4, VECTOR))
-    weight = tl.reshape(weight, (BLOCK_C * BLOCK_R * 4, VECTOR))
-    # Rows first: then all columns of a row share their part of an address.
-    target = out + sample * out_batch + columns
-    target += r.to(tl.int64) * (tl.full((), W, tl.int64) * out_token)
-    source = current + sample * current_batch + columns.to(tl.int64) * current_column
-    source += r.to(tl.int64) * (tl.full((), W, tl.int64) * current_token)
-    half = batch.to(tl.int64) * current_batch
-    # The middle column is its own mirror, so it is written only once.
-    mask = (left < HALF_W) & (r < H) & (columns < vocabulary)
-    mask_right = mask & (right > left)
-    write_mirrors(
-        target, out_token, source, current_token, half, left.to(tl.int64), mask, right.to(tl.int64), mask_right,
-        _points(even, BLOCK_C, BLOCK_R, BLOCK_V), _points(odd, BLOCK_C, BLOCK_R, BLOCK_V), weight, beta, cfg, attempt,
-        SOURCES, PRECISION,
-    )  # fmt: skip

@@ -64,7 +64,8 @@ class LaunchPlan:
 
     "separable" goes axis by axis. Its tile is block_m by block_c points of the left half of the grid, and their
     mirrors; block_k by block_j points of the previous grid and their mirrors are read at a time. `terms` is the number
-    of terms in the tables.
+    of terms in the tables. With `whole_map` a program holds the whole previous map of its vocabulary columns in shared
+    memory, and computes all tiles of these columns; otherwise it reads the map as it goes, and computes one tile.
     """
 
     form: str
@@ -78,6 +79,7 @@ class LaunchPlan:
     block_c: int = 1
     block_j: int = 1
     terms: int = 1
+    whole_map: bool = False
 
     @property
     def halves(self) -> bool:
@@ -88,6 +90,13 @@ def dense_shape(plan: LaunchPlan, step: Step) -> tuple[int, int, int]:
     """Rows and columns of each table of a dense plan, padded to tiles, and the number of these tables."""
     rows, columns = (tokens_of(size, plan.halves) for size in (step.outputs, step.inputs))
     return up(rows, plan.block_m), up(columns, plan.block_k), 4 if plan.halves else 1
+
+
+def separable_shape(plan: LaunchPlan, step: Step) -> tuple[int, int, int]:
+    """Rows and half the columns of the previous map, padded to chunks, and the tiles of the grid."""
+    h, w = step.outputs[0], (step.outputs[1] + 1) // 2
+    map_h, map_w = step.inputs[0], (step.inputs[1] + 1) // 2
+    return up(map_h, plan.block_k), up(map_w, plan.block_j), -(-h // plan.block_m) * -(-w // plan.block_c)
 
 
 def tokens_of(size: Size, halves: bool) -> int:

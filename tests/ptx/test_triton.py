@@ -21,6 +21,8 @@ from bench.ptx import triton as executed
 from bench.ptx.case import Case
 from ssg_kernels._call import GuidedCall, Options
 from ssg_kernels._triton import launch, plan
+from ssg_kernels._triton.step import LaunchPlan, Step
+from ssg_kernels._triton.targets import Target
 
 TARGETS = ("sm_80", "sm_90")
 
@@ -133,6 +135,43 @@ def test_minus_infinity_stays_and_in_place(form: str, strengths: tuple[float, ..
     assert (expected[~masked] != -math.inf).all()
     guided(call, logits, prev_logits, *strengths, out=logits[:2], **how)
     assert torch.equal(logits[:2], expected)
+
+
+def whole_map(step: Step, target: Target, accurate: bool = False) -> LaunchPlan:
+    """The widest plan whose programs hold the whole previous map, of those with more than one tile."""
+    return max((each for each in plan.candidates(step, target) if each.whole_map), key=lambda p: p.block_v)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, (20, 70)), (torch.bfloat16, (33, 20))])
+def test_whole_map(dtype: torch.dtype, size: tuple[int, int]) -> None:
+    """Rows that are not aligned, NaN and infinities, and columns that float16 cannot hold: one in all tiles, one in the
+    last tiles only, because its map is large in the last row only.
+    """
+    call = Call(size, (18, 13), 1, 27, dtype)
+    logits, prev_logits = call.logits(), call.prev_logits()
+    how = {"target": "sm_90", "choose": whole_map}
+    before = guided(call, logits, prev_logits, 0.5, **how)
+    assert_accurate(before, expected_of(call, logits, prev_logits, 0.5))
+    prev_logits[..., 3] *= 2.0**100
+    prev_logits[:, -13:, 5] *= 2.0**10
+    prev_logits[0, 7, 11], prev_logits[0, 200, 20] = math.nan, math.inf
+    logits[0, 3::5, ::4] = -math.inf
+    masked = logits == -math.inf
+    actual = guided(call, logits, prev_logits, 0.5, **how)
+    for column in (3, 5):
+        expected = expected_of(call, logits, prev_logits, 0.5)[..., column]
+        rows = ~masked[..., column]
+        assert_accurate(actual[..., column][rows], expected[rows])
+    assert (actual[masked] == -math.inf).all()
+    bad = torch.tensor([column in (11, 20) for column in range(27)]).expand(actual.shape) & ~masked
+    assert actual[bad].isnan().all()
+    same = torch.tensor([column not in (3, 5, 11, 20) for column in range(27)]).expand(actual.shape) & ~masked
+    assert torch.equal(actual[same], before[same])
+
+
+def test_whole_map_of_both_halves() -> None:
+    call = Call((33, 20), (18, 13), 2, 24, torch.float16, is_cfg=True, kinds=("vector", "scalar", "float"))
+    check(call, target="sm_90", choose=whole_map)
 
 
 def test_the_right_kernels_were_executed() -> None:

@@ -67,7 +67,7 @@ def assert_fits(chosen: LaunchPlan, step: Step) -> None:
         rows = math.ceil(h / 2) * math.ceil(w / 2) if chosen.halves else h * w
         tiles = math.ceil(rows / chosen.block_m)
         assert chosen.form == "fma" or min(chosen.block_m, chosen.block_k, chosen.block_v) >= 16
-    assert chosen.programs == tiles * strips < 2**31
+    assert chosen.programs == (1 if chosen.whole_map else tiles) * strips < 2**31
     if chosen.halves:
         assert step.is_symmetric
 
