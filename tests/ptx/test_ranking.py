@@ -16,7 +16,8 @@ require_nvcc()
 COMMITTED = sorted((Path(counted.__file__).parent / "results").glob("ranking-*.json"))
 # Whose candidates take a second or two.
 CHEAP = {("5->6", "float32"), ("6->8", "bfloat16")}
-MOST = 1.25  # that a choice may cost where samples fill the card
+# What a choice may cost where samples fill the card, and for one sample. Triton's plan does not know latency.
+MOST = {"cuda": (1.1, 1.1), "triton": (1.45, 2.3)}
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
@@ -32,7 +33,8 @@ def test_committed_rankings_are_what_is_executed(path: Path) -> None:
         : len(found)
     ]
     assert committed["summary"] == ranking.summary(found)
-    assert max(row["cost"] for row in found if row["batch"] > 1) < MOST
+    for is_one, most in enumerate(MOST[backend]):
+        assert max(row["cost"] for row in found if (row["batch"] == 1) == is_one) < most
     compiler = "nvcc" if backend == "cuda" else "triton"
     if counted.versions(backend)[compiler] != committed["versions"][compiler]:
         pytest.skip(f"another version of {compiler} made the committed figures")
