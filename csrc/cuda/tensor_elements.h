@@ -178,7 +178,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_elements(int row, int local, int 
   };
   // Elements of 16 bits take a register each, too many beside the products if two blocks share the registers.
   constexpr bool requests_first = blocks_at_once == 1;
-  constexpr bool one_by_one = Sources == 0 && !has_two;
+  constexpr bool one_by_one = Sources == 0 && !has_two && !requests_first;
   constexpr int sources = Sources == 2 && requests_first ? 2 : 1;
   Elements elements[sources][rows_at_once][2][parities];
   const auto request = [&](int s) {

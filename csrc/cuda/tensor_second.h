@@ -123,9 +123,10 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_runs(int row, int local, int tile
     const int column = c + 8 * half;
     return (row + r) * size<&Z::out_w>() + (side == 0 ? column : size<&Z::out_w>() - 1 - column);
   };
-  // From the token that `current` and `out` stand at.
-  const auto distance = [&](int r, int half, int side) {
-    return pins ? r * size<&Z::out_w>() + 8 * half : token(r, half, side);
+  // From the token that `current` and `out` stand at, in bytes.
+  const auto distance = [&](int r, int half, int side, int64_t bytes) {
+    const int64_t first = pins ? 0 : token(0, 0, side) * bytes;
+    return first + (r * size<&Z::out_w>() + (side == 0 ? 8 : -8) * half) * bytes;
   };
   const auto exists = [&](int r, int half) {
     return (exact_rows || row + r < size<&Z::out_h>()) && (exact_columns || c + 8 * half < of<&L::pairs>());
@@ -135,7 +136,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_runs(int row, int local, int tile
   const int64_t current_bytes = bytes_of(p.call.current[0]);
   const S* from = first_of(p.call.current[0], current, true);
   for_all([&](int r, int half, int side) {
-    const S* x = moved(from, distance(r, half, side) * current_bytes);
+    const S* x = moved(from, distance(r, half, side, current_bytes));
     if (exists(r, half)) load_words(line[r][half][side], x);
   });
   Sums sum;
@@ -147,7 +148,7 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_runs(int row, int local, int tile
     weigh(value, sum, r, half, side);
     if (!exists(r, half)) return;
     uint32_t other[words];
-    const S* x = moved(to, distance(r, half, side) * bytes);
+    const S* x = moved(to, distance(r, half, side, bytes));
     if (Sources == 2) load_words(other, at(p.call.current[1], token(r, half, side), l * per_thread));
     finish<Sources>(line[r][half][side], other, value);
     store_words(const_cast<S*>(x), line[r][half][side]);
