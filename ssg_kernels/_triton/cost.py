@@ -113,7 +113,7 @@ def work_of(plan: LaunchPlan, step: Step, target: Target) -> Work:
             tiles = 1
         first = rows * h * 2 * half * columns * (parts if halves == 2 else min(parts, 2))
         along_w = quarters * plan.terms * half * plan.block_c
-        wide = _is_wide(rows, target)
+        wide = is_wide(rows, target)
         again, operands = _shared_by_warps(
             rows, width, rows * h * chunks, 0 if not wide else first, plan.warps
         )
@@ -132,7 +132,7 @@ def work_of(plan: LaunchPlan, step: Step, target: Target) -> Work:
     _, k, tables = dense_shape(plan, step)
     table = tables * plan.block_m * k
     products = table * columns * (parts if plan.halves else 1)
-    wide = plan.halves and _is_wide(plan.block_m, target)
+    wide = plan.halves and is_wide(plan.block_m, target)
     if plan.halves:
         again, operands = _shared_by_warps(plan.block_m, columns, table, products if wide else 0, plan.warps)
         entries = 0
@@ -170,7 +170,7 @@ def bytes_of_whole_map(plan: LaunchPlan, step: Step) -> int:
     return 4 * half * h * plan.block_v * halves_of(step) + 4 * plan.terms * plan.block_m * h + chunk
 
 
-def _is_wide(rows: int, target: Target) -> bool:
+def is_wide(rows: int, target: Target) -> bool:
     return target.has_warp_groups and rows % 64 == 0
 
 

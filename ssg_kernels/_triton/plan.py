@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from functools import cache
 
-from ssg_kernels._triton.cost import LATENCY, bytes_of_whole_map, estimate
+from ssg_kernels._triton.cost import LATENCY, bytes_of_whole_map, estimate, is_wide
 from ssg_kernels._triton.step import LaunchPlan, Step, tokens_of, up
 from ssg_kernels._triton.targets import Target
 
@@ -103,8 +103,8 @@ def _separable(step: Step, target: Target) -> Iterator[LaunchPlan]:
         # works while the other one waits for its map.
         strips = _programs(step, 1, 1, block_v)
         whole = LaunchPlan("separable", target.precision, warps, 1, strips, *shape, whole_map=True)
-        wide = target.has_warp_groups and terms * block_m % 64 == 0
-        if wide and programs > strips and 2 * (bytes_of_whole_map(whole, step) + 1024) <= target.shared:
+        fits = 2 * (bytes_of_whole_map(whole, step) + 1024) <= target.shared
+        if fits and programs > strips and is_wide(terms * block_m, target):
             yield whole
 
 
