@@ -38,6 +38,31 @@ COSTS = {
     ("separable", False): Cost(6.24, 2.88, 4.74, 0.0, 0.03, 0, 314, 0.35, 1.25, 0.0, 2.18, 0.0),
 }
 
+@dataclass(frozen=True)
+class Wait:
+    """Cycles that the warps of a program wait for: once, for a turn of a loop (if there are several), and for each
+    element that a thread loads of the previous map and writes; more for the first program of a multiprocessor, which
+    finds its tables in the second-level cache. And the warps that a multiprocessor holds. Fitted like `Cost`.
+    """
+
+    once: float
+    turn: float
+    value: float
+    output: float
+    first: float
+    resident: int
+
+
+# By form, by whether products of 64 rows are instructions of a warp group, and by whether there are several warps.
+WAITS = {
+    ("fma", False, False): Wait(0, 3440, 18.4, 42.3, 0, 32),
+    ("fma", False, True): Wait(176, 710, 1.5, 65.9, 0, 40),
+    ("dense_halves", True, True): Wait(3010, 798, 13.0, 15.9, 870, 12),
+    ("dense_halves", False, True): Wait(4030, 0, 22.4, 17.7, 890, 12),
+    ("separable", True, True): Wait(1635, 126, 44.5, 8.2, 850, 8),
+    ("separable", False, True): Wait(940, 278, 6.5, 17.3, 690, 12),
+}
+
 # Seconds that a launch takes before it moves its first byte.
 LATENCY = 2e-6
 # Warp instructions that a multiprocessor issues in a cycle.
@@ -55,11 +80,13 @@ class Estimate:
     flops: int  # of matrix instructions, or of multiply-adds: with those of padding and split operands
     instructions: float  # of warps, in all
     wavefronts: float  # passes through shared memory, in all
+    in_turn: int  # programs that follow one another on a multiprocessor
     memory_s: float
     cache_s: float
     compute_s: float
     issue_s: float
     shared_s: float
+    latency_s: float  # of the programs that follow one another on a multiprocessor
     exposed_s: float  # what nothing hides
 
     @property
@@ -83,6 +110,7 @@ class Estimate:
             "compute": self.compute_s,
             "issue": self.issue_s,
             "shared": self.shared_s,
+            "latency": self.latency_s,
         }
 
 
@@ -221,17 +249,27 @@ def estimate(plan: LaunchPlan, step: Step, target: Target) -> Estimate:
     # The fullest multiprocessor decides. With fewer programs than units some of these are idle.
     turns = math.ceil(plan.programs / target.units)
     present = min(1.0, plan.programs / target.units)
+    wait = WAITS[plan.form, work.wide_products > 0, plan.warps > 1]
+    threads = 32 * plan.warps
+    cycles = (
+        wait.once
+        + (wait.turn * work.steps if work.steps > 1 else 0)
+        + (wait.value * work.values + wait.output * work.outputs) / threads
+    )
+    in_turn = math.ceil(turns / (wait.resident // plan.warps))
     return Estimate(
         bytes=step.bytes,
         cache_bytes=cache_bytes,
         flops=2 * work.products * plan.programs,
         instructions=instructions * plan.programs,
         wavefronts=wavefronts * plan.programs,
+        in_turn=in_turn,
         memory_s=step.bytes / (target.copy * present),
         cache_s=cache_bytes / (target.cache * present),
         compute_s=compute_s * turns * target.units,
         issue_s=instructions * turns / (target.clock * ISSUED),
         shared_s=wavefronts * turns / target.clock,
+        latency_s=(in_turn * cycles + wait.first) / target.clock,
         # The registers of a multiprocessor serve eight warps. A program that is alone there waits for its map.
         exposed_s=previous / target.copy if plan.warps >= 8 else 0.0,
     )

@@ -47,6 +47,7 @@ def describe(step: Step, target: Target, accurate: bool = False) -> list[str]:
         f"{plan.form}, {tile}; {plan.precision}, {plan.warps} warps, {plan.stages} stages, "
         f"{plan.programs} programs",
         *(f"{name:<8} {_figures(amount, unit, time)}" for name, amount, unit, time in amounts if time > 0),
+        f"latency  {counted.in_turn:9d} in turn {1e6 * counted.latency_s:9.1f} us",
         f"{counted.bound} binds: {1e6 * counted.seconds:.1f} us with {1e6 * LATENCY:.0f} us to launch, "
         f"{counted.bytes / target.copy / counted.seconds:.0%} of the copy rate",
     ]
