@@ -53,14 +53,17 @@ struct Dense {
     self.work();
   }
 
-  // The logits of an item are requested before its products, those of the first item before the map.
+  // The logits of an item are requested before its products, those of the first item before the map. A warp may have no
+  // item, and only load a part of the map.
   SSG_DEVICE void work() const {
     SSG_UNROLL_BY(1)
-    for (int item = warp; item < p.items; item += warps) {
+    for (int item = warp; item == warp || item < p.items; item += warps) {
+      const bool computes = exists && item < p.items;
       const bool whole = item < p.whole_items;
       Tokens tokens[at_once];
       S current[2][at_once][4] = {};
-      if (exists) {
+      if (computes) {
+        bring_coefficients_near(item);
         SSG_UNROLL
         for (int n = 0; n < at_once; ++n) tokens[n] = constants<Tokens>(p.tokens)[item * at_once + n];
         if (whole)
@@ -72,7 +75,7 @@ struct Dense {
         if (exists) load_map();
         barrier();
       }
-      if (exists) {
+      if (computes) {
         T value[at_once][4] = {};
         multiply(item, value);
         if (whole)
@@ -174,9 +177,22 @@ struct Dense {
     a = sum;
   }
 
+  SSG_DEVICE const Several* coefficients_of(int item) const {
+    return constants<Several>(p.coefficients) + item * p.inputs;
+  }
+
+  // The loop over them would wait for the second-level cache in every turn. A lane brings a sector.
+  SSG_DEVICE void bring_coefficients_near(int item) const {
+    const auto* data = reinterpret_cast<const unsigned char*>(coefficients_of(item));
+    const int bytes = p.inputs * static_cast<int>(sizeof(Several));
+    SSG_UNROLL_BY(1)
+    for (int at = thread_index() % 32 * 32; at < bytes + 32; at += 32 * 32)
+      bring_near(data + (at < bytes ? at : bytes - 4));
+  }
+
   SSG_DEVICE void multiply(int item, T (&value)[at_once][4]) const {
     const T* x = map;
-    const Several* coefficients = constants<Several>(p.coefficients) + item * p.inputs;
+    const Several* coefficients = coefficients_of(item);
     const auto add = [&](int k, int parity) {
       const T each = load_shared(x + 32 * k);
       const Several c = coefficients[k];

@@ -18,13 +18,15 @@ double rounds(int64_t work, int64_t at_once) { return static_cast<double>(ceil_d
 
 }  // namespace
 
-// A warp loads its tokens of the map, then takes its items; in a step of these it waits for coefficients.
+// A warp loads its tokens of the map, then takes its items. Their coefficients have come to the first-level cache
+// meanwhile.
 Latency latency_of(const DenseStep& dense, const GuidedCall& call, const LaunchPlan& plan) {
   const int64_t quarter = dense.step.h.in_even() * dense.step.w.in_even();
   const double maps = rounds(quarter, plan.warps);
   const double items = rounds(dense.items, plan.warps);
   const double steps = items * static_cast<double>(quarter);
-  return with_misses(200 + maps * (70 + kMemory * call.sources) + items * 400 + steps * 66, 0.6 + 0.6 * maps + steps);
+  return with_misses(200 + maps * (70 + kMemory * call.sources) + items * 400 + steps * 66,
+                     0.5 + maps * std::min(1.0, plan.warps / 2.0));
 }
 
 // The map, the coefficients where they are staged, and then for each group its logits and the tiles of both contractions.

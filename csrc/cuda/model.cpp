@@ -159,7 +159,8 @@ bool complete_dense(const Step& step, const GuidedCall& call, const Machine& mac
   if (!dense) return false;
   const bool is_double = call.scalar == Scalar::float64;
   const int64_t inputs = step.h.in * step.w.in;
-  plan.warps = static_cast<int>(std::min<int64_t>(dense->items, kMostDenseWarps));
+  const int64_t quarter = dense->step.h.in_even() * dense->step.w.in_even();
+  plan.warps = static_cast<int>(std::min<int64_t>({plan.warps, std::max(dense->items, quarter), kMostDenseWarps}));
   plan.shared_bytes = inputs * plan.columns() * (is_double ? 8 : 4);
   plan.blocks = ceil_div(call.vocabulary, plan.columns()) * call.batch;
   if (plan.shared_bytes > machine.shared_per_block || plan.blocks > INT32_MAX) return false;
@@ -169,7 +170,7 @@ bool complete_dense(const Step& step, const GuidedCall& call, const Machine& mac
   const double sources = static_cast<double>(call.sources);
   const auto at_once = static_cast<double>(dense->at_once);
   const auto items = static_cast<double>(dense->items);
-  const double map = static_cast<double>(dense->step.h.in_even() * dense->step.w.in_even()) * (32 + 12 * sources);
+  const double map = static_cast<double>(quarter) * (32 + 12 * sources);
   const double item = static_cast<double>(inputs) * (3.25 + at_once) + 50 + at_once * 4 * (9.5 + 6 * sources);
   Counts counts;
   counts.instructions = plan.warps * 110.0 + map + items * item;

@@ -29,6 +29,13 @@ void each_cut(const Step& step, F&& f) {
       }
 }
 
+// The same for the dense engine.
+template <class F>
+void each_count_of_warps(F&& f) {
+  LaunchPlan plan;
+  for (plan.warps = 1; plan.warps <= kMostDenseWarps; ++plan.warps) f(plan);
+}
+
 // The same for the MMA engine, whose groups are its own.
 template <class F>
 void each_split(const Step& step, F&& f) {
@@ -60,7 +67,7 @@ std::vector<LaunchPlan> candidates(const Step& step, const GuidedCall& call, con
       if (best.is_direct() || plan.cycles < best.cycles * 0.999) best = plan;
     };
     if (tile.engine == Engine::dense)
-      consider({});
+      each_count_of_warps(consider);
     else if (tile.engine == Engine::mma)
       each_split(step, consider);
     else

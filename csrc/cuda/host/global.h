@@ -20,6 +20,7 @@ const V* constants(const void* data) {
   host::check_alignment(data, alignof(V));
   return static_cast<const V*>(data);
 }
+inline void bring_near(const void* at) { host::check_alignment(at, 4); }
 inline int64_t global_address(const void* at) { return reinterpret_cast<int64_t>(at); }
 template <class V>
 V* global_place(int64_t address) {
