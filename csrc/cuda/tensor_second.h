@@ -123,8 +123,10 @@ SSG_DEVICE void Tensor<S, Parts, Shape>::write_runs(int row, int local, int tile
     const int column = c + 8 * half;
     return (row + r) * size<&Z::out_w>() + (side == 0 ? column : size<&Z::out_w>() - 1 - column);
   };
-  // From the token that `current` and `out` stand at, in bytes.
+  // From the token that `current` and `out` stand at, in bytes. Steps from the first row take fewer instructions, and a
+  // register more.
   const auto distance = [&](int r, int half, int side, int64_t bytes) {
+    if (!pins && blocks_at_once > 1) return token(r, half, side) * bytes;
     const int64_t first = pins ? 0 : token(0, 0, side) * bytes;
     return first + (r * size<&Z::out_w>() + (side == 0 ? 8 : -8) * half) * bytes;
   };
