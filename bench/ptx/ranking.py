@@ -54,6 +54,7 @@ def triton_candidates(case: Case, target: str) -> Iterator[Candidate]:
     chosen = plan.make_plan(step, card)
     for time, each in sorted(predicted, key=lambda pair: pair[0]):
         name = f"{each.form} {each.block_m}x{each.block_v}, {each.warps} warps"
+        name += ", whole map" if each.whole_map else ""
         count = functools.partial(counted.count_triton, case, target, each)
         yield Candidate(name, time, count, each == chosen)
 

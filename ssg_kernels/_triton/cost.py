@@ -38,6 +38,7 @@ COSTS = {
     ("separable", False): Cost(6.24, 2.88, 4.74, 0.0, 0.03, 0, 314, 0.35, 1.25, 0.0, 2.18, 0.0),
 }
 
+
 @dataclass(frozen=True)
 class Wait:
     """Cycles that the warps of a program wait for: once, for a turn of a loop (if there are several), and for each
