@@ -43,7 +43,8 @@ COSTS = {
 class Wait:
     """Cycles that the warps of a program wait for: once, for a turn of a loop (if there are several), and for each
     element that a thread loads of the previous map and writes; more for the first program of a multiprocessor, which
-    finds its tables in the second-level cache. And the warps that a multiprocessor holds. Fitted like `Cost`.
+    finds its tables in the second-level cache. And the registers of a thread, and those for each of its sums. Fitted
+    like `Cost`.
     """
 
     once: float
@@ -51,21 +52,25 @@ class Wait:
     value: float
     output: float
     first: float
-    resident: int
+    registers: int
+    sum: float
 
 
-# By form, by whether products of 64 rows are instructions of a warp group, and by whether there are several warps.
-WAITS = {
-    ("fma", False, False): Wait(0, 3440, 18.4, 42.3, 0, 32),
-    ("fma", False, True): Wait(176, 710, 1.5, 65.9, 0, 40),
-    ("dense_halves", True, True): Wait(3010, 798, 13.0, 15.9, 870, 12),
-    ("dense_halves", False, True): Wait(4030, 0, 22.4, 17.7, 890, 12),
-    ("separable", True, True): Wait(1635, 126, 44.5, 8.2, 850, 8),
-    ("separable", False, True): Wait(940, 278, 6.5, 17.3, 690, 12),
+# By form and by whether products of 64 rows are instructions of a warp group; outer products by columns and warps.
+WAITS: dict[tuple[object, ...], Wait] = {
+    ("fma", 128, 1): Wait(684, 3439, 18.1, 0, 0, 40, 1.5),
+    ("fma", 128, 4): Wait(1308, 556, 1.7, 0, 0, 40, 1.5),
+    ("fma", 64, 4): Wait(648, 994, 2.5, 0, 0, 32, 1.5),
+    ("dense_halves", True): Wait(3010, 798, 13.0, 15.9, 870, 165, 0),
+    ("dense_halves", False): Wait(4030, 0, 22.4, 17.7, 890, 165, 0),
+    ("separable", True): Wait(1635, 126, 44.5, 8.2, 850, 64, 1.5),
+    ("separable", False): Wait(940, 278, 6.5, 17.3, 690, 64, 1.5),
 }
 
 # Seconds that a launch takes before it moves its first byte.
 LATENCY = 2e-6
+# Of a multiprocessor.
+REGISTERS = 1 << 16
 # Warp instructions that a multiprocessor issues in a cycle.
 ISSUED = 3.0
 # Outer products reach this share of the peak FMA rate, because a thread loads an operand for every two or three FMAs.
@@ -119,7 +124,8 @@ class Estimate:
 class Work:
     """What one program does. An element is one of a tile in one column."""
 
-    outputs: int  # elements of its tile
+    outputs: int  # elements of its tiles
+    sums: int  # elements of one of them
     values: int  # elements of the previous map, times the warps that split, or the threads that load, each of them
     halves: int  # float16 numbers that stand for one of them
     between: int  # elements between the two products of the separable form
@@ -148,6 +154,7 @@ def work_of(plan: LaunchPlan, step: Step, target: Target) -> Work:
         )
         return Work(
             outputs=tiles * 2 * plan.block_m * plan.block_c * columns,
+            sums=2 * plan.block_m * plan.block_c * columns,
             values=h * 2 * half * columns * again,
             halves=halves,
             between=tiles * rows * 2 * half * columns,
@@ -173,6 +180,7 @@ def work_of(plan: LaunchPlan, step: Step, target: Target) -> Work:
         entries = 32 * plan.warps * k * max(1, plan.block_m // again)
     return Work(
         outputs=tables * plan.block_m * columns,
+        sums=tables * plan.block_m * columns,
         values=tables * k * columns * again,
         halves=2,
         between=0,
@@ -217,12 +225,13 @@ def _shared_by_warps(
 
 
 def estimate(plan: LaunchPlan, step: Step, target: Target) -> Estimate:
-    widened = step.batch * up(step.vocabulary, plan.block_v)
+    columns = plan.block_v
+    widened = step.batch * up(step.vocabulary, columns)
     work = work_of(plan, step, target)
-    tiles = plan.programs * plan.block_v // widened
+    tiles = plan.programs * columns // widened
     previous = math.prod(step.inputs) * max(step.sources, 1) * step.itemsize * widened
     # The cache gives whole sectors of 32 bytes, also to narrower strips. Strips that are not aligned need one more.
-    width = step.itemsize * plan.block_v
+    width = step.itemsize * columns
     sectors = max(1, 32 / width) if step.aligned else (width + 32 - step.itemsize) / width
     cache_bytes = int((step.bytes + (tiles - 1) * previous) * sectors)
     cost = COSTS[plan.form, work.wide_products > 0]
@@ -245,19 +254,21 @@ def estimate(plan: LaunchPlan, step: Step, target: Target) -> Estimate:
         + 4 * work.table * cost.table_passes
         + work.operands
     ) / 128
-    narrow = target.fma * FMA_SHARE if plan.form == "fma" else target.narrow
+    fma = plan.form == "fma"
+    narrow = target.fma * FMA_SHARE if fma else target.narrow
     compute_s = 2 * ((work.products - work.wide_products) / narrow + work.wide_products / target.matrix)
     # The fullest multiprocessor decides. With fewer programs than units some of these are idle.
     turns = math.ceil(plan.programs / target.units)
     present = min(1.0, plan.programs / target.units)
-    wait = WAITS[plan.form, work.wide_products > 0, plan.warps > 1]
+    wait = WAITS[("fma", columns, plan.warps) if fma else (plan.form, work.wide_products > 0)]
     threads = 32 * plan.warps
     cycles = (
         wait.once
         + (wait.turn * work.steps if work.steps > 1 else 0)
         + (wait.value * work.values + wait.output * work.outputs) / threads
     )
-    in_turn = math.ceil(turns / (wait.resident // plan.warps))
+    registers = min(255, wait.registers + wait.sum * work.sums / threads)
+    in_turn = math.ceil(turns / max(1, REGISTERS // int(threads * registers)))
     return Estimate(
         bytes=step.bytes,
         cache_bytes=cache_bytes,
