@@ -43,14 +43,20 @@ class Times:
 
     @property
     def binds(self) -> str:
-        named = asdict(self)
-        del named["exposed"]
-        return max(named, key=lambda name: named[name])
+        named = self._throughputs
+        most = max(named, key=lambda name: named[name])
+        return "latency" if self.latency > self.exposed + named[most] else most
 
     @property
     def counted(self) -> float:
+        """The latency contains the load of the map."""
+        return max(self.latency, self.exposed + max(self._throughputs.values()))
+
+    @property
+    def _throughputs(self) -> dict[str, float]:
         named = asdict(self)
-        return float(named.pop("exposed") + max(named.values()))
+        del named["exposed"], named["latency"]
+        return named
 
 
 def times(counts: Counts, launch: Launched, card: Card, logits_sectors: int = 0) -> Times:

@@ -147,10 +147,11 @@ void predict(const Step& step, const GuidedCall& call, const Machine& machine, c
   const double together = std::min<double>(plan.resident, fullest);
   plan.arithmetic = fullest * std::max({counts.instructions / 3, counts.products, counts.wavefronts});
   plan.traffic = blocks * items * std::max(traffic.memory, traffic.cache);
-  // A block that is alone waits for its map; with another one beside it, that one works meanwhile.
+  // A block that is alone waits for its map; with another one beside it, that one works meanwhile. The latency contains
+  // that load.
   const double waits = together > 1 ? 0.0 : blocks * items * traffic.load;
   plan.latency = latency.first + (std::ceil(fullest / together) - 1) * latency.later;
-  plan.cycles = waits + std::max({plan.arithmetic, plan.traffic, plan.latency}) +
+  plan.cycles = std::max(waits + std::max(plan.arithmetic, plan.traffic), plan.latency) +
                 0.02 * (plan.arithmetic + plan.traffic + plan.latency);
 }
 

@@ -41,14 +41,15 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Wait:
-    """Cycles that the warps of a program wait for: once, for a turn of a loop (if there are several), and for each
-    element that a thread loads of the previous map and writes; more for the first program of a multiprocessor, which
-    finds its tables in the second-level cache. And the registers of a thread, and those for each of its sums. Fitted
-    like `Cost`.
+    """Cycles that the warps of a program wait for: once, for a turn of a loop or for its only one, and for each element
+    that a thread loads of the previous map and writes; more for the first program of a multiprocessor, which finds
+    its tables in the second-level cache. And the registers of a thread, and those for each of its sums. Fitted like
+    `Cost`.
     """
 
     once: float
     turn: float
+    only_turn: float
     value: float
     output: float
     first: float
@@ -58,13 +59,13 @@ class Wait:
 
 # By form and by whether products of 64 rows are instructions of a warp group; outer products by columns and warps.
 WAITS: dict[tuple[object, ...], Wait] = {
-    ("fma", 128, 1): Wait(684, 3439, 18.1, 0, 0, 40, 1.5),
-    ("fma", 128, 4): Wait(1308, 556, 1.7, 0, 0, 40, 1.5),
-    ("fma", 64, 4): Wait(648, 994, 2.5, 0, 0, 32, 1.5),
-    ("dense_halves", True): Wait(3010, 798, 13.0, 15.9, 870, 165, 0),
-    ("dense_halves", False): Wait(4030, 0, 22.4, 17.7, 890, 165, 0),
-    ("separable", True): Wait(1635, 126, 44.5, 8.2, 850, 64, 1.5),
-    ("separable", False): Wait(940, 278, 6.5, 17.3, 690, 64, 1.5),
+    ("fma", 128, 1): Wait(0, 3439, 0, 18.1, 42.8, 0, 40, 1.5),
+    ("fma", 128, 4): Wait(0, 672, 518, 1.2, 52.0, 0, 40, 1.5),
+    ("fma", 64, 4): Wait(0, 994, 0, 2.5, 81.0, 0, 32, 1.5),
+    ("dense_halves", True): Wait(2284, 971, 707, 8.3, 18.0, 888, 165, 0),
+    ("dense_halves", False): Wait(2578, 0, 1728, 27.7, 17.3, 888, 165, 0),
+    ("separable", True): Wait(1598, 125, 0, 44.7, 8.9, 854, 64, 1.5),
+    ("separable", False): Wait(940, 278, 0, 6.5, 17.3, 689, 64, 1.5),
 }
 
 # Seconds that a launch takes before it moves its first byte.
@@ -97,26 +98,27 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        return max(self._roofs.values()) + self.exposed_s + LATENCY
+        """The latency contains what nothing hides."""
+        return max(max(self._throughputs.values()) + self.exposed_s, self.latency_s) + LATENCY
 
     @property
     def rank(self) -> float:
         """The time, and a little of all that does not bind: of plans that one roof stops, the lightest is best."""
-        return self.seconds + 0.05 * sum(self._roofs.values())
+        return self.seconds + 0.05 * (sum(self._throughputs.values()) + self.latency_s)
 
     @property
     def bound(self) -> str:
-        return max(self._roofs, key=lambda name: self._roofs[name])
+        most = max(self._throughputs, key=lambda name: self._throughputs[name])
+        return "latency" if self.latency_s > self._throughputs[most] + self.exposed_s else most
 
     @property
-    def _roofs(self) -> dict[str, float]:
+    def _throughputs(self) -> dict[str, float]:
         return {
             "memory": self.memory_s,
             "cache": self.cache_s,
             "compute": self.compute_s,
             "issue": self.issue_s,
             "shared": self.shared_s,
-            "latency": self.latency_s,
         }
 
 
@@ -264,7 +266,7 @@ def estimate(plan: LaunchPlan, step: Step, target: Target) -> Estimate:
     threads = 32 * plan.warps
     cycles = (
         wait.once
-        + (wait.turn * work.steps if work.steps > 1 else 0)
+        + (wait.turn * work.steps if work.steps > 1 else wait.only_turn)
         + (wait.value * work.values + wait.output * work.outputs) / threads
     )
     registers = min(255, wait.registers + wait.sum * work.sums / threads)
@@ -281,7 +283,9 @@ def estimate(plan: LaunchPlan, step: Step, target: Target) -> Estimate:
         compute_s=compute_s * turns * target.units,
         issue_s=instructions * turns / (target.clock * ISSUED),
         shared_s=wavefronts * turns / target.clock,
-        latency_s=(in_turn * cycles + wait.first) / target.clock,
+        # A loop of several stages requests its tables ahead.
+        latency_s=(in_turn * cycles + (0 if plan.stages > 1 and work.steps > 1 else wait.first))
+        / target.clock,
         # The registers of a multiprocessor serve eight warps. A program that is alone there waits for its map.
         exposed_s=previous / target.copy if plan.warps >= 8 else 0.0,
     )
