@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable
-from typing import Any, SupportsFloat, TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
@@ -22,8 +22,10 @@ def items_of(value: Any) -> list[Any] | None:
 
 def as_float(value: object) -> float | None:
     """The float that `value` is; None where it is no number. A string is none."""
+    if isinstance(value, str | bytes | bytearray | memoryview):
+        return None
     try:
-        return float(value) if isinstance(value, SupportsFloat) else None
+        return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
 
@@ -63,7 +65,7 @@ def per_scale(
         ValueError: the count is another, or an item is not what is expected.
     """
     items = items_of(value)
-    given = [value] * count if items is None and isinstance(value, SupportsFloat) else items
+    given = [value] * count if items is None and hasattr(value, "__float__") else items
     if given is None or len(given) != count:
         held = repr(value) if given is None else f"{len(given)} of them"
         raise ValueError(f"{name} must be one of the {expected} or hold {count}, one per scale, got {held}")
