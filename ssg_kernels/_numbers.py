@@ -65,7 +65,7 @@ def per_scale(
         ValueError: the count is another, or an item is not what is expected.
     """
     items = items_of(value)
-    given = [value] * count if items is None and hasattr(value, "__float__") else items
+    given = [value] * count if items is None and as_float(value) is not None else items
     if given is None or len(given) != count:
         held = repr(value) if given is None else f"{len(given)} of them"
         raise ValueError(f"{name} must be one of the {expected} or hold {count}, one per scale, got {held}")
