@@ -6,8 +6,7 @@
 
 namespace ssg::cuda {
 
-// Strips that are neighbours share pages of memory. With splits, several blocks share
-// the groups of a strip.
+// Strips that are neighbours share pages of memory. With splits, several blocks share the groups of a strip.
 template <class S, int Parts, class Shape>
 SSG_DEVICE void Tensor<S, Parts, Shape>::work() {
   clear_slots();

@@ -41,20 +41,16 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Wait:
-    """Cycles that the warps of a program wait for: once, for a turn of a loop or for its only one, and for each element
-    that a thread loads of the previous map and writes; more for the first program of a multiprocessor, which finds
-    its tables in the second-level cache. And the registers of a thread, and those for each of its sums. Fitted like
-    `Cost`.
-    """
+    """Cycles that the warps of a program wait for, and the registers of a thread. Fitted like `Cost`."""
 
     once: float
-    turn: float
-    only_turn: float
-    value: float
-    output: float
-    first: float
-    registers: int
-    sum: float
+    turn: float  # of a loop that has several
+    only_turn: float  # of a loop that has one
+    value: float  # for each element of the previous map that a thread loads
+    output: float  # for each element that a thread writes
+    first: float  # more for the first program of a multiprocessor: its tables are in the second-level cache
+    registers: int  # but for its sums
+    sum: float  # registers for each of them
 
 
 # By form and by whether products of 64 rows are instructions of a warp group; outer products by columns and warps.
@@ -70,7 +66,7 @@ WAITS: dict[tuple[object, ...], Wait] = {
 
 # Seconds that a launch takes before it moves its first byte.
 LATENCY = 2e-6
-# Of a multiprocessor.
+# Registers of a multiprocessor.
 REGISTERS = 1 << 16
 # Warp instructions that a multiprocessor issues in a cycle.
 ISSUED = 3.0
